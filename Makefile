@@ -1,0 +1,45 @@
+# `make demo` and `make test` work on a fresh clone: each makes the environment it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check fix bench build clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## make the environment .venv with everything installed
+
+$(READY): pyproject.toml setup.py constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## train on real data with two processes on this machine
+	$(BIN)/runctl-launch trainer=ddp trainer.nproc_per_node=2 script=examples/digits_ddp.py args.epochs=30
+
+test: $(READY) ## every test that this machine can run
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: $(READY) ## ruff, mypy on the package, the layer test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_layers.py
+
+fix: $(READY) ## format, and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## the benchmarks, each against its peer in the same run
+	$(BIN)/python benchmarks/launch.py
+	$(BIN)/python benchmarks/logs.py
+
+build: $(READY) ## the wheel and the source distribution, in dist/
+	$(BIN)/python -m build
+
+clean: ## remove the environment and what was built
+	rm -rf $(VENV) build dist *.egg-info

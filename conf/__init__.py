@@ -1,0 +1,1 @@
+"""The configurations that runctl ships, as the package `runctl.conf`."""

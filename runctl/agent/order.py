@@ -1,0 +1,39 @@
+"""The order that starts an attempt: one line of JSON from a platform to its agent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from runctl.spec import loads
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the agent is told; everything else stands in the run directory.
+
+    Attributes:
+        run_dir: path or URL of the run directory.
+        attempt: number of this attempt, from 1.
+        project_dir: where the user's project lies on this host, absolute.
+        platform: the platform's kind, for the record.
+        market: how the host is paid for, for the record.
+        attached: whether the attempt ends with its launcher.
+        output_to_stderr: whether all output of the ranks goes to standard error.
+    """
+
+    run_dir: str
+    attempt: int
+    project_dir: str
+    platform: str
+    market: str = "own"
+    attached: bool = True
+    output_to_stderr: bool = False
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Order:
+        """Read an order.
+
+        Raises:
+            ValueError: for a field that this version does not know.
+        """
+        return loads(cls, line.decode())

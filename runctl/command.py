@@ -1,0 +1,96 @@
+"""The exact command and environment of the ranks on one host (pure).
+
+The plan that `dry_run=true` prints and the agent that starts torchrun build them here, from the same facts.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from runctl.spec import LaunchSpec
+
+#: The shim that every rank starts through; by path, so that it needs nothing of ours importable.
+SHIM = "runctl/training/worker.py"
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What the command depends on and only the host knows; all paths absolute.
+
+    Attributes:
+        python: the interpreter of the ranks.
+        package_dir: the folder that holds the package `runctl`.
+        project_dir: the root of the user's project.
+        host_dir: the attempt's scratch directory on this host.
+        nproc: ranks on this host.
+        cpu_count: logical cores of this host.
+        omp_preset: whether the host's environment sets OMP_NUM_THREADS already.
+    """
+
+    python: str
+    package_dir: str
+    project_dir: str
+    host_dir: str
+    nproc: int
+    cpu_count: int
+    omp_preset: bool = False
+
+
+def workdir(spec: LaunchSpec, facts: HostFacts) -> str:
+    """The ranks' working directory: where the user stood."""
+    return posixpath.normpath(PurePosixPath(facts.project_dir) / spec.program.workdir)
+
+
+def worker_words(spec: LaunchSpec, facts: HostFacts) -> list[str]:
+    """The shim and what it becomes: `worker.py script /abs/train.py --lr=0.1`."""
+    shim = str(PurePosixPath(facts.package_dir) / SHIM)
+    program = spec.program
+    if program.module is not None:
+        target = ["module", program.module]
+    else:
+        target = ["script", posixpath.normpath(PurePosixPath(workdir(spec, facts)) / str(program.script))]
+    return [shim, *target, *spec.script_words()]
+
+
+def rank_argv(spec: LaunchSpec, facts: HostFacts) -> list[str]:
+    """The command that starts this host's ranks.
+
+    `trainer=single` is plain python. `trainer=ddp` is torchrun: the c10d rendezvous is spelled out because
+    `--standalone` would replace the run id by a random one, and the log directory because torchrun would
+    leave one behind in the system's temporary folder.
+    """
+    worker = worker_words(spec, facts)
+    if spec.trainer.kind == "single":
+        return [facts.python, "-u", *worker]
+    return [
+        facts.python,
+        "-m",
+        "torch.distributed.run",
+        f"--nnodes={spec.trainer.nnodes}",
+        f"--nproc-per-node={facts.nproc}",
+        f"--max-restarts={spec.trainer.max_restarts}",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=localhost:0",
+        f"--rdzv-id={spec.run.id}",
+        f"--log-dir={facts.host_dir}/torchrun",
+        *worker,
+    ]
+
+
+def rank_env(spec: LaunchSpec, facts: HostFacts, run_dir: str, attempt: int) -> dict[str, str]:
+    """What the ranks get beside the host's own environment. The user's variables win over ours."""
+    ours = {
+        "PYTHONUNBUFFERED": "1",
+        "RUNCTL_RUN_ID": spec.run.id,
+        "RUNCTL_RUN_NAME": spec.run.name,
+        "RUNCTL_RUN_DIR": run_dir,
+        "RUNCTL_ATTEMPT": str(attempt),
+        "RUNCTL_HOST_DIR": facts.host_dir,
+    }
+    if spec.trainer.omp_threads is not None:
+        ours["OMP_NUM_THREADS"] = str(spec.trainer.omp_threads)
+    elif facts.nproc > 1 and not facts.omp_preset:
+        ours["OMP_NUM_THREADS"] = str(max(1, facts.cpu_count // facts.nproc))
+    return {**ours, **spec.script_env()}

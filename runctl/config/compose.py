@@ -1,0 +1,225 @@
+"""From the composed configuration to the LaunchSpec."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import string
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from runctl import scaling
+from runctl.arguments import ArgumentStyle, flatten
+from runctl.config.argv import CommandLine
+from runctl.config.durations import parse_duration_s
+from runctl.config.schemas import LaunchConfig
+from runctl.config.sources import Source
+from runctl.errors import ConfigError
+from runctl.spec import LaunchSpec, Limits, Logs, Program, RunIdentity, Trainer
+
+_SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_NPROC_WORDS = ("auto", "gpu", "cpu")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What was typed and swept, as Hydra hands it to one job.
+
+    Attributes:
+        command_line: the words before Hydra saw them.
+        overrides: the job's overrides, swept ones with the value of this job.
+    """
+
+    command_line: CommandLine
+    overrides: tuple[str, ...]
+
+    def source_of(self, path: str) -> str | None:
+        """`command line` or `sweep` if the dotted key, or a map around it, was typed; else None."""
+        for override in self.overrides:
+            key = override.split("=", 1)[0].lstrip("+~")
+            if path == key or path.startswith(f"{key}."):
+                return "command line" if override in self.command_line.words else "sweep"
+        return None
+
+
+def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir: Path) -> LaunchSpec:
+    """Check the composed configuration and freeze it.
+
+    Args:
+        cfg: the composed configuration, as objects of the schema.
+        typed: what was typed.
+        sources: the files that extend our configuration, the strongest first.
+        workdir: where the user stands.
+
+    Raises:
+        ConfigError: for the first thing that cannot be, naming key and value.
+    """
+    project_dir = project_root(workdir)
+    program, args_wanted = _program(cfg, typed.command_line, workdir, project_dir)
+    args = _arguments(cfg, typed, sources, args_wanted)
+    name = cfg.run.name or Path(program.script or str(program.module)).stem
+    return LaunchSpec(
+        run=RunIdentity(_run_id(cfg.run.id, name), name, _absolute_root(cfg.run.root, workdir)),
+        program=program,
+        args=args,
+        args_style=ArgumentStyle(
+            cfg.args_style.value, cfg.args_keys.value, cfg.args_booleans.value, cfg.args_lists.value
+        ),
+        trainer=_trainer(cfg),
+        env=_strings("env", cfg.env),
+        secrets=_secrets(cfg.secrets),
+        tags=_strings("tags", cfg.tags),
+        limits=Limits(parse_duration_s(cfg.limits.max_time, "limits.max_time") if cfg.limits.max_time else None),
+        logs=Logs(cfg.logs.show.value, cfg.logs.prefix.value),
+        plugins_disabled=(*cfg.plugins.disable, *typed.command_line.disabled),
+    )
+
+
+def checked(cfg: DictConfig) -> LaunchConfig:
+    """The composed configuration as objects of the schema.
+
+    A key added with `+` gets past Hydra's own check; merging into the bare schema catches it.
+    """
+    merged = OmegaConf.merge(OmegaConf.structured(LaunchConfig), OmegaConf.to_container(cfg))
+    objects = OmegaConf.to_object(merged)
+    assert isinstance(objects, LaunchConfig)
+    return objects
+
+
+def swept_keys(words: Sequence[str]) -> list[str]:
+    """Keys for which several values were typed."""
+    overrides = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("-")])
+    return [str(override.key_or_group) for override in overrides if override.is_sweep_override()]
+
+
+def project_root(workdir: Path) -> Path:
+    """The top of the git checkout around `workdir`, or `workdir` itself outside of one."""
+    for folder in (workdir, *workdir.parents):
+        if (folder / ".git").exists():
+            return folder
+    return workdir
+
+
+def _program(cfg: LaunchConfig, line: CommandLine, workdir: Path, project_dir: Path) -> tuple[Program, bool]:
+    """The program, and whether arguments from files belong to it."""
+    script, module, tail, from_files = cfg.script, cfg.module, line.tail or (), True
+    typed_target = line.value_of("script") is not None or line.value_of("module") is not None
+    if tail and not typed_target and (tail[0] == "-m" or not tail[0].startswith("-")):
+        # As torchrun's users type it: `-- train.py --lr 1e-3` or `-- -m pkg.train --lr 1e-3`.
+        from_files = False
+        if tail[0] == "-m":
+            if len(tail) < 2:
+                raise ConfigError("-- -m: name the module, as in `-- -m package.train --lr 1e-3`")
+            script, module, tail = None, tail[1], tail[2:]
+        else:
+            script, module, tail = tail[0], None, tail[1:]
+    if script is not None and module is not None:
+        raise ConfigError(f"script={script} and module={module} are both given; give one of them")
+    if script is None and module is None:
+        raise ConfigError("no script: name it with script=train.py (or module=package.train), or behind --, "
+                          "as in `runctl-launch -- train.py --lr 0.1`")  # fmt: skip
+    where = os.path.relpath(workdir, project_dir)
+    argv = tuple("" if word is None else str(word) for word in cfg.argv)
+    if script is not None:
+        path = Path(workdir, script)
+        if not path.is_file():
+            what = "is a folder" if path.is_dir() else "is not there"
+            near = sorted(p.name for p in workdir.glob("*.py"))[:5]
+            hint = f"; here are {', '.join(near)}" if near else ""
+            raise ConfigError(f"script={script}: {path} {what}{hint}")
+        inside = path.resolve().is_relative_to(project_dir.resolve())
+        script = os.path.relpath(path, workdir) if inside else str(path.absolute())
+    return Program(script, module, argv, tail, where), from_files
+
+
+def _arguments(
+    cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], from_files: bool
+) -> dict[str, scaling.Argument]:
+    values: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name, value in flatten(cfg.args).items():
+        source = typed.source_of(f"args.{name}")
+        if source is None and not from_files:
+            continue
+        values[name] = value
+        origin[name] = source or next((s.label for s in sources if s.gives(f"args.{name}")), "configuration")
+    for name, value in flatten(cfg.platform.args).items():
+        typed_here = origin.get(name) in scaling.TYPED_SOURCES
+        if (from_files and not typed_here) or typed.source_of(f"platform.args.{name}"):
+            values[name] = value
+            origin[name] = typed.source_of(f"platform.args.{name}") or f"platform.args ({cfg.platform.kind})"
+    return scaling.scale(
+        values,
+        origin,
+        {**cfg.platform.multipliers, **cfg.multipliers},
+        rule=cfg.scaling.rule.value,
+        respect_overrides=cfg.scaling.respect_overrides,
+        strict=cfg.scaling.strict,
+    )
+
+
+def _trainer(cfg: LaunchConfig) -> Trainer:
+    trainer = cfg.trainer
+    nproc = trainer.nproc_per_node
+    if isinstance(nproc, bool) or not (nproc in _NPROC_WORDS or (isinstance(nproc, int) and nproc >= 1)):
+        raise ConfigError(f"trainer.nproc_per_node={nproc}: at least 1, or one of {', '.join(_NPROC_WORDS)}")
+    if trainer.kind.value == "single" and nproc not in ("auto", 1):
+        raise ConfigError(f"trainer.nproc_per_node={nproc}: trainer=single is one process; use trainer=ddp")
+    if trainer.nnodes != 1:
+        raise ConfigError(f"trainer.nnodes={trainer.nnodes}: this version runs on 1 host")
+    if trainer.max_restarts < 0:
+        raise ConfigError(f"trainer.max_restarts={trainer.max_restarts}: 0 or more")
+    if trainer.kind.value == "single" and trainer.max_restarts:
+        raise ConfigError(f"trainer.max_restarts={trainer.max_restarts}: restarts are torchrun's; use trainer=ddp")
+    if trainer.omp_threads is not None and trainer.omp_threads < 1:
+        raise ConfigError(f"trainer.omp_threads={trainer.omp_threads}: at least 1")
+    return Trainer(
+        trainer.kind.value,
+        nproc,
+        trainer.nnodes,
+        trainer.max_restarts,
+        trainer.omp_threads,
+        _strings("trainer.env", trainer.env),
+    )
+
+
+def _run_id(given: str | None, name: str) -> str:
+    """The id that was given, or one made from name, time and random letters.
+
+    Safe as a path, a tag and an S3 key: lower-case letters, digits and dashes, at most 63.
+    """
+    if given is not None:
+        if not _SAFE_ID.fullmatch(given):
+            raise ConfigError(f"run.id={given}: lower-case letters, digits and dashes, at most 63")
+        return given
+    word = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-") or "run"
+    letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
+    return f"{word}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{letters}"
+
+
+def _absolute_root(root: str, workdir: Path) -> str:
+    if not root:
+        raise ConfigError("run.root is empty; name a folder or a URL, such as runs or s3://bucket/runs")
+    return root if "://" in root else str(workdir / Path(root).expanduser())
+
+
+def _strings(key: str, values: Mapping[str, Any]) -> dict[str, str]:
+    for name, value in values.items():
+        if isinstance(value, (Mapping, list)):
+            raise ConfigError(f"{key}.{name}={value}: one value, not a {type(value).__name__}")
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+def _secrets(values: Mapping[str, str]) -> dict[str, str]:
+    for name, reference in values.items():
+        if not reference.startswith("env:"):
+            # The value itself is kept out of the message: it may be the secret.
+            raise ConfigError(f"secrets.{name}: write where the secret is kept, as in secrets.{name}=env:{name}")
+    return dict(values)

@@ -1,0 +1,179 @@
+"""The schema of every configuration key, as dataclasses: a typo or a wrong type is an error that names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+# Hydra reads annotations at run time, and omegaconf knows Optional and Dict, not their newer spellings.
+from typing import Any, Dict, List, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+#: Maps that take new keys from the command line without `+`, by path.
+FREE_MAPS = (
+    "args",
+    "env",
+    "secrets",
+    "tags",
+    "multipliers",
+    "trainer.env",
+    "platform.multipliers",
+    "platform.args",
+)
+
+
+class ArgsStyle(Enum):
+    argparse = "argparse"
+    hydra = "hydra"
+    env = "env"
+    none = "none"
+
+
+class ArgsKeys(Enum):
+    keep = "keep"
+    dashes = "dashes"
+
+
+class ArgsBooleans(Enum):
+    value = "value"
+    flag = "flag"
+
+
+class ArgsLists(Enum):
+    repeat = "repeat"
+    space = "space"
+    comma = "comma"
+
+
+class ScalingRule(Enum):
+    explicit = "explicit"
+    linear = "linear"
+    sqrt = "sqrt"
+    none = "none"
+
+
+class Output(Enum):
+    text = "text"
+    json = "json"
+
+
+class Show(Enum):
+    all = "all"
+    rank0 = "rank0"
+    none = "none"
+
+
+class Prefix(Enum):
+    others = "others"
+    all = "all"
+    none = "none"
+
+
+class TrainerKind(Enum):
+    single = "single"
+    ddp = "ddp"
+
+
+@dataclass
+class RunConfig:
+    """name: optional, in the id; id: made if not given; root: a path or any fsspec URL."""
+
+    name: Optional[str] = None
+    id: Optional[str] = None
+    root: str = "runs"
+
+
+@dataclass
+class TrainerConfig:
+    """The keys are torchrun's; nproc_per_node is a number, auto, gpu or cpu."""
+
+    kind: TrainerKind = TrainerKind.single
+    nproc_per_node: Any = "auto"
+    nnodes: int = 1
+    max_restarts: int = 0
+    omp_threads: Optional[int] = None
+    env: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PlatformConfig:
+    """What every platform has; a platform's own options class derives from it."""
+
+    kind: str = "local"
+    multipliers: Dict[str, Optional[float]] = field(default_factory=dict)
+    args: Dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class ScalingConfig:
+    """rule derives the learning rate's multiplier; strict makes a multiplier without argument an error."""
+
+    rule: ScalingRule = ScalingRule.explicit
+    respect_overrides: bool = True
+    strict: bool = False
+
+
+@dataclass
+class LimitsConfig:
+    """max_time: a duration such as 30m or 24h."""
+
+    max_time: Optional[str] = None
+
+
+@dataclass
+class LogsConfig:
+    """show: whose output reaches the terminal; prefix: whose lines begin with [rankN]."""
+
+    show: Show = Show.all
+    prefix: Prefix = Prefix.others
+
+
+@dataclass
+class PluginsConfig:
+    """disable: plugins to leave out; list: print the active ones and stop."""
+
+    disable: List[str] = field(default_factory=list)
+    list: bool = False
+
+
+@dataclass
+class LaunchConfig:
+    """Everything that `runctl-launch` knows."""
+
+    script: Optional[str] = None
+    module: Optional[str] = None
+    args: Dict[str, Any] = field(default_factory=dict)
+    argv: List[Any] = field(default_factory=list)
+    args_style: ArgsStyle = ArgsStyle.argparse
+    args_keys: ArgsKeys = ArgsKeys.keep
+    args_booleans: ArgsBooleans = ArgsBooleans.value
+    args_lists: ArgsLists = ArgsLists.repeat
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    platform: PlatformConfig = field(default_factory=PlatformConfig)
+    multipliers: Dict[str, Optional[float]] = field(default_factory=dict)
+    scaling: ScalingConfig = field(default_factory=ScalingConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    env: Dict[str, Any] = field(default_factory=dict)
+    secrets: Dict[str, str] = field(default_factory=dict)
+    tags: Dict[str, Any] = field(default_factory=dict)
+    logs: LogsConfig = field(default_factory=LogsConfig)
+    plugins: PluginsConfig = field(default_factory=PluginsConfig)
+    dry_run: bool = False
+    explain: bool = False
+    output: Output = Output.text
+
+
+def schema() -> DictConfig:
+    """The schema as a config node, with the free maps open for new keys."""
+    node: DictConfig = OmegaConf.structured(LaunchConfig)
+    for path in FREE_MAPS:
+        OmegaConf.set_struct(OmegaConf.select(node, path), False)
+    return node
+
+
+def register() -> None:
+    """Make the schema known to Hydra under the name that the primary configuration starts from."""
+    ConfigStore.instance().store(name="runctl_schema", node=schema(), provider="runctl")

@@ -1,0 +1,1 @@
+"""What a host knows of where it stands."""

@@ -1,0 +1,213 @@
+"""`runctl-launch`: from a command line to the outcome of a run.
+
+The first thing a local launch does is to start its agent, which begins to import torchrun; Hydra is imported and
+the configuration composed meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runctl.config.argv import CommandLine, parse
+from runctl.config.files import ConfigFiles
+from runctl.errors import ExitCode, RunctlError
+
+if TYPE_CHECKING:
+    from runctl.config.schemas import LaunchConfig
+    from runctl.config.sources import Source
+    from runctl.hooks import Hooks
+    from runctl.platforms.base import Platform
+    from runctl.platforms.local import LocalAgent
+    from runctl.spec import LaunchSpec
+
+
+def main() -> None:
+    """The console script: launches, and exits with the launch's code."""
+    try:
+        code = launch(sys.argv[1:])
+    except RunctlError as error:
+        sys.stderr.write(f"runctl-launch: {error}\n")
+        code = int(error.exit_code)
+    except KeyboardInterrupt:
+        code = int(ExitCode.USER_INTERRUPT)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def launch(argv: list[str]) -> int:
+    """Carry out a command line.
+
+    Returns:
+        The exit code: 0, the training's own, or one of `ExitCode`; of several runs, the first that is not 0.
+
+    Raises:
+        RunctlError: for whatever the user should know and mend.
+    """
+    line = parse(argv)
+    if line.wants_version:
+        from runctl import __version__
+
+        sys.stdout.write(f"runctl {__version__}\n")
+        return 0
+    workdir = Path.cwd()
+    files = ConfigFiles.around(workdir)
+    standby = _standby(line, files)
+    try:
+        return _Launch(line, workdir, files, standby).run()
+    finally:
+        if standby is not None:
+            standby.dismiss()
+
+
+def _standby(line: CommandLine, files: ConfigFiles) -> LocalAgent | None:
+    """An agent that starts up while the configuration is composed, if this will launch here."""
+    if not line.launches_here():
+        return None
+    from runctl.platforms.local import LocalAgent
+
+    return LocalAgent(warm_torchrun=line.needs_torchrun([path for _, path, _ in files.labelled()]))
+
+
+class _Launch:
+    """One command line: one run, or under `-m` one after the other."""
+
+    def __init__(self, line: CommandLine, workdir: Path, files: ConfigFiles, standby: LocalAgent | None) -> None:
+        self._line = line
+        self._workdir = workdir
+        self._files = files
+        self._standby = standby
+        self._sources: list[Source] = []
+        self._codes: list[int] = []
+
+    def run(self) -> int:
+        """Have Hydra compose, and call `_job` once for each run."""
+        import hydra
+
+        from runctl.config import complaints, schemas, sources
+
+        schemas.register()
+        self._sources = sources.load(self._files)
+        words = list(self._line.words)
+        scratch = tempfile.mkdtemp(prefix="runctl-sweep-") if {"-m", "--multirun"} & set(words) else None
+        if scratch is not None and self._line.value_of("hydra.sweep.dir") is None:
+            words.append(f"hydra.sweep.dir={scratch}")
+        before, sys.argv = sys.argv, ["runctl-launch", *words]
+        try:
+            with _environment(HYDRA_FULL_ERROR="1"):  # Hydra raises instead of printing and exiting with 1
+                hydra.main(config_path="pkg://runctl.conf", config_name="runctl", version_base="1.3")(self._job)()
+        except complaints.ERRORS as error:
+            raise complaints.translate(error) from error
+        finally:
+            sys.argv = before
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
+        return next((code for code in self._codes if code != 0), 0)
+
+    def _job(self, cfg: Any) -> None:
+        """One composed configuration: plan it, and unless only the plan was asked for, carry it out."""
+        from omegaconf import OmegaConf
+
+        from runctl import terminal
+        from runctl.config import compose
+
+        with _environment(HYDRA_FULL_ERROR=None):
+            checked = compose.checked(cfg)
+            spec = compose.to_spec(checked, self._typed(), self._sources, self._workdir)
+            hooks = self._hooks(spec)
+            if checked.plugins.list:
+                terminal.show_plugins(hooks.plugins())
+                return
+            platform = self._platform(checked)
+            spec = hooks.modify_spec(spec, platform.kind)
+            self._codes.append(self._carry_out(checked, spec, platform, hooks, OmegaConf.to_yaml(cfg)))
+
+    def _carry_out(
+        self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str
+    ) -> int:
+        from runctl import terminal
+        from runctl.rundir import RunDir, run_url
+        from runctl.scaling import describe
+        from runctl.supervisor import Supervisor
+
+        as_json = cfg.output.value == "json"
+        scaled = describe(platform.kind, spec.args)
+        if scaled is not None:
+            terminal.tell(scaled)
+        if self._line.tail:
+            terminal.tell("what stands behind -- is handed over verbatim and never scaled")
+        if cfg.explain and not as_json:
+            terminal.show_arguments(spec.args)
+        if cfg.explain and not cfg.dry_run and not as_json:
+            return 0
+        if cfg.dry_run or cfg.explain:
+            plan = platform.plan(spec, platform.quote(spec), 1)
+            if as_json:
+                terminal.show_json(terminal.plan_json(plan, spec.args))
+            else:
+                terminal.show_plan(plan)
+            return 0
+
+        RunDir.check(spec.run.root)
+        rundir = RunDir(run_url(spec.run.root, spec.run.id))
+        rundir.check_lease()
+        earlier = rundir.attempts()
+        plan = platform.plan(spec, platform.quote(spec), 1 + (earlier[-1].number if earlier else 0))
+        rundir.write_spec(spec)
+        rundir.publish("config.yaml", config_yaml.encode())
+        where = os.path.relpath(rundir.url) if "://" not in rundir.url else rundir.url
+        count = plan.nproc_per_node or 1
+        terminal.tell(f"{spec.run.id} · {count} process{'es' if count > 1 else ''} on {platform.kind} · {where}")
+        outcome = Supervisor(spec, platform, hooks, terminal.tell).run(plan, rundir)
+        terminal.show_outcome(outcome, rundir)
+        if as_json:
+            terminal.show_json(outcome.to_json())
+        return outcome.exit_code
+
+    def _typed(self) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+
+        from runctl.config.compose import Typed
+
+        return Typed(self._line, tuple(HydraConfig.get().overrides.task))
+
+    def _hooks(self, spec: LaunchSpec) -> Hooks:
+        from runctl.hooks import Hooks
+
+        return Hooks.load(self._workdir, spec.plugins_disabled)
+
+    def _platform(self, cfg: LaunchConfig) -> Platform:
+        from runctl.config.compose import project_root
+        from runctl.platforms import registry
+        from runctl.platforms.local import LocalPlatform
+
+        kind = registry.load(cfg.platform.kind)
+        project_dir = project_root(self._workdir)
+        if kind is LocalPlatform:
+            return LocalPlatform(project_dir, self._standby, output_to_stderr=cfg.output.value == "json")
+        return kind(project_dir)
+
+
+@contextlib.contextmanager
+def _environment(**variables: str | None) -> Iterator[None]:
+    """Set variables, or with None unset them, for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    _set(variables)
+    try:
+        yield
+    finally:
+        _set(before)
+
+
+def _set(variables: dict[str, str | None]) -> None:
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

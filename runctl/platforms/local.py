@@ -1,0 +1,138 @@
+"""The platform `local`: an agent of our own on this machine, attached to its launcher."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from runctl import command, processes
+from runctl.hostdir import HostDir
+from runctl.hosts import facts
+from runctl.platforms.base import Platform
+from runctl.rundir import run_url
+from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
+
+PACKAGE_DIR = str(Path(__file__).resolve().parents[2])
+
+
+class LocalAgent:
+    """An agent process on this machine, started before or when there is an order for it.
+
+    Args:
+        warm_torchrun: have it start importing torchrun at once.
+    """
+
+    def __init__(self, *, warm_torchrun: bool = False) -> None:
+        self.argv = (sys.executable, "-m", "runctl.agent", *(["--warm-torchrun"] if warm_torchrun else []))
+        self.process = subprocess.Popen(
+            self.argv,
+            stdin=subprocess.PIPE,
+            # It starts where the package lies, so that no module in the user's folder can stand in for one of ours.
+            cwd=PACKAGE_DIR,
+            # A session of its own: Ctrl-C reaches the launcher alone, which asks the agent to stop.
+            start_new_session=True,
+        )
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Send one line; an agent that has ended hears nothing."""
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def dismiss(self) -> None:
+        """Let an agent that never got an order go."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+
+class LocalPlatform(Platform):
+    """This machine.
+
+    Args:
+        project_dir: the root of the user's project.
+        standby: an agent started ahead, or None.
+        output_to_stderr: whether the ranks' output goes to standard error altogether.
+    """
+
+    kind = "local"
+
+    def __init__(self, project_dir: Path, standby: LocalAgent | None = None, *, output_to_stderr: bool = False) -> None:
+        super().__init__(project_dir)
+        self._standby = standby
+        self._output_to_stderr = output_to_stderr
+        self._agents: dict[tuple[str, int], LocalAgent] = {}
+
+    def _quote(self, spec: LaunchSpec) -> Quote:
+        offer = Offer(self.kind, os.uname().nodename, "own", price_usd_per_hour=0.0)
+        return Quote((offer,), os.uname().nodename)
+
+    def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
+        host_dir = HostDir.for_attempt(spec.run.id, attempt)
+        here = facts.here(spec, self._project_dir, str(host_dir.path), PACKAGE_DIR)
+        run_dir = run_url(spec.run.root, spec.run.id)
+        order = {
+            "run_dir": run_dir,
+            "attempt": attempt,
+            "project_dir": self._project_dir,
+            "platform": self.kind,
+            "output_to_stderr": self._output_to_stderr,
+        }
+        return Plan(
+            run_id=spec.run.id,
+            attempt=attempt,
+            platform=self.kind,
+            argv=tuple(command.rank_argv(spec, here)),
+            env=command.rank_env(spec, here, run_dir, attempt),
+            nproc_per_node=here.nproc,
+            nnodes=spec.trainer.nnodes,
+            workdir=command.workdir(spec, here),
+            run_dir=run_dir,
+            host=quote.host,
+            offers=quote.offers,
+            requests=({"start": [sys.executable, "-m", "runctl.agent"], "order": order},),
+            estimate_usd_per_hour=0.0,
+        )
+
+    def _submit(self, plan: Plan) -> RunHandle:
+        key = (plan.run_id, plan.attempt)
+        if key not in self._agents:
+            agent, self._standby = self._standby or LocalAgent(), None
+            agent.tell(plan.requests[0]["order"])
+            self._agents[key] = agent
+        return RunHandle(self.kind, plan.run_id, plan.attempt, {"pid": self._agents[key].process.pid})
+
+    def _wait(self, handle: RunHandle, timeout_s: float) -> RunState:
+        process = self._agent(handle).process
+        ended = processes.end_descriptor(process.pid)
+        try:
+            if ended is not None:
+                select.select([ended], [], [], timeout_s)
+            elif process.poll() is None:
+                time.sleep(min(timeout_s, 0.05))
+        finally:
+            if ended is not None:
+                os.close(ended)
+        code = process.poll()
+        if code is None:
+            return RunState.RUNNING
+        return RunState.SUCCEEDED if code == 0 else RunState.FAILED
+
+    def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
+        self._agent(handle).tell({"reason": reason, "now": now})
+
+    def _clean_up(self, handle: RunHandle) -> None:
+        """An agent that was killed could not end its ranks' children: what carries the run's id is ours."""
+        for pid in processes.find_by_environment("RUNCTL_RUN_ID", handle.run_id):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, 9)
+
+    def _agent(self, handle: RunHandle) -> LocalAgent:
+        return self._agents[(handle.run_id, handle.attempt)]

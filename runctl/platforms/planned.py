@@ -1,0 +1,61 @@
+"""A rented host as far as it can be planned without looking: command and environment, no offers, no prices."""
+
+from __future__ import annotations
+
+from runctl import command
+from runctl.command import HostFacts
+from runctl.errors import NotBuiltYet
+from runctl.platforms.base import Platform
+from runctl.rundir import run_url
+from runctl.spec import LaunchSpec, Plan, Quote, RunHandle, RunState
+
+#: Where everything of a run lies on a rented host.
+_HOST_ROOT = "/var/lib/runctl"
+
+
+class PlannedPlatform(Platform):
+    """Plans, and refuses to submit."""
+
+    def _quote(self, spec: LaunchSpec) -> Quote:
+        return Quote()
+
+    def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
+        home = f"{_HOST_ROOT}/{spec.run.id}"
+        nproc = spec.trainer.nproc_per_node
+        known = nproc if isinstance(nproc, int) else None
+        facts = HostFacts("python3", f"{home}/runctl", f"{home}/project", f"{home}/a{attempt}", known or 1, 1, True)
+        run_dir = run_url(spec.run.root, spec.run.id)
+        argv = [
+            # How many ranks there will be, only the host can tell.
+            word if known is not None else word.replace(f"--nproc-per-node={facts.nproc}", f"--nproc-per-node={nproc}")
+            for word in command.rank_argv(spec, facts)
+        ]
+        return Plan(
+            run_id=spec.run.id,
+            attempt=attempt,
+            platform=self.kind,
+            argv=tuple(argv),
+            env=command.rank_env(spec, facts, run_dir, attempt),
+            nproc_per_node=known,
+            nnodes=spec.trainer.nnodes,
+            workdir=command.workdir(spec, facts),
+            run_dir=run_dir,
+            offers=quote.offers,
+        )
+
+    def _submit(self, plan: Plan) -> RunHandle:
+        raise self._not_yet()
+
+    def _wait(self, handle: RunHandle, timeout_s: float) -> RunState:
+        raise self._not_yet()
+
+    def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
+        raise self._not_yet()
+
+    def _clean_up(self, handle: RunHandle) -> None:
+        raise self._not_yet()
+
+    def _not_yet(self) -> NotBuiltYet:
+        return NotBuiltYet(
+            f"platform={self.kind} cannot launch in this version; dry_run=true and explain=true show what it would do"
+        )

@@ -1,0 +1,1 @@
+"""The built-in plugins, written against the same hooks that users have."""

@@ -1,0 +1,130 @@
+"""The supervisor: submit, watch, end. One launch from its plan to its outcome."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from runctl.cost import total_usd
+from runctl.errors import ExitCode
+from runctl.hooks import Hooks
+from runctl.platforms.base import Platform
+from runctl.rundir import RunDir, event_line
+from runctl.spec import Attempt, LaunchSpec, Outcome, Plan, RunHandle, RunState
+
+_TICK_S = 0.2
+_REASONS = {signal.SIGINT: "user", signal.SIGTERM: "terminated", signal.SIGHUP: "hangup"}
+
+
+class StopSignals:
+    """Signals to the launcher, collected while an attempt runs: the first asks it to stop, the next at once."""
+
+    def __init__(self) -> None:
+        self.received: list[signal.Signals] = []
+
+    @contextmanager
+    def caught(self) -> Iterator[StopSignals]:
+        """Collect instead of dying; the handlers before are put back at the end."""
+        before = {signum: signal.signal(signum, self._note) for signum in _REASONS}
+        try:
+            yield self
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.received.append(signal.Signals(signum))
+
+
+class Supervisor:
+    """Carries one planned run out on a platform.
+
+    Args:
+        spec: what to run.
+        platform: where.
+        hooks: the active plugins.
+        tell: called with each line for the user.
+    """
+
+    def __init__(self, spec: LaunchSpec, platform: Platform, hooks: Hooks, tell: Any) -> None:
+        self._spec = spec
+        self._platform = platform
+        self._hooks = hooks
+        self._tell = tell
+
+    def run(self, plan: Plan, rundir: RunDir) -> Outcome:
+        """Submit the plan, watch its attempt to the end, and say what became of the run.
+
+        Raises:
+            RunctlError: if nothing could be started.
+        """
+        with StopSignals().caught() as signals:
+            self._hooks.require("runctl_before_submit", spec=self._spec, plan=plan)
+            attempt = Attempt(plan.attempt, plan.platform, plan.host or "", started_at=time.time())
+            events = rundir.event_stream("launcher")
+            events.append(event_line("submitted", attempt=plan.attempt, platform=plan.platform))
+            handle = self._platform.submit(plan)
+            self._hooks.notify("runctl_attempt_started", spec=self._spec, attempt=attempt, rundir=rundir)
+            self._watch(handle, signals)
+        attempt = self._record_of(attempt, handle, rundir)
+        price = self._platform.price_usd_per_hour(plan)
+        self._hooks.notify("runctl_attempt_ended", spec=self._spec, attempt=attempt, price_usd_per_hour=price)
+        rundir.write_attempt(attempt)
+        outcome = self._outcome(attempt, rundir)
+        rundir.write_outcome(outcome)
+        events.append(event_line("run_ended", state=outcome.state, exit_code=outcome.exit_code))
+        events.close()
+        self._hooks.notify("runctl_run_ended", spec=self._spec, outcome=outcome, rundir=rundir)
+        return outcome
+
+    def _watch(self, handle: RunHandle, signals: StopSignals) -> None:
+        """Until the attempt has ended; the first signal stops it gracefully, a second one at once."""
+        told = 0
+        while not self._platform.wait(handle, _TICK_S).ended:
+            for signum in signals.received[told:]:
+                told += 1
+                if told == 1:
+                    self._tell(f"{signum.name}: stopping; once more to stop at once")
+                elif told == 2:
+                    self._tell("stopping at once")
+                self._platform.cancel(handle, _REASONS[signum], now=told > 1)
+
+    def _record_of(self, attempt: Attempt, handle: RunHandle, rundir: RunDir) -> Attempt:
+        """The agent's own record, or one for an agent that was killed before it could write it."""
+        record = rundir.read_attempt(attempt.number)
+        if record is not None and record.state.ended:
+            return record
+        self._platform.clean_up(handle)
+        record = record or attempt
+        record.ended_at = time.time()
+        record.state, record.exit_code = RunState.INTERRUPTED, int(ExitCode.HOST_LOST)
+        record.end_reason = "the agent ended without a record of the attempt: it was killed, or broke"
+        status = rundir.read_status() or {}
+        rundir.write_status(
+            record.state,
+            record.number,
+            reason=record.end_reason,
+            step=status.get("step"),
+            metrics=status.get("metrics", {}),
+        )
+        return record
+
+    def _outcome(self, attempt: Attempt, rundir: RunDir) -> Outcome:
+        status = rundir.read_status() or {}
+        attempts = [*(earlier for earlier in rundir.attempts() if earlier.number != attempt.number), attempt]
+        return Outcome(
+            run_id=self._spec.run.id,
+            name=self._spec.run.name,
+            state=attempt.state,
+            exit_code=attempt.exit_code if attempt.exit_code is not None else int(ExitCode.HOST_LOST),
+            reason=attempt.end_reason,
+            run_dir=rundir.url,
+            attempts=attempts,
+            step=status.get("step"),
+            metrics=status.get("metrics") or {},
+            cost_usd=total_usd([one.cost_usd for one in attempts]),
+        )

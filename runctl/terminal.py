@@ -1,0 +1,149 @@
+"""What a launch shows its user: lines, the plan, the table of arguments, the outcome."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from runctl.hooks import PluginInfo
+from runctl.rundir import RunDir, log_name
+from runctl.scaling import Argument
+from runctl.spec import SCHEMA, Attempt, Outcome, Plan, RunState, to_data
+
+_TAIL_LINES = 15
+
+
+def tell(line: str) -> None:
+    """One line of ours, on standard error, so that standard output is the script's own."""
+    sys.stderr.write(f"runctl: {line}\n")
+    sys.stderr.flush()
+
+
+def show_json(data: Mapping[str, Any]) -> None:
+    """One JSON object on the last line of standard output."""
+    sys.stdout.write(json.dumps(data, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def plan_json(plan: Plan, args: Mapping[str, Argument]) -> dict[str, Any]:
+    """The versioned form of a plan."""
+    data = to_data(plan)
+    keys = (
+        "argv",
+        "env",
+        "platform",
+        "nproc_per_node",
+        "nnodes",
+        "offers",
+        "requests",
+        "estimate_usd_per_hour",
+    )
+    shown = ("base", "multiplier", "effective", "source")
+    return {
+        "schema": SCHEMA,
+        "plan": {key: data[key] for key in keys},
+        "args": {name: {key: to_data(arg)[key] for key in shown} for name, arg in args.items()},
+    }
+
+
+def show_plan(plan: Plan) -> None:
+    """The plan for people."""
+    price = plan.estimate_usd_per_hour
+    ranks = "as many as GPUs" if plan.nproc_per_node is None else str(plan.nproc_per_node)
+    rows = [
+        ("platform", plan.platform),
+        ("host", plan.host or "not known before it is rented"),
+        ("processes", f"{ranks} on {plan.nnodes} host"),
+        ("price", "not known" if price is None else f"{price:.2f} USD an hour"),
+        ("run directory", plan.run_dir),
+        ("working directory", plan.workdir),
+        ("command", shlex.join(plan.argv)),
+        *(("environment" if first else "", f"{key}={shlex.quote(value)}")
+          for first, (key, value) in _with_first(plan.env)),
+    ]  # fmt: skip
+    sys.stdout.write("".join(f"{name:<18} {value}\n" for name, value in rows))
+    sys.stdout.write("Nothing was started: dry_run=true.\n")
+
+
+def show_arguments(args: Mapping[str, Argument]) -> None:
+    """The table of `explain=true`: argument, base, multiplier, effective, where each came from."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    if not args:
+        sys.stdout.write("No arguments are configured (args.KEY=VALUE, or args: in conf/runctl.yaml).\n")
+        return
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for heading in ("argument", "base", "multiplier", "effective", "source"):
+        table.add_column(heading, overflow="fold")
+    for name, arg in args.items():
+        factor = f"× {arg.multiplier:g}" if arg.multiplier is not None else "–"
+        source = f"{arg.source}; {arg.note}" if arg.note else arg.source
+        table.add_row(name, str(arg.base), factor, str(arg.effective), source)
+    Console(file=sys.stdout).print(table)
+
+
+def show_plugins(plugins: list[PluginInfo]) -> None:
+    """The table of `plugins.list=true`."""
+    width = max((len(plugin.name) for plugin in plugins), default=0)
+    place = max((len(plugin.source) for plugin in plugins), default=0)
+    for plugin in plugins:
+        hooks = ", ".join(plugin.hooks) or "no hooks"
+        sys.stdout.write(f"{plugin.name:<{width}}  {plugin.source:<{place}}  {hooks}\n")
+
+
+def show_outcome(outcome: Outcome, rundir: RunDir) -> None:
+    """How the run ended; a failing rank's traceback last and once."""
+    attempt = outcome.attempts[-1]
+    took_s = (attempt.ended_at or attempt.started_at) - attempt.started_at
+    parts = [f"{outcome.state.value} after {_duration(took_s)}"]
+    if outcome.step is not None:
+        parts.append(f"step {outcome.step}")
+    parts += [f"{name}={_short(value)}" for name, value in outcome.metrics.items()]
+    parts.append(outcome.run_dir)
+    if outcome.state is RunState.FAILED:
+        _show_failure(attempt, rundir)
+        tell(f"failed with exit code {outcome.exit_code} after {_duration(took_s)} · {outcome.run_dir}")
+    elif outcome.state is RunState.SUCCEEDED:
+        tell(" · ".join(parts))
+    else:
+        tell(outcome.reason)
+        tell(" · ".join(parts))
+
+
+def _show_failure(attempt: Attempt, rundir: RunDir) -> None:
+    failure = attempt.failure
+    if failure is None:
+        tell(attempt.end_reason)
+        return
+    who = "torchrun" if failure.rank is None else f"rank {failure.rank}"
+    if failure.traceback is not None:
+        tell(f"{who} on {failure.host} failed:")
+        sys.stderr.write(failure.traceback.rstrip("\n") + "\n")
+        return
+    source = "torchrun" if failure.rank is None else f"r{failure.rank}"
+    tail = b"".join(rundir.read_log(attempt.number, 0, source)).decode(errors="replace").splitlines()[-_TAIL_LINES:]
+    if tail:
+        tell(f"the end of {log_name(attempt.number, 0, source)}:")
+        sys.stderr.write("".join(f"    {line}\n" for line in tail))
+    tell(f"{who} on {failure.host} failed: {failure.message}")
+
+
+def _with_first(env: Mapping[str, str]) -> list[tuple[bool, tuple[str, str]]]:
+    return [(number == 0, item) for number, item in enumerate(env.items())]
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -85,6 +85,7 @@ class _Launch:
         self._standby = standby
         self._sources: list[Source] = []
         self._codes: list[int] = []
+        self._error: RunctlError | None = None
 
     def run(self) -> int:
         """Have Hydra compose, and call `_job` once for each run."""
@@ -95,6 +96,12 @@ class _Launch:
         schemas.register()
         self._sources = sources.load(self._files)
         words = list(self._line.words)
+        if self._line.wants_help:
+            from runctl import usage
+            from runctl.platforms import registry
+
+            sys.stdout.write(usage.text(self._files, registry.kinds()))
+            words = [*(word for word in words if word not in ("-h", "--help")), "--cfg", "job"]
         scratch = tempfile.mkdtemp(prefix="runctl-sweep-") if {"-m", "--multirun"} & set(words) else None
         if scratch is not None and self._line.value_of("hydra.sweep.dir") is None:
             words.append(f"hydra.sweep.dir={scratch}")
@@ -108,25 +115,36 @@ class _Launch:
             sys.argv = before
             if scratch is not None:
                 shutil.rmtree(scratch, ignore_errors=True)
+        if self._error is not None:
+            raise self._error
         return next((code for code in self._codes if code != 0), 0)
 
     def _job(self, cfg: Any) -> None:
-        """One composed configuration: plan it, and unless only the plan was asked for, carry it out."""
+        """One composed configuration. An error is kept for after Hydra, which would add words of its own."""
+        if self._error is None:
+            with _environment(HYDRA_FULL_ERROR=None):
+                try:
+                    self._codes.append(self._launch_one(cfg))
+                except RunctlError as error:
+                    self._error = error
+
+    def _launch_one(self, cfg: Any) -> int:
+        """Freeze and plan one configuration, and unless only the plan was asked for, carry it out."""
         from omegaconf import OmegaConf
 
         from runctl import terminal
         from runctl.config import compose
+        from runctl.hooks import Hooks
 
-        with _environment(HYDRA_FULL_ERROR=None):
-            checked = compose.checked(cfg)
-            spec = compose.to_spec(checked, self._typed(), self._sources, self._workdir)
-            hooks = self._hooks(spec)
-            if checked.plugins.list:
-                terminal.show_plugins(hooks.plugins())
-                return
-            platform = self._platform(checked)
-            spec = hooks.modify_spec(spec, platform.kind)
-            self._codes.append(self._carry_out(checked, spec, platform, hooks, OmegaConf.to_yaml(cfg)))
+        checked = compose.checked(cfg)
+        hooks = Hooks.load(self._workdir, (*checked.plugins.disable, *self._line.disabled))
+        if checked.plugins.list:
+            terminal.show_plugins(hooks.plugins())
+            return 0
+        spec = compose.to_spec(checked, self._typed(), self._sources, self._workdir)
+        platform = self._platform(checked)
+        spec = hooks.modify_spec(spec, platform.kind)
+        return self._carry_out(checked, spec, platform, hooks, OmegaConf.to_yaml(cfg))
 
     def _carry_out(
         self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str
@@ -176,11 +194,6 @@ class _Launch:
         from runctl.config.compose import Typed
 
         return Typed(self._line, tuple(HydraConfig.get().overrides.task))
-
-    def _hooks(self, spec: LaunchSpec) -> Hooks:
-        from runctl.hooks import Hooks
-
-        return Hooks.load(self._workdir, spec.plugins_disabled)
 
     def _platform(self, cfg: LaunchConfig) -> Platform:
         from runctl.config.compose import project_root

@@ -99,20 +99,16 @@ def show_plugins(plugins: list[PluginInfo]) -> None:
 def show_outcome(outcome: Outcome, rundir: RunDir) -> None:
     """How the run ended; a failing rank's traceback last and once."""
     attempt = outcome.attempts[-1]
-    took_s = (attempt.ended_at or attempt.started_at) - attempt.started_at
-    parts = [f"{outcome.state.value} after {_duration(took_s)}"]
+    took = _duration((attempt.ended_at or attempt.started_at) - attempt.started_at)
+    if outcome.state is RunState.FAILED:
+        _show_failure(attempt, rundir)
+        tell(f"failed with exit code {outcome.exit_code} after {took} · {outcome.run_dir}")
+        return
+    parts = [f"{outcome.reason} after {took}"]
     if outcome.step is not None:
         parts.append(f"step {outcome.step}")
     parts += [f"{name}={_short(value)}" for name, value in outcome.metrics.items()]
-    parts.append(outcome.run_dir)
-    if outcome.state is RunState.FAILED:
-        _show_failure(attempt, rundir)
-        tell(f"failed with exit code {outcome.exit_code} after {_duration(took_s)} · {outcome.run_dir}")
-    elif outcome.state is RunState.SUCCEEDED:
-        tell(" · ".join(parts))
-    else:
-        tell(outcome.reason)
-        tell(" · ".join(parts))
+    tell(" · ".join([*parts, outcome.run_dir]))
 
 
 def _show_failure(attempt: Attempt, rundir: RunDir) -> None:

@@ -17,7 +17,7 @@ LAYER_0 = ["conf", "errors", "scaling", "arguments", "spec", "command", "cost"]
 LAYER_1 = ["processes", "storage", "rundir", "hostdir", "hosts", "hooks", "config", "plugins"]
 LAYER_2 = ["agent", "training", "platforms"]
 LAYER_3 = ["supervisor"]
-LAYER_4 = ["terminal", "launch"]
+LAYER_4 = ["terminal", "usage", "launch"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.

@@ -32,6 +32,10 @@ class CommandLine:
     def wants_version(self) -> bool:
         return "--version" in self.words
 
+    @property
+    def wants_help(self) -> bool:
+        return bool({"-h", "--help"} & set(self.words))
+
     def value_of(self, key: str) -> str | None:
         """The text typed for a key, the last one if there are several."""
         found = [word.split("=", 1)[1] for word in self.words if re.match(rf"\+*{re.escape(key)}=", word)]

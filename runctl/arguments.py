@@ -73,11 +73,11 @@ def render_env(args: Mapping[str, Any], style: ArgumentStyle) -> dict[str, str]:
 def quote_for_hydra(value: str) -> str:
     """A string as Hydra's override grammar reads it back unchanged.
 
-    Inside single quotes the grammar knows two escapes, `\\'` and backslashes before a quote, and OmegaConf
-    reads `${` as an interpolation unless it is escaped.
+    Two readers take escapes away, and each looks only at backslashes that stand before something of its own:
+    OmegaConf before `${`, which is an interpolation otherwise, and Hydra's grammar before a quote.
     """
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", "\\'")
-    return "'" + escaped.replace("${", "\\${") + "'"
+    for_omegaconf = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)\Z", r"\1\1", for_omegaconf)) + "'"
 
 
 def _argparse_words(key: str, value: Any, style: ArgumentStyle) -> list[str]:
@@ -95,6 +95,8 @@ def _argparse_words(key: str, value: Any, style: ArgumentStyle) -> list[str]:
 def _hydra_value(value: Any) -> str:
     if _is_list(value):
         return "[" + ",".join(map(_hydra_value, value)) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_hydra_value(item)}" for key, item in value.items()) + "}"
     if value is None:
         return "null"
     if isinstance(value, bool):

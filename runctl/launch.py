@@ -85,7 +85,7 @@ class _Launch:
         self._standby = standby
         self._sources: list[Source] = []
         self._codes: list[int] = []
-        self._error: RunctlError | None = None
+        self._error: Exception | None = None
 
     def run(self) -> int:
         """Have Hydra compose, and call `_job` once for each run."""
@@ -125,7 +125,7 @@ class _Launch:
             with _environment(HYDRA_FULL_ERROR=None):
                 try:
                     self._codes.append(self._launch_one(cfg))
-                except RunctlError as error:
+                except Exception as error:  # noqa: BLE001 (raised again when Hydra is done)
                     self._error = error
 
     def _launch_one(self, cfg: Any) -> int:
@@ -160,6 +160,8 @@ class _Launch:
             terminal.tell(scaled)
         if self._line.tail:
             terminal.tell("what stands behind -- is handed over verbatim and never scaled")
+            if cfg.args and not spec.args:
+                terminal.tell("args from files are left out: the script was named behind --")
         if cfg.explain and not as_json:
             terminal.show_arguments(spec.args)
         if cfg.explain and not cfg.dry_run and not as_json:

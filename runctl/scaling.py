@@ -23,6 +23,8 @@ LEARNING_RATE_NAMES = ("learning_rate", "learning-rate", "lr")
 _FAMILIES = (BATCH_SIZE_NAMES, LEARNING_RATE_NAMES)
 
 TYPED_SOURCES = ("command line", "sweep")
+#: The source of what a platform sets outright (`platform.args.epochs: 50`): it is meant as it stands.
+OUTRIGHT = "platform.args"
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Argument:
 def scale(
     args: Mapping[str, Any],
     sources: Mapping[str, str],
-    multipliers: Mapping[str, float | None],
+    multipliers: Mapping[str, Any],
     *,
     rule: Rule = "explicit",
     respect_overrides: bool = True,
@@ -59,7 +61,7 @@ def scale(
         args: the script's arguments, flat (a nested one under its dotted name).
         sources: where each argument's value came from; `TYPED_SOURCES` are taken as typed.
         multipliers: factor per argument, above zero; None turns one off. `batch_size` and `learning_rate`
-            also reach the other names in use for them.
+            also reach the other names in use for them; of two for one argument the later counts.
         rule: `explicit` takes the multipliers as given; `linear` and `sqrt` derive the learning rate's from
             the batch size's, k and √k; `none` scales nothing. The linear rule is Goyal et al. 2017
             (arXiv 1706.02677, §2.1), the square-root rule Krizhevsky 2014 (arXiv 1404.5997, §5).
@@ -74,8 +76,8 @@ def scale(
             multipliers without an argument (all of them named).
     """
     for name, factor in multipliers.items():
-        if factor is not None and not (factor > 0 and math.isfinite(factor)):
-            raise ConfigError(f"multipliers.{name}={factor:g}: a multiplier is a number above 0 (null turns it off)")
+        if factor is not None and not _is_factor(factor):
+            raise ConfigError(f"multipliers.{name}={factor}: a multiplier is a number above 0 (null turns it off)")
     factors, absent = _by_argument(args, {} if rule == "none" else _derived(multipliers, rule))
     if absent and strict:
         raise ConfigError(
@@ -104,29 +106,43 @@ def describe(platform: str, arguments: Mapping[str, Argument]) -> str | None:
     return f"{platform}: {', '.join(parts)}" if parts else None
 
 
-def _derived(multipliers: Mapping[str, float | None], rule: Rule) -> dict[str, float]:
-    """The factors that are on, the learning rate's derived from the batch size's where the rule says so."""
-    factors = {name: factor for name, factor in multipliers.items() if factor is not None}
-    if rule in ("linear", "sqrt"):
-        factors = {name: factor for name, factor in factors.items() if name not in LEARNING_RATE_NAMES}
-        batch = next((factors[name] for name in BATCH_SIZE_NAMES if name in factors), None)
-        if batch is not None:
-            factors["learning_rate"] = batch if rule == "linear" else math.sqrt(batch)
-    return factors
+def _is_factor(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 and math.isfinite(value)
 
 
-def _by_argument(args: Mapping[str, Any], multipliers: Mapping[str, float]) -> tuple[dict[str, float], list[str]]:
-    """Factor per argument that exists, and the names of the multipliers for which there is none."""
-    factors: dict[str, float] = {}
-    absent: list[str] = []
+def _derived(multipliers: Mapping[str, float | None], rule: Rule) -> Mapping[str, float | None]:
+    """The multipliers, the learning rate's derived from the batch size's where the rule says so."""
+    if rule not in ("linear", "sqrt"):
+        return multipliers
+    others = {name: factor for name, factor in multipliers.items() if name not in LEARNING_RATE_NAMES}
+    batch = _last(multipliers, BATCH_SIZE_NAMES)
+    off = any(multipliers.get(name, 0) is None for name in LEARNING_RATE_NAMES)
+    if batch is None or off:
+        return others
+    return {**others, "learning_rate": batch if rule == "linear" else math.sqrt(batch)}
+
+
+def _last(multipliers: Mapping[str, float | None], names: tuple[str, ...]) -> float | None:
+    """The factor that counts for one argument under its several names: the last one given."""
+    found = [factor for name, factor in multipliers.items() if name in names]
+    return found[-1] if found else None
+
+
+def _by_argument(
+    args: Mapping[str, Any], multipliers: Mapping[str, float | None]
+) -> tuple[dict[str, float], list[str]]:
+    """Factor per argument that has a value, and the names of the multipliers for which there is none."""
+    factors: dict[str, float | None] = {}
+    absent: dict[str, float | None] = {}
     for name, factor in multipliers.items():
         aliases = next((family for family in _FAMILIES if name in family), ())
-        target = next((alias for alias in (name, *aliases) if alias in args), None)
-        if target is None:
-            absent.append(name)
-        else:
+        target = next((alias for alias in (name, *aliases) if args.get(alias) is not None), None)
+        if target is not None:
             factors[target] = factor
-    return factors, absent
+        else:
+            absent[name] = factor
+    on = {name: factor for name, factor in factors.items() if factor is not None}
+    return on, [name for name, factor in absent.items() if factor is not None]
 
 
 def _left_alone(sources: Mapping[str, str], absent: list[str], typed: tuple[str, ...]) -> dict[str, str]:
@@ -137,14 +153,15 @@ def _left_alone(sources: Mapping[str, str], absent: list[str], typed: tuple[str,
         absent: names of the multipliers without an argument.
         typed: the sources whose values are taken as typed.
     """
-    notes = {name: "swept" if source == "sweep" else "typed" for name, source in sources.items() if source in typed}
+    why = {"command line": "typed", "sweep": "swept", OUTRIGHT: "set by the platform"}
+    notes = {name: why[source] for name, source in sources.items() if source in (*typed, OUTRIGHT)}
     paired = {name for family in _FAMILIES for name in family}
     held = {name: note for name, note in notes.items() if name in paired}
     held |= {name: "not among args" for name in absent if name in paired}
     for name in sources:
         if held and name in paired and name not in held:
-            other, why = next(iter(held.items()))
-            notes[name] = f"moves together with {other}, which is {why}"
+            other, reason = next(iter(held.items()))
+            notes[name] = f"moves together with {other}, which is {reason}"
     return notes
 
 

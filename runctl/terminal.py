@@ -82,7 +82,7 @@ def show_arguments(args: Mapping[str, Argument]) -> None:
         table.add_column(heading, overflow="fold")
     for name, arg in args.items():
         factor = f"× {arg.multiplier:g}" if arg.multiplier is not None else "–"
-        source = f"{arg.source}; {arg.note}" if arg.note else arg.source
+        source = f"{arg.source}; not scaled: {arg.note}" if arg.note else arg.source
         table.add_row(name, str(arg.base), factor, str(arg.effective), source)
     Console(file=sys.stdout).print(table)
 

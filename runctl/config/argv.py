@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,17 @@ from runctl.errors import ConfigError
 #: Words after which nothing is launched: Hydra answers them, or the plan alone is printed.
 _NO_LAUNCH_FLAGS = {"-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info", "-sc",
                     "--shell-completion", "-m", "--multirun"}  # fmt: skip
+#: Hydra's flags that work here, and of those the ones that take a value.
+_FLAGS = {*_NO_LAUNCH_FLAGS, "--resolve", "-r", "--run"}
+_FLAGS_WITH_VALUE = {"-c", "--cfg", "--package", "-cd", "--config-dir", "-i", "--info"}
+_MODES = {"-c", "--cfg", "-i", "--info", "-m", "--multirun", "-r", "--run", "-sc", "--shell-completion"}
+_INFO_TOPICS = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
+#: Groups of our own defaults list.
+GROUPS = ("platform", "trainer")
+#: Where Hydra wants no plus, and people write one: those groups, and maps that take any key.
+_NEEDLESS_PLUS = re.compile(
+    r"^\++(?=(platform|trainer)=|(args|env|secrets|tags|multipliers|trainer\.env|platform\.(multipliers|args))\.)"
+)
 _NO_LAUNCH_KEYS = re.compile(r"\+*(dry_run|explain|plugins\.list)=(?!false\b)")
 
 
@@ -27,6 +39,15 @@ class CommandLine:
     words: tuple[str, ...]
     tail: tuple[str, ...] | None = None
     disabled: tuple[str, ...] = ()
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """The words that Hydra's grammar is for."""
+        return tuple(word for word in self.words if "=" in word and not word.startswith("-"))
+
+    @property
+    def is_multirun(self) -> bool:
+        return bool({"-m", "--multirun"} & set(self.words))
 
     @property
     def wants_version(self) -> bool:
@@ -59,7 +80,7 @@ class CommandLine:
         if typed is not None:
             return typed == "ddp"
         for file in project_files:
-            if re.search(r"^[\s-]*(override\s+)?/?trainer\s*:\s*ddp\b", file.read_text(), re.M):
+            if re.search(r"^[\s-]*(override\s+)?/?trainer\s*:\s*ddp\b", file.read_text(errors="replace"), re.M):
                 return True
         return False
 
@@ -71,21 +92,54 @@ def parse(argv: list[str]) -> CommandLine:
     own file can both choose a platform and set its options; there Hydra wants it without the plus.
 
     Raises:
-        ConfigError: for a `-p` that does not say `no:NAME`.
+        ConfigError: for a flag that does not exist, or a `-p` that does not say `no:NAME`.
     """
     tail: tuple[str, ...] | None = None
     if "--" in argv:
         cut = argv.index("--")
         argv, tail = argv[:cut], tuple(argv[cut + 1 :])
-    words: list[str] = []
+    flags: list[str] = []
+    overrides: list[str] = []
     disabled: list[str] = []
-    rest = iter(argv)
-    for word in rest:
+    rest = deque(argv)
+    while rest:
+        word = rest.popleft()
         if word == "-p":
-            plugin = next(rest, "")
-            if not plugin.startswith("no:") or plugin == "no:":
-                raise ConfigError(f"-p {plugin}: write -p no:NAME to leave the plugin NAME out")
-            disabled.append(plugin.removeprefix("no:"))
+            disabled.append(_disabled_plugin(rest.popleft() if rest else ""))
+        elif word.startswith("-"):
+            flags += [word, *_value_of_flag(word, rest)]
         else:
-            words.append(re.sub(r"^\++(?=platform=)", "", word))
-    return CommandLine(tuple(words), tail, tuple(disabled))
+            overrides.append(_NEEDLESS_PLUS.sub("", word))
+    # Flags first: argparse, which reads them for Hydra, gives up on `script=train.py -m args.lr=0.1,0.2`.
+    return CommandLine((*_sound(flags), *overrides), tail, tuple(disabled))
+
+
+def _sound(flags: list[str]) -> list[str]:
+    """Flags that go together; with `--help` nothing else matters."""
+    if {"-h", "--help"} & set(flags):
+        return ["--help"]
+    modes = [flag for flag in flags if flag.partition("=")[0] in _MODES]
+    if len(modes) > 1:
+        raise ConfigError(f"{' and '.join(modes)} do not go together; keep one of them")
+    if "--resolve" in flags and not any(flag.startswith(("-c", "--cfg")) for flag in flags):
+        raise ConfigError("--resolve goes with --cfg job, which prints the composed configuration")
+    return flags
+
+
+def _disabled_plugin(word: str) -> str:
+    if not word.startswith("no:") or word == "no:":
+        raise ConfigError(f"-p {word}: write -p no:NAME to leave the plugin NAME out")
+    return word.removeprefix("no:")
+
+
+def _value_of_flag(word: str, rest: deque[str]) -> list[str]:
+    """The word that belongs to a flag, taken off `rest`, if one does."""
+    flag, equals, _ = word.partition("=")
+    if flag not in _FLAGS | _FLAGS_WITH_VALUE:
+        raise ConfigError(f"{word}: runctl-launch has no such option (see --help); what is meant for the script goes "
+                          f"behind --, as in `runctl-launch -- train.py {word}`")  # fmt: skip
+    if equals or flag not in _FLAGS_WITH_VALUE or not rest:
+        return []
+    if flag in ("-i", "--info") and rest[0] not in _INFO_TOPICS:
+        return []
+    return [rest.popleft()]

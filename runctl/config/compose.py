@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
@@ -14,10 +15,12 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from runctl import scaling
 from runctl.arguments import ArgumentStyle, flatten
-from runctl.config.argv import CommandLine
+from runctl.config import complaints
+from runctl.config.argv import GROUPS, CommandLine
 from runctl.config.durations import parse_duration_s
 from runctl.config.schemas import LaunchConfig
 from runctl.config.sources import Source
@@ -41,12 +44,25 @@ class Typed:
     overrides: tuple[str, ...]
 
     def source_of(self, path: str) -> str | None:
-        """`command line` or `sweep` if the dotted key, or a map around it, was typed; else None."""
+        """`command line` or `sweep` if the dotted key, or a map that holds it, was typed; else None."""
         for override in self.overrides:
             key = override.split("=", 1)[0].lstrip("+~")
-            if path == key or path.startswith(f"{key}."):
-                return "command line" if override in self.command_line.words else "sweep"
+            # `platform=aws` chooses a file; what that file says was not typed.
+            if path == key or (path.startswith(f"{key}.") and key not in GROUPS and path in _paths(override)):
+                return "command line" if key in self._typed_as_one else "sweep"
         return None
+
+    @functools.cached_property
+    def _typed_as_one(self) -> set[str]:
+        """Keys that were typed with one value. A sweeper may bring in keys of its own."""
+        parsed = OverridesParser.create().parse_overrides(list(self.command_line.overrides))
+        return {str(override.key_or_group) for override in parsed if not override.is_sweep_override()}
+
+
+def _paths(override: str) -> set[str]:
+    """The dotted keys that one override sets, also as a map: `args={lr: 1}` sets `args.lr`."""
+    [parsed] = OverridesParser.create().parse_overrides([override])
+    return set(flatten({str(parsed.key_or_group): parsed.value()}))
 
 
 def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir: Path) -> LaunchSpec:
@@ -64,7 +80,9 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
     project_dir = project_root(workdir)
     program, args_wanted = _program(cfg, typed.command_line, workdir, project_dir)
     args = _arguments(cfg, typed, sources, args_wanted)
-    name = cfg.run.name or Path(program.script or str(program.module)).stem
+    name = cfg.run.name or (Path(program.script).stem if program.script else str(program.module).rpartition(".")[2])
+    if cfg.run.id is not None and typed.command_line.is_multirun and typed.source_of("run.id") != "sweep":
+        raise ConfigError(f"run.id={cfg.run.id}: -m makes several runs and an id belongs to one; use run.name instead")
     return LaunchSpec(
         run=RunIdentity(_run_id(cfg.run.id, name), name, _absolute_root(cfg.run.root, workdir)),
         program=program,
@@ -86,17 +104,17 @@ def checked(cfg: DictConfig) -> LaunchConfig:
     """The composed configuration as objects of the schema.
 
     A key added with `+` gets past Hydra's own check; merging into the bare schema catches it.
+
+    Raises:
+        ConfigError: for such a key, and for an interpolation that leads nowhere.
     """
-    merged = OmegaConf.merge(OmegaConf.structured(LaunchConfig), OmegaConf.to_container(cfg))
-    objects = OmegaConf.to_object(merged)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(LaunchConfig), OmegaConf.to_container(cfg))
+        objects = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise complaints.translate(error) from error
     assert isinstance(objects, LaunchConfig)
     return objects
-
-
-def swept_keys(words: Sequence[str]) -> list[str]:
-    """Keys for which several values were typed."""
-    overrides = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("-")])
-    return [str(override.key_or_group) for override in overrides if override.is_sweep_override()]
 
 
 def project_root(workdir: Path) -> Path:
@@ -154,11 +172,11 @@ def _arguments(
         typed_here = origin.get(name) in scaling.TYPED_SOURCES
         if (from_files and not typed_here) or typed.source_of(f"platform.args.{name}"):
             values[name] = value
-            origin[name] = typed.source_of(f"platform.args.{name}") or f"platform.args ({cfg.platform.kind})"
+            origin[name] = typed.source_of(f"platform.args.{name}") or scaling.OUTRIGHT
     return scaling.scale(
         values,
         origin,
-        {**cfg.platform.multipliers, **cfg.multipliers},
+        {**flatten(cfg.platform.multipliers), **flatten(cfg.multipliers)},
         rule=cfg.scaling.rule.value,
         respect_overrides=cfg.scaling.respect_overrides,
         strict=cfg.scaling.strict,
@@ -197,7 +215,9 @@ def _run_id(given: str | None, name: str) -> str:
     """
     if given is not None:
         if not _SAFE_ID.fullmatch(given):
-            raise ConfigError(f"run.id={given}: lower-case letters, digits and dashes, at most 63")
+            raise ConfigError(
+                f"run.id={given}: lower-case letters, digits and dashes, at most 63 of them, and no dash in front"
+            )
         return given
     word = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-") or "run"
     letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
@@ -214,12 +234,17 @@ def _strings(key: str, values: Mapping[str, Any]) -> dict[str, str]:
     for name, value in values.items():
         if isinstance(value, (Mapping, list)):
             raise ConfigError(f"{key}.{name}={value}: one value, not a {type(value).__name__}")
-    return {name: str(value) for name, value in values.items() if value is not None}
+    return {name: _as_written(value) for name, value in values.items() if value is not None}
 
 
-def _secrets(values: Mapping[str, str]) -> dict[str, str]:
+def _as_written(value: Any) -> str:
+    """`true` in YAML and on the command line is the word true to whoever reads the environment, not Python's True."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _secrets(values: Mapping[str, Any]) -> dict[str, str]:
     for name, reference in values.items():
-        if not reference.startswith("env:"):
+        if not isinstance(reference, str) or not re.fullmatch(r"env:\w+", reference):
             # The value itself is kept out of the message: it may be the secret.
             raise ConfigError(f"secrets.{name}: write where the secret is kept, as in secrets.{name}=env:{name}")
     return dict(values)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from runctl import conf
 
+#: The groups of one under which Hydra finds the two files: see the defaults list in conf/runctl.yaml.
+GROUPS = ("runctl_project", "runctl_user")
+
 
 @dataclass(frozen=True)
 class ConfigFiles:

@@ -102,7 +102,7 @@ class PlatformConfig:
     """What every platform has; a platform's own options class derives from it."""
 
     kind: str = "local"
-    multipliers: Dict[str, Optional[float]] = field(default_factory=dict)
+    multipliers: Dict[str, Any] = field(default_factory=dict)
     args: Dict[str, Any] = field(default_factory=dict)
 
 
@@ -152,7 +152,7 @@ class LaunchConfig:
     args_lists: ArgsLists = ArgsLists.repeat
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     platform: PlatformConfig = field(default_factory=PlatformConfig)
-    multipliers: Dict[str, Optional[float]] = field(default_factory=dict)
+    multipliers: Dict[str, Any] = field(default_factory=dict)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     run: RunConfig = field(default_factory=RunConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)

@@ -20,8 +20,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
-from runctl.config.files import ConfigFiles
+from runctl.config.complaints import unreadable_yaml
+from runctl.config.files import GROUPS, ConfigFiles
 from runctl.errors import ConfigError
+
+#: Groups of which our own defaults list chooses an option; another choice overrides that one.
+_CHOSEN_ALREADY = ("/trainer", "/platform")
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,18 @@ def load(files: ConfigFiles) -> list[Source]:
         ConfigError: for a file that is no YAML mapping, or one that would replace our primary configuration.
     """
     store = ConfigStore.instance()
+    for group in GROUPS:
+        store.repo.pop(group, None)  # what an earlier launch of this process left there
     sources = []
     for group, path, label in files.labelled():
         content = _read(path, label)
+        if "defaults" in content:
+            content["defaults"] = _from_the_top(content["defaults"], label)
         store.store(group=group, name="file", package="_global_", node=OmegaConf.create(content))
         sources.append(Source(label, content))
+    for path in filter(None, (files.project, files.user)):
+        if not path.exists() and path.with_suffix(".yml").exists():
+            raise ConfigError(f"{path.with_suffix('.yml')} is not read; rename it to {path.name}")
     for folder in files.group_dirs():
         if (folder / "runctl.yaml").exists():
             raise ConfigError(f"{folder / 'runctl.yaml'} would replace everything that runctl ships; rename it")
@@ -74,11 +85,37 @@ class _SearchPath(SearchPathPlugin):
             search_path.prepend(provider="runctl", path=f"file://{folder}")
 
 
+def _from_the_top(defaults: Any, label: str) -> list[Any]:
+    """A defaults list as it reads in the place where Hydra has it.
+
+    To Hydra the file lies in a group of ours, and names in it are relative to that. To people it lies at the top and
+    extends our own, so `trainer: ddp` can only mean `override /trainer: ddp`.
+    """
+    if not isinstance(defaults, list):
+        raise ConfigError(f"{label}: defaults is a list, such as `- override /trainer: ddp`; it is {defaults!r}")
+    return [_entry_from_the_top(entry, label) for entry in defaults]
+
+
+def _entry_from_the_top(entry: Any, label: str) -> Any:
+    if isinstance(entry, str):
+        return entry if entry == "_self_" else f"/{entry.lstrip('/')}"
+    if not isinstance(entry, dict) or len(entry) != 1:
+        raise ConfigError(f"{label}: defaults: {entry!r} is no entry; write such as `- override /trainer: ddp`")
+    (key, option), *_ = entry.items()
+    *words, group = str(key).split()
+    group = f"/{group.lstrip('/')}"
+    if group in _CHOSEN_ALREADY:
+        words = ["override"]
+    return {" ".join([*words, group]): option}
+
+
 def _read(path: Path, label: str) -> dict[str, Any]:
     try:
         # OmegaConf's reader, for YAML's own takes 1e-3 for a string.
         content = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
+        raise ConfigError(unreadable_yaml(error)) from error
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{label}: not readable as YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{label}: holds a list; it must be a mapping, such as `script: train.py`")

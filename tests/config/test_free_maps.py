@@ -1,0 +1,138 @@
+"""Maps that take new keys as they come, and the typos that are caught all the same."""
+
+from __future__ import annotations
+
+import pytest
+
+FREE = [
+    "args.new=1",
+    "args.model.dim=5",
+    "env.NEW=1",
+    "secrets.NEW=env:NEW",
+    "tags.new=a",
+    "multipliers.new=2",
+    "multipliers.model.dim=2",
+    "trainer.env.NEW=1",
+    "platform.multipliers.new=2",
+    "platform.args.new=2",
+]
+
+
+@pytest.mark.parametrize("multirun", [[], ["-m"]], ids=["one", "many"])
+@pytest.mark.parametrize("plus", ["", "+", "++"], ids=["bare", "plus", "plusplus"])
+@pytest.mark.parametrize("word", FREE)
+def test_a_new_key_needs_no_plus(desk, word, plus, multirun):
+    desk.plan(*multirun, "script=train.py", plus + word)
+
+
+def test_a_plus_before_a_key_that_a_file_gives_is_no_error(desk):
+    desk.project("script: train.py\nargs: {lr: 1}\n")
+    assert desk.args("+args.lr=2") == {"lr": 2}
+
+
+def test_nested_arguments_are_added_and_replaced(desk):
+    desk.project("script: train.py\nargs: {model: {dim: 8, depth: 2}}\n")
+    assert desk.args("args.model.dim=5", "args.model.act.kind=gelu") == {
+        "model.dim": 5,
+        "model.depth": 2,
+        "model.act.kind": "gelu",
+    }
+
+
+def test_new_keys_can_be_swept(desk):
+    plans = desk.plans("-m", "script=train.py", "args.model.dim=5,6")
+    assert [plan["args"]["model.dim"]["effective"] for plan in plans] == [5, 6]
+
+
+def test_flags_may_stand_between_overrides(desk):
+    assert len(desk.plans("script=train.py", "-m", "args.x=1,2")) == 2
+
+
+def test_variables_reach_the_ranks(desk):
+    env = desk.plan("script=train.py", "env.A=x y", "trainer.env.B=2", "env.C=null", "env.D=true")["plan"]["env"]
+    assert (env["A"], env["B"], env["D"]) == ("x y", "2", "true")
+    assert "C" not in env
+
+
+@pytest.mark.parametrize("word", ["trainer.lrr=3", "+trainer.lrr=3", "++trainer.lrr=3"])
+def test_a_typo_on_the_command_line_names_key_and_valid_ones(desk, word):
+    text = desk.refusal("script=train.py", word)
+    assert "trainer.lrr: no such key" in text
+    assert "max_restarts, nnodes, nproc_per_node" in text
+
+
+@pytest.mark.parametrize("word", ["trainer.max_restart=3", "+trainer.max_restart=3"])
+def test_a_near_miss_is_answered_with_the_right_key(desk, word):
+    assert "did you mean trainer.max_restarts?" in desk.refusal("script=train.py", word)
+
+
+def test_a_typo_is_caught_under_multirun(desk):
+    assert "trainer.lrr: no such key" in desk.refusal("-m", "script=train.py", "args.x=1,2", "+trainer.lrr=3")
+
+
+def test_an_argument_without_args_is_answered_with_how_it_is_written(desk):
+    assert "args.lr=…" in desk.refusal("script=train.py", "lr=0.1")
+
+
+def test_a_key_below_a_value_is_unknown(desk):
+    assert "script is one value" in desk.refusal("script.name=train.py")
+
+
+def test_a_map_takes_no_value(desk):
+    assert "write args.KEY=VALUE" in desk.refusal("script=train.py", "args=3")
+
+
+def test_a_typo_in_the_projects_file_names_the_file(desk):
+    desk.project("script: train.py\nscirpt: x\n")
+    assert desk.refusal().startswith("conf/runctl.yaml: scirpt: no such key; did you mean script?")
+
+
+def test_a_nested_typo_in_the_projects_file_names_the_valid_keys(desk):
+    desk.project("script: train.py\ntrainer: {lrr: 3}\n")
+    text = desk.refusal()
+    assert text.startswith("conf/runctl.yaml: trainer.lrr: no such key")
+    assert "nproc_per_node" in text
+
+
+def test_a_typo_in_the_users_file_names_the_file(desk):
+    desk.user("trainer: {lrr: 3}\n")
+    assert desk.refusal("script=train.py").startswith("~/.config/runctl/config.yaml: trainer.lrr: no such key")
+
+
+def test_a_typo_in_a_group_of_the_projects_names_the_file(desk):
+    desk.project("kind: ddp\nnprocs: 3\n", "runctl/trainer/two.yaml")
+    assert desk.refusal("script=train.py", "trainer=two").startswith("trainer/two.yaml: trainer.nprocs: no such key")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("trainer.nnodes=abc", "trainer.nnodes: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("output=xml", "output: Invalid value 'xml', expected one of [text, json]"),
+        ("scaling.rule=cubic", "expected one of [explicit, linear, sqrt, none]"),
+        ("dry_run=perhaps", "dry_run: Value 'perhaps'"),
+        ("multipliers.lr=abc", "multipliers.lr=abc: a multiplier is a number above 0"),
+    ],
+)
+def test_a_wrong_type_names_key_and_value(desk, word, told):
+    assert told in desk.refusal("script=train.py", word)
+
+
+def test_a_wrong_type_in_a_file_names_the_file(desk):
+    desk.project("script: train.py\ntrainer: {nnodes: abc}\n")
+    assert desk.refusal().startswith("conf/runctl.yaml: trainer.nnodes: Value 'abc'")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("trainer=dpd", "trainer=dpd: no such trainer; did you mean trainer=ddp? (there are ddp, single)"),
+        ("platform=awz", "platform=awz: no such platform; did you mean platform=aws? (there are aws, local, runpod)"),
+        ("platform=null", "platform and trainer take the name of an option"),
+        ("trainer=3", "platform and trainer take the name of an option"),
+        ("+platform=gcp", "platform=gcp: no such platform (there are aws, local, runpod)"),
+        ("platform.kind=gcp", "platform.kind=gcp: no such platform; there are local, aws, runpod"),
+    ],
+)
+def test_an_unknown_option_names_the_known_ones(desk, word, told):
+    assert told in desk.refusal("script=train.py", word)

@@ -1,0 +1,64 @@
+"""Choosing a platform: typed in any way, or named by the project's file."""
+
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.mark.parametrize("words", [["+platform=aws"], ["platform=aws"], ["++platform=aws"]])
+def test_a_platform_may_be_typed_with_or_without_plus(desk, words):
+    assert desk.plan("script=train.py", *words)["plan"]["platform"] == "aws"
+
+
+def test_local_is_the_same_typed_or_not(desk):
+    plans = [
+        desk.plan("script=train.py", "run.id=one", *words) for words in ([], ["platform=local"], ["+platform=local"])
+    ]
+    assert plans[0]["plan"]["platform"] == "local"
+    assert plans[0] == plans[1] == plans[2]
+
+
+@pytest.mark.parametrize("platform", ["platform=aws,local", "+platform=aws,local"])
+def test_platforms_are_swept(desk, platform):
+    plans = desk.plans("-m", "script=train.py", platform)
+    assert [plan["plan"]["platform"] for plan in plans] == ["aws", "local"]
+
+
+@pytest.mark.parametrize("entry", ["override /platform: aws", "override platform: aws", "platform: aws"])
+def test_the_project_chooses_a_platform_and_sets_its_options(desk, entry):
+    desk.project(f"""
+        defaults:
+          - {entry}
+        script: train.py
+        args: {{batch_size: 2, learning_rate: 0.5}}
+        platform: {{multipliers: {{batch_size: 8}}}}
+    """)
+    plan = desk.plan()
+    assert plan["plan"]["platform"] == "aws"
+    assert plan["args"]["batch_size"]["effective"] == 16
+    assert plan["args"]["learning_rate"]["effective"] == 2.0
+
+
+@pytest.mark.parametrize("words", [["platform=local"], ["+platform=local"]])
+def test_local_typed_over_the_projects_platform_wins(desk, words):
+    desk.project("defaults: [override /platform: aws]\nscript: train.py\nargs: {batch_size: 2, learning_rate: 0.5}\n")
+    plan = desk.plan(*words)
+    assert plan["plan"]["platform"] == "local"
+    assert plan["args"]["batch_size"]["effective"] == 2
+
+
+@pytest.mark.parametrize("platform", ["aws", "runpod"])
+def test_rented_platforms_ship_multipliers(desk, platform):
+    desk.project("script: train.py\nargs: {batch_size: 64, learning_rate: 1e-3}\n")
+    assert desk.args(f"platform={platform}") == {"batch_size": 256, "learning_rate": 0.004}
+
+
+@pytest.mark.parametrize("platform", ["aws", "runpod"])
+def test_a_platform_that_cannot_launch_yet_says_so(desk, platform):
+    assert f"platform={platform} cannot launch in this version" in desk.refusal(
+        f"platform={platform}", "script=train.py"
+    )
+
+
+def test_a_trainer_may_be_typed_with_plus_too(desk):
+    assert "torch.distributed.run" in desk.plan("script=train.py", "+trainer=ddp")["plan"]["argv"]

@@ -15,15 +15,17 @@ _PUBLIC = {
     "Plan": "runctl.spec",
     "RunctlError": "runctl.errors",
     "Vetoed": "runctl.errors",
+    "attach": "runctl.training.checkpointer",
     "hookimpl": "runctl.hooks",
     "log": "runctl.training.log",
 }
-__all__ = ["LaunchSpec", "Plan", "RunctlError", "Vetoed", "__version__", "hookimpl", "log"]
+__all__ = ["LaunchSpec", "Plan", "RunctlError", "Vetoed", "__version__", "attach", "hookimpl", "log"]
 
 if TYPE_CHECKING:
     from runctl.errors import RunctlError, Vetoed
     from runctl.hooks import hookimpl
     from runctl.spec import LaunchSpec, Plan
+    from runctl.training.checkpointer import attach
     from runctl.training.log import log
 
 

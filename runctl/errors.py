@@ -92,3 +92,15 @@ class AgentLost(PlatformError):
     """The agent ended without leaving a record of its attempt."""
 
     exit_code = ExitCode.HOST_LOST
+
+
+class CheckpointError(RunctlError):
+    """A checkpoint could not be written or restored."""
+
+
+class CheckpointCorrupt(CheckpointError):
+    """A folder is no checkpoint, or not the one that was written."""
+
+
+class CheckpointUnloadable(CheckpointError):
+    """What was to be saved would not load again, or a verified checkpoint does not load."""

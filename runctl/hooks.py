@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from runctl.errors import HookFailed, PluginError, RunctlError
+from runctl.spec import LaunchSpec
 
 if TYPE_CHECKING:
     from runctl.rundir import RunDir
-    from runctl.spec import Attempt, LaunchSpec, Outcome, Plan
+    from runctl.spec import Attempt, Outcome, Plan
 
 PREFIX = "runctl_"
 ENTRY_POINTS = "runctl"
@@ -79,6 +80,9 @@ class WorkerHooks:
         """The rank is about to become the script."""
 
 
+_SPECS = (LauncherHooks, HostHooks, WorkerHooks)
+
+
 @dataclass(frozen=True)
 class PluginInfo:
     """A row of `plugins.list=true`."""
@@ -120,13 +124,19 @@ class Hooks:
             disabled: names of plugins to leave out.
 
         Raises:
-            PluginError: for a plugin that cannot be imported, an unknown name among `disabled`, or a hook
-                that does not exist.
+            PluginError: for a plugin that cannot be imported, an unknown name among `disabled`, two plugins
+                of one name, or a hook that does not exist.
         """
         manager = _Manager("runctl")
-        for spec in (LauncherHooks, HostHooks, WorkerHooks):
+        for spec in _SPECS:
             manager.add_hookspecs(spec)
-        found = {name: (source, load) for name, source, load in _candidates(project_dir)}
+        found: dict[str, tuple[str, Callable[[], object]]] = {}
+        for name, source, load in _candidates(project_dir):
+            if name in found:
+                raise PluginError(
+                    f"two plugins are called {name}: {found[name][0]} and {source}; uninstall one of them"
+                )
+            found[name] = source, load
         unknown = sorted(set(disabled) - set(found))
         if unknown:
             raise PluginError(f"plugins.disable: no plugin {', '.join(unknown)}; there are {', '.join(found)}")
@@ -168,7 +178,10 @@ class Hooks:
         """The spec after every plugin's `runctl_modify_spec`, each seeing what the one before made of it."""
         hook = "runctl_modify_spec"
         for impl in self._impls(hook):
-            spec = self._require_one(impl, hook, {"spec": spec, "platform": platform}) or spec
+            changed = self._require_one(impl, hook, {"spec": spec, "platform": platform})
+            if changed is not None and not isinstance(changed, LaunchSpec):
+                raise self._failed(impl, hook, f"returned {changed!r}, which is no LaunchSpec")
+            spec = changed or spec
         return spec
 
     def notify(self, hook: str, **kwargs: Any) -> None:
@@ -176,7 +189,7 @@ class Hooks:
         for impl in self._impls(hook):
             try:
                 _call(impl, kwargs)
-            except Exception:  # noqa: BLE001 (a notification must not kill a run)
+            except (Exception, SystemExit):  # noqa: BLE001 (a notification must not kill a run)
                 _log.exception("plugin %s failed in %s and is off for the rest of this run", impl.plugin_name, hook)
                 self._manager.unregister(name=impl.plugin_name)
 
@@ -189,12 +202,15 @@ class Hooks:
             return _call(impl, kwargs)
         except RunctlError:
             raise
-        except Exception as error:
-            raise HookFailed(
-                f"{hook} of plugin {impl.plugin_name} ({self._sources[impl.plugin_name]}) raised "
-                f"{type(error).__name__}: {error}; nothing was started. "
-                f"Turn the plugin off with -p no:{impl.plugin_name}"
-            ) from error
+        except (Exception, SystemExit) as error:
+            raise self._failed(impl, hook, f"raised {type(error).__name__}: {error}") from error
+
+    def _failed(self, impl: pluggy.HookImpl, hook: str, what: str) -> HookFailed:
+        name = impl.plugin_name
+        return HookFailed(
+            f"{hook} of plugin {name} ({self._sources[name]}) {what}; nothing was started. "
+            f"Mend it, or turn the plugin off with -p no:{name}"
+        )
 
 
 def _call(impl: pluggy.HookImpl, kwargs: dict[str, Any]) -> Any:
@@ -203,12 +219,31 @@ def _call(impl: pluggy.HookImpl, kwargs: dict[str, Any]) -> Any:
 
 def _registered(manager: pluggy.PluginManager, plugin: object, name: str, source: str) -> None:
     """Register a plugin whose every `runctl_…` function is a known hook with known arguments."""
-    known = [hook for spec in (LauncherHooks, HostHooks, WorkerHooks) for hook in vars(spec) if hook.startswith(PREFIX)]
+    known = {
+        hook: [argument for argument in inspect.signature(function).parameters if argument != "self"]
+        for spec in _SPECS
+        for hook, function in vars(spec).items()
+        if hook.startswith(PREFIX)
+    }
     for hook in _hook_names(plugin):
         if hook not in known:
             raise PluginError(f"plugin {name} ({source}): no hook is called {hook}; there are {', '.join(known)}")
+        wrong = [
+            parameter.name
+            for parameter in inspect.signature(getattr(plugin, hook)).parameters.values()
+            # pluggy hands over neither what has a default nor **kwargs.
+            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+            and parameter.default is parameter.empty
+            and parameter.name not in known[hook]
+        ]
+        if wrong:
+            raise PluginError(
+                f"plugin {name} ({source}): {hook} cannot take {', '.join(wrong)}; it may take any of "
+                f"{', '.join(known[hook])}"
+            )
     try:
         manager.register(plugin, name)
+        manager.check_pending()  # a function marked as a hook under a name of its own
     except pluggy.PluginValidationError as error:
         reason = str(error).splitlines()[-1]
         raise PluginError(f"plugin {name} ({source}): {reason}") from error

@@ -6,6 +6,7 @@ The only owner of the names in it. Standard library only, for every rank imports
     failures/r0-1.json      the uncaught exception of a rank, by restart
     metrics.jsonl           what rank 0 logged through runctl.log
     io/0.out, io/0.err      named pipes: a rank's standard streams, by local rank
+    io/0.log                another, for what belongs into the rank's log and not on the terminal
     torchrun/               torchrun's own folder
 """
 
@@ -14,12 +15,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from runctl.errors import RunctlError
+
 ENV = "RUNCTL_HOST_DIR"
-STREAMS = ("out", "err")
+#: A rank's pipes; what comes through `log` was written after what came through the others.
+STREAMS = ("out", "err", "log")
 
 
 class HostDir:
@@ -31,6 +34,8 @@ class HostDir:
     @classmethod
     def for_attempt(cls, run_id: str, attempt: int) -> HostDir:
         """Where an attempt's host directory lies; a pure function, so that a plan can name it."""
+        import tempfile
+
         return cls(Path(tempfile.gettempdir()) / f"runctl-{os.getuid()}" / run_id / f"a{attempt}")
 
     @classmethod
@@ -40,17 +45,44 @@ class HostDir:
         return cls(path) if path and Path(path).is_dir() else None
 
     def create(self, nproc: int) -> None:
-        """Make the directory, private to this user, with a pair of named pipes for each local rank."""
-        self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for folder in ("workers", "failures", "io"):
-            (self.path / folder).mkdir(exist_ok=True)
-        for local_rank in range(nproc):
-            for stream in STREAMS:
-                os.mkfifo(self.pipe(local_rank, stream), 0o600)
+        """Make the directory, private to this user, with named pipes for each local rank.
+
+        What a killed agent left of an earlier attempt of the run goes: the run's lease is ours.
+
+        Raises:
+            RunctlError: if it cannot be made, or if its parent is another user's doing.
+        """
+        import shutil  # late, here and below: every rank imports this module and none needs that
+
+        run, base = self.path.parent, self.path.parent.parent
+        try:
+            base.mkdir(exist_ok=True, mode=0o700)
+            if base.lstat().st_uid != os.getuid():
+                raise RunctlError(f"{base} belongs to another user; set TMPDIR to a folder of your own")
+            shutil.rmtree(run, ignore_errors=True)
+            for folder in ("workers", "failures", "io"):
+                (self.path / folder).mkdir(parents=True)
+            for local_rank in range(nproc):
+                for stream in STREAMS:
+                    os.mkfifo(self.pipe(local_rank, stream), 0o600)
+        except OSError as error:
+            raise RunctlError(f"cannot make {self.path}: {error.strerror}; TMPDIR chooses another place") from error
+
+    def remove(self) -> None:
+        """Remove the directory and all in it, and the run's folder around it if it is empty then."""
+        import shutil
+
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.path.parent.rmdir()
 
     def pipe(self, local_rank: int, stream: str) -> Path:
-        """The named pipe of a rank's `out` or `err`."""
+        """The named pipe of a rank's `out`, `err` or `log`."""
         return self.path / "io" / f"{local_rank}.{stream}"
+
+    def agreement(self, restart: int) -> Path:
+        """The mapped file through which ranks agree on a step; each restart has its own."""
+        return self.path / f"agreement-{restart}"
 
     @property
     def metrics(self) -> Path:
@@ -73,13 +105,22 @@ class HostDir:
         """What the ranks say of themselves, by rank."""
         return self._read_all("workers")
 
+    def restart(self) -> int:
+        """The number of the last restart of the ranks in place; 0 before any."""
+        return max((int(worker["restart"]) for worker in self.workers()), default=0)
+
+    def write_log(self, local_rank: int, text: str) -> None:
+        """Add text to a rank's log, behind what the rank has written itself."""
+        with self.pipe(local_rank, "log").open("w", encoding="utf-8", errors="backslashreplace") as pipe:
+            pipe.write(text)
+
     def report_failure(self, rank: int, restart: int, failure: dict[str, Any]) -> None:
-        """A rank leaves its uncaught exception behind: {type, message, traceback, at}."""
+        """A rank says why it is about to fail: {message, traceback, at}; no traceback where it exits by itself."""
         self._write(f"failures/r{rank}-{restart}.json", {"rank": rank, "restart": restart, **failure})
 
-    def failures(self) -> list[dict[str, Any]]:
-        """The uncaught exceptions so far, the earliest first."""
-        return sorted(self._read_all("failures"), key=lambda failure: failure["at"])
+    def failures(self, restart: int) -> list[dict[str, Any]]:
+        """What the ranks said of their failures after one restart, the earliest first."""
+        return sorted(self._read_all("failures", f"r*-{restart}.json"), key=lambda failure: failure["at"])
 
     def _write(self, name: str, data: dict[str, Any]) -> None:
         path = self.path / name
@@ -95,6 +136,6 @@ class HostDir:
             return None
         return data
 
-    def _read_all(self, folder: str) -> list[dict[str, Any]]:
-        found = (self._read(path) for path in sorted((self.path / folder).glob("r*.json")))
+    def _read_all(self, folder: str, names: str = "r*.json") -> list[dict[str, Any]]:
+        found = (self._read(path) for path in sorted((self.path / folder).glob(names)))
         return [data for data in found if data is not None]

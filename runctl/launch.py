@@ -92,13 +92,13 @@ class _Launch:
         import hydra
 
         from runctl.config import complaints, schemas, sources
+        from runctl.platforms import registry
 
-        schemas.register()
+        schemas.register(registry.others())
         self._sources = sources.load(self._files)
         words = list(self._line.words)
         if self._line.wants_help:
             from runctl import usage
-            from runctl.platforms import registry
 
             sys.stdout.write(usage.text(self._files, registry.kinds()))
             words = [*(word for word in words if word not in ("-h", "--help")), "--cfg", "job"]
@@ -174,11 +174,14 @@ class _Launch:
                 terminal.show_plan(plan)
             return 0
 
+        platform.check_ready()
         RunDir.check(spec.run.root)
         rundir = RunDir(run_url(spec.run.root, spec.run.id))
         rundir.check_lease()
         earlier = rundir.attempts()
         plan = platform.plan(spec, platform.quote(spec), 1 + (earlier[-1].number if earlier else 0))
+        hooks.require("runctl_before_submit", spec=spec, plan=plan)
+        rundir.take_lease(os.getpid())  # the agent inherits it; until here nothing was written
         rundir.write_spec(spec)
         rundir.publish("config.yaml", config_yaml.encode())
         where = os.path.relpath(rundir.url) if "://" not in rundir.url else rundir.url

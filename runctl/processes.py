@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL_S = 0.5
+#: How long killed processes may take to be gone, and how often we look.
+_END_WITHIN_S = 5.0
+_LOOK_AGAIN_S = 0.02
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -39,37 +43,60 @@ def die_with_parent(parent_pid: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def outlive_parent() -> None:
+    """Take `die_with_parent` back (Linux), for one that has something to do at its parent's death."""
+    if sys.platform == "linux":
+        _prctl(_PR_SET_PDEATHSIG, 0)
+
+
 def adopt_orphans() -> None:
     """Have every orphaned descendant become a child of this process (Linux), so that it can be ended."""
     if sys.platform == "linux":
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def end_descendants(spare: frozenset[int] = frozenset()) -> int:
-    """Kill every descendant of this process and wait for them, at most 5 s.
+def reap_orphans(own: int) -> None:
+    """Collect adopted children that have ended, which would stay as zombies for as long as we live.
 
     Args:
-        spare: process ids to leave alone.
+        own: the child that we started ourselves; its status is left to whoever waits for it.
+    """
+    if sys.platform != "linux":
+        return  # nothing is adopted there
+    with contextlib.suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid == own:
+                return
+            os.waitpid(ended.si_pid, os.WNOHANG)
+
+
+def end_descendants() -> int:
+    """Kill every descendant of this process and wait for their end, at most 5 s; their statuses are left alone.
 
     Returns:
         How many were killed.
     """
     import psutil
 
-    killed = 0
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        living = [p for p in psutil.Process().children(recursive=True) if p.pid not in spare]
-        living = [p for p in living if _status(p) != psutil.STATUS_ZOMBIE]
-        if not living:
-            break
-        for process in living:
+    return _end_all(lambda: psutil.Process().children(recursive=True))
+
+
+def end_by_environment(variable: str, value: str) -> int:
+    """Kill every process of this user's whose environment holds `variable=value`, but us; wait as above.
+
+    Returns:
+        How many were killed.
+    """
+    import psutil
+
+    def found() -> list[psutil.Process]:
+        processes = []
+        for pid in find_by_environment(variable, value):
             with contextlib.suppress(psutil.Error):
-                process.kill()
-                killed += 1
-        psutil.wait_procs(living, timeout=1)
-    _reap()
-    return killed
+                processes.append(psutil.Process(pid))
+        return processes
+
+    return _end_all(found)
 
 
 def end_descriptor(pid: int) -> int | None:
@@ -88,7 +115,7 @@ def find_by_environment(variable: str, value: str) -> list[int]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             ours = process.pid != os.getpid() and process.environ().get(variable) == value
-            if ours and _status(process) != psutil.STATUS_ZOMBIE:
+            if ours and _lives(process):
                 found.append(process.pid)
     return found
 
@@ -99,25 +126,34 @@ def started_at(pid: int) -> float | None:
 
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+        return float(process.create_time()) if _lives(process) else None
     except psutil.Error:
         return None
 
 
-def _status(process: psutil.Process) -> str:
+def _end_all(find: Callable[[], list[psutil.Process]]) -> int:
+    """Kill what `find` finds until it finds nothing that lives: one that forks meanwhile is found again."""
+    import psutil
+
+    killed: set[int] = set()
+    deadline = time.monotonic() + _END_WITHIN_S
+    while (living := [process for process in find() if _lives(process)]) and time.monotonic() < deadline:
+        for process in living:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                killed.add(process.pid)
+        time.sleep(_LOOK_AGAIN_S)
+    return len(killed)
+
+
+def _lives(process: psutil.Process) -> bool:
+    """Whether a process runs; one that has ended and waits to be collected does not."""
     import psutil
 
     try:
-        return process.status()
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
-        return str(psutil.STATUS_ZOMBIE)
-
-
-def _reap() -> None:
-    """Collect adopted children that have ended."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        return False
 
 
 def _watch(parent_pid: int) -> None:

@@ -18,19 +18,24 @@ where nothing can be appended.
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from runctl import processes
+from runctl.encoding import dumps, loads, to_data
 from runctl.errors import LeaseHeld, StorageError
-from runctl.spec import Attempt, LaunchSpec, Outcome, RunState, dumps, loads, to_data
+from runctl.spec import Attempt, LaunchSpec, Outcome, RunState
 from runctl.storage import Store, Stream, is_writable, open_store
+
+T = TypeVar("T")
 
 HEARTBEAT_S = 5.0
 #: A run on another host counts as alive for this long after its last heartbeat.
 LEASE_TIMEOUT_S = 60.0
+_CLOCK_STEP_S = 2.0
 
 
 def run_url(root: str, run_id: str) -> str:
@@ -68,13 +73,10 @@ class RunDir:
         Raises:
             StorageError: if there is none or it cannot be read.
         """
-        data = self.store.read("spec.json")
-        if data is None:
+        spec = self._read_as(LaunchSpec, "spec.json")
+        if spec is None:
             raise StorageError(f"{self.url} is no run directory: it has no spec.json")
-        try:
-            return loads(LaunchSpec, data.decode())
-        except (ValueError, TypeError) as error:
-            raise StorageError(f"{self.url}/spec.json cannot be read: {error}") from error
+        return spec
 
     def publish(self, name: str, data: bytes) -> None:
         """Keep a file of a plugin's: `provenance/git.diff`."""
@@ -86,14 +88,16 @@ class RunDir:
     # --- where it stands ---
 
     def write_status(self, state: RunState, attempt: int, **fields: Any) -> None:
-        self.store.write("status.json", _pretty({"state": state, "attempt": attempt, "at": time.time(), **fields}))
+        """Say where the run stands: an end is written at once, what comes before it may be late."""
+        put = self.store.write if state.ended else self.store.post
+        put("status.json", _pretty({"state": state, "attempt": attempt, "at": time.time(), **fields}))
 
     def read_status(self) -> dict[str, Any] | None:
         return self._read_json("status.json")
 
     def beat(self, attempt: int, host: str, pid: int, step: int | None) -> None:
-        """Say that the attempt lives."""
-        self.store.write(
+        """Say that the attempt lives; it must not die because that cannot be written."""
+        self.store.post(
             "heartbeat.json",
             _pretty({"at": time.time(), "attempt": attempt, "host": host, "pid": pid, "step": step}),
         )
@@ -107,34 +111,49 @@ class RunDir:
         self.store.write(f"attempts/{attempt.number}.json", _pretty(attempt))
 
     def read_attempt(self, number: int) -> Attempt | None:
-        data = self.store.read(f"attempts/{number}.json")
-        return None if data is None else loads(Attempt, data.decode())
+        return self._read_as(Attempt, f"attempts/{number}.json")
 
     def attempts(self) -> list[Attempt]:
         """Every attempt on record, in order."""
-        numbers = sorted(int(name.removesuffix(".json")) for name in self.store.names("attempts"))
+        found = (re.fullmatch(r"(\d+)\.json", name) for name in self.store.names("attempts"))
+        numbers = sorted(int(match[1]) for match in found if match is not None)
         return [attempt for attempt in map(self.read_attempt, numbers) if attempt is not None]
 
     # --- the lease ---
 
-    def take_lease(self, pid: int) -> None:
+    def take_lease(self, pid: int, *, heir_of: int | None = None) -> None:
         """Take the run for the process `pid` of this host; a dead holder's lease is taken over.
+
+        Exclusive among the processes of one machine on a local run directory. Object storage has no lock: of two
+        that ask within the same second, both may get it there.
+
+        Args:
+            pid: the process that will carry the run out.
+            heir_of: a living process of this host that hands its lease to `pid`.
 
         Raises:
             LeaseHeld: naming the process that carries the run out.
         """
-        self.check_lease()
-        lease = {"host": socket.gethostname(), "pid": pid, "started_at": processes.started_at(pid)}
-        self.store.write("lease.json", _pretty(lease))
+        with self.store.locked():
+            self.check_lease(besides=heir_of)
+            lease = {
+                "host": socket.gethostname(),
+                "pid": pid,
+                "started_at": processes.started_at(pid),
+                "at": time.time(),
+            }
+            self.store.write("lease.json", _pretty(lease))
 
-    def check_lease(self) -> None:
-        """Check that nobody carries this run out just now.
+    def check_lease(self, *, besides: int | None = None) -> None:
+        """Check that nobody, `besides` a process of this host, carries this run out just now.
 
         Raises:
             LeaseHeld: naming the process that does.
         """
         lease = self._read_json("lease.json")
         if lease is None or not self._holder_lives(lease):
+            return
+        if lease["host"] == socket.gethostname() and lease["pid"] == besides:
             return
         raise LeaseHeld(
             f"run {self.url.rsplit('/', 1)[-1]} is alive: process {lease['pid']} on {lease['host']} carries it out; "
@@ -146,9 +165,11 @@ class RunDir:
 
     def _holder_lives(self, lease: dict[str, Any]) -> bool:
         if lease["host"] == socket.gethostname():
-            return processes.started_at(int(lease["pid"])) == float(lease["started_at"])
-        beat = self.heartbeat()
-        return beat is not None and time.time() - float(beat["at"]) < LEASE_TIMEOUT_S
+            started_at = processes.started_at(int(lease["pid"]))
+            # Start times are reckoned from the clock, which may have been set meanwhile.
+            return started_at is not None and abs(started_at - float(lease["started_at"])) < _CLOCK_STEP_S
+        beat = self.heartbeat() or {"at": 0.0}  # its first one may be on its way
+        return time.time() - max(float(beat["at"]), float(lease["at"])) < LEASE_TIMEOUT_S
 
     # --- streams ---
 
@@ -167,10 +188,12 @@ class RunDir:
         return self.store.read_stream(log_name(attempt, node, source))
 
     def events(self) -> list[dict[str, Any]]:
-        return self._read_lines("events.jsonl")
+        """What happened, in the order of its time; on object storage each writer has segments of its own."""
+        return sorted(self._read_lines("events.jsonl"), key=lambda entry: float(entry["at"]))
 
     def metrics(self) -> list[dict[str, Any]]:
-        return self._read_lines("metrics.jsonl")
+        """The metrics of every attempt, one attempt after the other."""
+        return sorted(self._read_lines("metrics.jsonl"), key=lambda entry: int(entry["attempt"]))
 
     def _read_lines(self, name: str) -> list[dict[str, Any]]:
         """The JSON lines of a stream; a torn one, of a writer that was killed, is passed over."""
@@ -182,11 +205,21 @@ class RunDir:
                 continue
         return entries
 
+    def _read_as(self, kind: type[T], name: str) -> T | None:
+        data = self.store.read(name)
+        try:
+            return None if data is None else loads(kind, data.decode())
+        except (ValueError, TypeError) as error:
+            raise StorageError(f"{self.url}/{name} cannot be read: {error}") from error
+
     def _read_json(self, name: str) -> dict[str, Any] | None:
         data = self.store.read(name)
         if data is None:
             return None
-        parsed: dict[str, Any] = json.loads(data)
+        try:
+            parsed: dict[str, Any] = json.loads(data)
+        except ValueError as error:
+            raise StorageError(f"{self.url}/{name} cannot be read: {error}; delete it if it is damaged") from error
         return parsed
 
 

@@ -6,15 +6,12 @@ same thing. Paths in a spec are relative to the project; the host that carries i
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import types
-import typing
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from runctl.arguments import ArgumentStyle, flatten, render_argv, render_env
+from runctl.encoding import to_data
 from runctl.scaling import Argument
 
 SCHEMA = 1
@@ -106,6 +103,47 @@ class Logs:
 
 
 @dataclass(frozen=True)
+class Every:
+    """How often a checkpoint is due: every so many `steps`, `epochs` or `seconds`."""
+
+    unit: str = "seconds"
+    count: float = 600.0
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay.
+
+    Attributes:
+        keep_last: so many of the newest, never fewer than two.
+        keep_every: each whose step is a multiple of this, or None.
+        keep_best: name of a metric whose lowest value is kept as well, or None; `-name` keeps the highest.
+    """
+
+    keep_last: int = 3
+    keep_every: int | None = None
+    keep_best: str | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointPolicy:
+    """When checkpoints are taken, which stay, and what an attempt begins from.
+
+    Attributes:
+        every: when one is due.
+        resume: `auto` begins from the newest that verifies if there is one, `require` ends without one, `never`
+            begins at step 0, a number begins from that step.
+        grace_s: how long a stop may take, from the request to the last rank's end.
+        retention: which stay.
+    """
+
+    every: Every = field(default_factory=Every)
+    resume: str = "auto"
+    grace_s: float = 30.0
+    retention: Retention = field(default_factory=Retention)
+
+
+@dataclass(frozen=True)
 class LaunchSpec:
     """What to run, frozen. Composed once, in the launcher; ranks never see Hydra."""
 
@@ -119,6 +157,7 @@ class LaunchSpec:
     tags: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     logs: Logs = field(default_factory=Logs)
+    checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
     plugins_disabled: tuple[str, ...] = ()
     schema: int = SCHEMA
 
@@ -258,66 +297,3 @@ class Outcome:
         data = to_data(self)
         data["attempts"] = [{key: attempt[key] for key in self.KEYS} for attempt in data["attempts"]]
         return {"schema": SCHEMA, **data}
-
-
-T = TypeVar("T")
-
-
-def to_data(value: Any) -> Any:
-    """Dataclasses, enums and tuples as plain JSON data."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_data(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, dict):
-        return {key: to_data(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [to_data(item) for item in value]
-    return value
-
-
-def from_data(kind: type[T], data: Any) -> T:
-    """Plain JSON data as the dataclass `kind`.
-
-    Raises:
-        ValueError: for a field that `kind` does not have, naming it: a newer runctl wrote it.
-    """
-    return typing.cast(T, _decode(kind, data, kind.__name__))
-
-
-def dumps(value: Any) -> str:
-    """A dataclass as one line of JSON."""
-    return json.dumps(to_data(value), ensure_ascii=False)
-
-
-def loads(kind: type[T], text: str) -> T:
-    """One JSON document as the dataclass `kind`."""
-    return from_data(kind, json.loads(text))
-
-
-def _decode(kind: Any, data: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
-    if origin in (typing.Union, types.UnionType):
-        options = typing.get_args(kind)
-        if data is None and type(None) in options:
-            return None
-        structured = [o for o in options if dataclasses.is_dataclass(o)]
-        return _decode(structured[0], data, where) if structured else data
-    if dataclasses.is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        names = {f.name for f in dataclasses.fields(kind)}
-        unknown = set(data) - names
-        if unknown:
-            raise ValueError(f"{where} has no field {', '.join(sorted(unknown))}; a newer runctl may have written it")
-        return typing.cast(Any, kind)(
-            **{name: _decode(hints[name], item, f"{where}.{name}") for name, item in data.items()}
-        )
-    if origin is tuple:
-        return tuple(_decode(typing.get_args(kind)[0], item, where) for item in data)
-    if origin is list:
-        return [_decode(typing.get_args(kind)[0], item, where) for item in data]
-    if origin is dict:
-        return {key: _decode(typing.get_args(kind)[1], item, where) for key, item in data.items()}
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return kind(data)
-    return data

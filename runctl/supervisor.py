@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from runctl.cost import total_usd
-from runctl.errors import ExitCode
+from runctl.errors import ExitCode, StorageError
 from runctl.hooks import Hooks
 from runctl.platforms.base import Platform
 from runctl.rundir import RunDir, event_line
@@ -29,7 +31,9 @@ class StopSignals:
     @contextmanager
     def caught(self) -> Iterator[StopSignals]:
         """Collect instead of dying; the handlers before are put back at the end."""
-        before = {signum: signal.signal(signum, self._note) for signum in _REASONS}
+        # A hangup that is ignored, as nohup has it, stays ignored.
+        heard = [number for number in _REASONS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, self._note) for number in heard}
         try:
             yield self
         finally:
@@ -63,28 +67,35 @@ class Supervisor:
             RunctlError: if nothing could be started.
         """
         with StopSignals().caught() as signals:
-            self._hooks.require("runctl_before_submit", spec=self._spec, plan=plan)
             attempt = Attempt(plan.attempt, plan.platform, plan.host or "", started_at=time.time())
             events = rundir.event_stream("launcher")
             events.append(event_line("submitted", attempt=plan.attempt, platform=plan.platform))
             handle = self._platform.submit(plan)
             self._hooks.notify("runctl_attempt_started", spec=self._spec, attempt=attempt, rundir=rundir)
-            self._watch(handle, signals)
-        attempt = self._record_of(attempt, handle, rundir)
+            state = self._watch(handle, signals)
+        attempt = self._record_of(attempt, handle, state, rundir)
         price = self._platform.price_usd_per_hour(plan)
         self._hooks.notify("runctl_attempt_ended", spec=self._spec, attempt=attempt, price_usd_per_hour=price)
-        rundir.write_attempt(attempt)
         outcome = self._outcome(attempt, rundir)
-        rundir.write_outcome(outcome)
-        events.append(event_line("run_ended", state=outcome.state, exit_code=outcome.exit_code))
-        events.close()
+        try:
+            rundir.write_attempt(attempt)
+            rundir.write_outcome(outcome)
+            events.append(event_line("run_ended", state=outcome.state, exit_code=outcome.exit_code))
+            events.close()
+        except StorageError as error:
+            # What became of the training is known all the same, and matters more than its record.
+            self._tell(f"the records of this run are not whole: {error}")
         self._hooks.notify("runctl_run_ended", spec=self._spec, outcome=outcome, rundir=rundir)
         return outcome
 
-    def _watch(self, handle: RunHandle, signals: StopSignals) -> None:
-        """Until the attempt has ended; the first signal stops it gracefully, a second one at once."""
+    def _watch(self, handle: RunHandle, signals: StopSignals) -> RunState:
+        """Until the attempt has ended; the first signal stops it gracefully, a second one at once.
+
+        Returns:
+            How the platform saw it end.
+        """
         told = 0
-        while not self._platform.wait(handle, _TICK_S).ended:
+        while not (state := self._platform.wait(handle, _TICK_S)).ended:
             for signum in signals.received[told:]:
                 told += 1
                 if told == 1:
@@ -92,25 +103,29 @@ class Supervisor:
                 elif told == 2:
                     self._tell("stopping at once")
                 self._platform.cancel(handle, _REASONS[signum], now=told > 1)
+        return state
 
-    def _record_of(self, attempt: Attempt, handle: RunHandle, rundir: RunDir) -> Attempt:
-        """The agent's own record, or one for an agent that was killed before it could write it."""
+    def _record_of(self, attempt: Attempt, handle: RunHandle, state: RunState, rundir: RunDir) -> Attempt:
+        """The agent's own record, or one for an agent that could not write it."""
         record = rundir.read_attempt(attempt.number)
         if record is not None and record.state.ended:
             return record
+        # Whoever else holds the lease now carries the run out: then this launch came second.
+        rundir.check_lease(besides=os.getpid())
         self._platform.clean_up(handle)
         record = record or attempt
         record.ended_at = time.time()
-        record.state, record.exit_code = RunState.INTERRUPTED, int(ExitCode.HOST_LOST)
-        record.end_reason = "the agent ended without a record of the attempt: it was killed, or broke"
+        if state is RunState.INTERRUPTED:
+            record.end_reason = "interrupted: the agent was killed"
+            record.exit_code = int(ExitCode.HOST_LOST)
+        else:
+            record.end_reason = f"{state.value}: the agent could not leave a record of the attempt"
+            record.exit_code = 0 if state is RunState.SUCCEEDED else int(ExitCode.FAILED)
+        record.state = state
         status = rundir.read_status() or {}
-        rundir.write_status(
-            record.state,
-            record.number,
-            reason=record.end_reason,
-            step=status.get("step"),
-            metrics=status.get("metrics", {}),
-        )
+        progress = {"step": status.get("step"), "metrics": status.get("metrics", {})}
+        with contextlib.suppress(StorageError):  # told at the end
+            rundir.write_status(record.state, record.number, reason=record.end_reason, **progress)
         return record
 
     def _outcome(self, attempt: Attempt, rundir: RunDir) -> Outcome:

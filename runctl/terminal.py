@@ -8,10 +8,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from runctl.encoding import to_data
 from runctl.hooks import PluginInfo
 from runctl.rundir import RunDir, log_name
 from runctl.scaling import Argument
-from runctl.spec import SCHEMA, Attempt, Outcome, Plan, RunState, to_data
+from runctl.spec import SCHEMA, Attempt, Outcome, Plan, RunState
 
 _TAIL_LINES = 15
 

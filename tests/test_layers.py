@@ -13,8 +13,19 @@ PACKAGE = ROOT / "runctl"
 
 #: Layers from the bottom, each in its own order: a module imports what stands before it. Layer 2 is special:
 #: its parts start each other as processes and import none of each other.
-LAYER_0 = ["conf", "errors", "scaling", "arguments", "spec", "command", "cost"]
-LAYER_1 = ["processes", "storage", "rundir", "hostdir", "hosts", "hooks", "config", "plugins"]
+LAYER_0 = ["conf", "errors", "encoding", "scaling", "arguments", "spec", "command", "cost"]
+LAYER_1 = [
+    "processes",
+    "storage",
+    "rundir",
+    "hostdir",
+    "agreement",
+    "checkpoint",
+    "hosts",
+    "hooks",
+    "config",
+    "plugins",
+]
 LAYER_2 = ["agent", "training", "platforms"]
 LAYER_3 = ["supervisor"]
 LAYER_4 = ["terminal", "usage", "launch"]
@@ -28,10 +39,10 @@ HOME = {
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws"},
     "runpod": {"runctl/platforms/runpod"},
-    "fsspec": {"runctl/storage.py"},
+    "fsspec": {"runctl/storage"},
     "rich": {"runctl/terminal.py"},
 }
-STANDARD_ONLY = {*LAYER_0, "hostdir"}
+STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 
 def modules() -> Iterator[tuple[Path, str]]:

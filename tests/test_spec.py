@@ -8,6 +8,7 @@ import json
 import pytest
 
 from runctl.arguments import ArgumentStyle
+from runctl.encoding import dumps, from_data, loads, to_data
 from runctl.scaling import Argument
 from runctl.spec import (
     Attempt,
@@ -24,10 +25,6 @@ from runctl.spec import (
     RunIdentity,
     RunState,
     Trainer,
-    dumps,
-    from_data,
-    loads,
-    to_data,
 )
 
 SPEC = LaunchSpec(

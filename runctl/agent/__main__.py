@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from runctl import processes
+from runctl.agent.inbox import Inbox
 from runctl.agent.ranks import TorchrunRanks
 
 
@@ -23,12 +24,13 @@ def main() -> int:
     from runctl.agent.order import Order
     from runctl.errors import RunctlError
 
-    line = sys.stdin.buffer.readline()
+    inbox = Inbox(sys.stdin.fileno())
+    line = inbox.read_order()
     if not line:
         processes.end_descendants()
         return 0
     try:
-        return carry_out(Order.from_line(line), warm)
+        return carry_out(Order.from_line(line), inbox, warm)
     except RunctlError as error:
         sys.stderr.write(f"runctl: {error}\n")
         processes.end_descendants()

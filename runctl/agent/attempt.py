@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import shutil
 import socket
 import sys
 import time
@@ -14,10 +12,12 @@ from typing import Any
 
 from runctl import command, processes
 from runctl.agent.console import Console
+from runctl.agent.inbox import Inbox, Request
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, TorchrunRanks
+from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Stop, Verdict, judge
 from runctl.errors import ConfigError, RunctlError
 from runctl.hooks import Hooks
@@ -25,19 +25,23 @@ from runctl.hostdir import HostDir
 from runctl.hosts import facts
 from runctl.rundir import HEARTBEAT_S, RunDir, event_line
 from runctl.spec import Attempt, LaunchSpec, RunState
+from runctl.storage import Stream
 
 #: Between SIGTERM and SIGKILL for a script that does not poll for stops.
 KILL_AFTER_S = 10.0
+#: What a stopped attempt's last output may take to be shown to someone who does not read.
+_DRAIN_S = 2.0
 _TICK_S = 0.2
-_METRICS_S = 1.0
+_POLL_S = 1.0
 _NODE = 0
 
 
-def carry_out(order: Order, warm: TorchrunRanks | None) -> int:
+def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     """Carry out one attempt on this host and leave its record in the run directory.
 
     Args:
         order: what to do.
+        inbox: where stop requests come from.
         warm: a torchrun child started ahead, or None.
 
     Returns:
@@ -46,12 +50,13 @@ def carry_out(order: Order, warm: TorchrunRanks | None) -> int:
     rundir = RunDir(order.run_dir)
     spec = rundir.read_spec()
     record = Attempt(order.attempt, order.platform, socket.gethostname(), order.market, started_at=time.time())
-    rundir.take_lease(os.getpid())
+    rundir.take_lease(os.getpid(), heir_of=os.getppid())
     events = rundir.event_stream(f"a{order.attempt}-n{_NODE}")
     rundir.write_attempt(record)
     rundir.write_status(RunState.RUNNING, order.attempt, host=record.host, pid=os.getpid())
     events.append(event_line("attempt_started", attempt=order.attempt, host=record.host))
-    attempt = _Attempt(order, spec, rundir, record.host)
+    troubles = Troubles()
+    attempt = _Attempt(order, spec, rundir, host=record.host, inbox=inbox, events=events, troubles=troubles)
     try:
         verdict = attempt.run(warm)
     except RunctlError as error:
@@ -61,67 +66,80 @@ def carry_out(order: Order, warm: TorchrunRanks | None) -> int:
     record.ended_at = time.time()
     record.state, record.exit_code, record.end_reason = verdict.state, verdict.exit_code, verdict.reason
     record.failure = verdict.failure
-    rundir.write_attempt(record)
-    rundir.write_status(
-        verdict.state, order.attempt, host=record.host, exit_code=verdict.exit_code, reason=verdict.reason,
-        **attempt.progress(),
-    )  # fmt: skip
-    events.append(event_line("attempt_ended", attempt=order.attempt, state=verdict.state, reason=verdict.reason))
-    events.close()
-    rundir.drop_lease()
+    with troubles.kept():
+        rundir.write_attempt(record)
+        rundir.write_status(
+            verdict.state, order.attempt, host=record.host, exit_code=verdict.exit_code, reason=verdict.reason,
+            **attempt.progress(),
+        )  # fmt: skip
+        events.append(event_line("attempt_ended", attempt=order.attempt, state=verdict.state, reason=verdict.reason))
+        events.close()
+        rundir.drop_lease()
+    if troubles.first is not None:
+        sys.stderr.write(f"runctl: the records of this attempt are not whole: {troubles.first}\n")
+        sys.stderr.write(f"runctl: attempt {order.attempt} {verdict.state.value}: {verdict.reason}\n")
     return verdict.exit_code
 
 
 class _Attempt:
     """What one attempt holds while its ranks run."""
 
-    def __init__(self, order: Order, spec: LaunchSpec, rundir: RunDir, host: str) -> None:
+    def __init__(
+        self, order: Order, spec: LaunchSpec, rundir: RunDir, *, host: str, inbox: Inbox, events: Stream,
+        troubles: Troubles,
+    ) -> None:  # fmt: skip
         self._order = order
         self._spec = spec
         self._rundir = rundir
         self._host = host
-        self._writer = f"a{order.attempt}-n{_NODE}"
+        self._inbox = inbox
+        self._events = events
+        self._troubles = troubles
         self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt)
-        self._metrics = MetricsLog(rundir.metrics_stream(self._writer), order.attempt, self._host_dir)
+        stream = rundir.metrics_stream(f"a{order.attempt}-n{_NODE}")
+        self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles)
         self._stop: Stop | None = None
+        self._restart = 0
         self._beat_at = self._polled_at = 0.0
 
     def progress(self) -> dict[str, Any]:
         """Step and metrics so far, for the status."""
-        return {"step": self._metrics.step, "metrics": self._metrics.latest}
+        return {"step": self._metrics.step, "metrics": dict(self._metrics.latest)}
 
     def run(self, warm: TorchrunRanks | None) -> Verdict:
         """Start the ranks, watch them to their end, and judge it."""
-        order, spec, host_dir = self._order, self._spec, self._host_dir
-        here = facts.here(spec, order.project_dir, str(host_dir.path), PACKAGE_DIR)
+        spec = self._spec
+        here = facts.here(spec, self._order.project_dir, str(self._host_dir.path), PACKAGE_DIR)
         workdir = command.workdir(spec, here)
         hooks = Hooks.load(Path(workdir), spec.plugins_disabled)
-        env = command.rank_env(spec, here, self._rundir.url, order.attempt) | _secret_values(spec.secrets)
+        env = command.rank_env(spec, here, self._rundir.url, self._order.attempt) | _secret_values(spec.secrets)
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
-        hooks.notify("runctl_before_train", spec=spec, attempt=order.attempt, rundir=self._rundir)
-
-        shutil.rmtree(host_dir.path, ignore_errors=True)
-        host_dir.create(here.nproc)
+        hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
         ranks = self._ranks(warm)
-        pump = self._pump(ranks, here.nproc)
-        pump.start()
+        self._inbox.catch_signals()
         try:
-            ranks.start(command.rank_argv(spec, here), env, workdir)
-            self._watch(ranks)
-            failures = host_dir.failures()
-            for failure in failures:
-                pump.append(failure["rank"], failure["traceback"])
-            return judge(ranks.report(), self._stop, failures, self._host)
+            self._host_dir.create(here.nproc)
+            pump = self._pump(ranks, here.nproc)
+            pump.start()
+            try:
+                ranks.start(command.rank_argv(spec, here), env, workdir)
+                self._watch(ranks)
+                stop = self._stop  # one that comes later cuts the last output short and judges nothing
+            finally:
+                processes.end_descendants()
+                self._drain(pump)
+                self._metrics.close()
+            self._note_restart()
+            return judge(ranks.report(), stop, self._host_dir.failures(self._restart), self._host)
         finally:
             processes.end_descendants()
-            pump.finish()
-            self._metrics.close()
-            shutil.rmtree(host_dir.path, ignore_errors=True)
+            self._host_dir.remove()
 
     def _pump(self, ranks: Ranks, nproc: int) -> LogPump:
         out = sys.stderr.fileno() if self._order.output_to_stderr else sys.stdout.fileno()
-        pump = LogPump(Console(self._spec.logs, out, sys.stderr.fileno()), self._metrics.feed)
+        console = Console(self._spec.logs, nproc, out, sys.stderr.fileno())
+        pump = LogPump(console, self._metrics.feed, self._troubles)
         for rank in range(nproc):
             log = self._rundir.log_stream(self._order.attempt, _NODE, f"r{rank}")
             pump.add_rank(self._host_dir, rank, rank, log)
@@ -141,47 +159,74 @@ class _Attempt:
         """Until the ranks have ended: stop requests, limits, the deadline after a stop, heartbeat, metrics."""
         started = time.monotonic()
         ended = processes.end_descriptor(ranks.process.pid)
-        launcher: int | None = sys.stdin.fileno()
         while not ranks.ended:
-            watched = [fd for fd in (ended, launcher) if fd is not None]
-            ready, _, _ = select.select(watched, [], [], _TICK_S)
-            if launcher in ready and not self._hear_launcher(ranks):
-                launcher = None
+            self._hear(ranks, [] if ended is None else [ended])
             now = time.monotonic()
             limit_s = self._spec.limits.max_time_s
             if limit_s is not None and now - started > limit_s:
-                self._stop_ranks(ranks, "max_time")
+                self._stop_ranks(ranks, Request("max_time"))
             if self._stop is not None and now > self._stop.deadline:
                 processes.end_descendants()
+            processes.reap_orphans(ranks.process.pid)
             self._do_recurring(now)
+        if ended is not None:
+            os.close(ended)
 
-    def _hear_launcher(self, ranks: Ranks) -> bool:
-        """Take in the launcher's stop requests; False once it is gone."""
-        data = os.read(sys.stdin.fileno(), 4096)
-        for line in data.splitlines():
-            request = json.loads(line)
-            self._stop_ranks(ranks, request["reason"], at_once=request["now"])
-        if not data and self._order.attached:
-            self._stop_ranks(ranks, "launcher_gone")
-        return bool(data)
+    def _drain(self, pump: LogPump) -> None:
+        """Let the last output through, for as long as its reader takes; after a stop only for a moment."""
+        pump.finish()
+        waited_s = 0.0
+        while pump.is_alive() and waited_s < _DRAIN_S:
+            pump.join(_TICK_S)
+            self._hear(None, [], 0)
+            waited_s += _TICK_S if self._stop is not None else 0
 
-    def _stop_ranks(self, ranks: Ranks, reason: str, *, at_once: bool = False) -> None:
-        """Signal the ranks, once; `at_once` leaves them no time."""
-        if self._stop is None:
-            self._stop = Stop(reason, time.monotonic() + (0 if at_once else KILL_AFTER_S))
-            self._rundir.write_status(RunState.STOPPING, self._order.attempt, reason=reason, **self.progress())
-            ranks.stop()
-        elif at_once:
-            self._stop = Stop(self._stop.reason, time.monotonic())
+    def _hear(self, ranks: Ranks | None, fds: list[int], timeout_s: float = _TICK_S) -> None:
+        """Wait a little, and take in the stop requests that came; the launcher's end is one."""
+        gone = self._inbox.gone
+        for request in self._inbox.wait(fds, timeout_s):
+            self._stop_ranks(ranks, request)
+        if self._inbox.gone and not gone and self._order.attached:
+            self._stop_ranks(ranks, Request("launcher_gone"))
+
+    def _stop_ranks(self, ranks: Ranks | None, request: Request) -> None:
+        """Signal the ranks that still run, once; a request for now leaves them no time."""
+        now = time.monotonic()
+        if self._stop is not None:
+            if request.now:
+                self._stop = Stop(self._stop.reason, self._stop.at, now)
+            return
+        self._stop = Stop(request.reason, time.time(), now + (0 if request.now or ranks is None else KILL_AFTER_S))
+        if ranks is None:
+            return
+        ranks.stop()
+        with self._troubles.kept():
+            self._rundir.write_status(RunState.STOPPING, self._order.attempt, reason=request.reason, **self.progress())
 
     def _do_recurring(self, now: float) -> None:
-        if now - self._polled_at > _METRICS_S:
+        if now - self._polled_at > _POLL_S:
             self._polled_at = now
             self._metrics.poll()
+            self._note_restart()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             self._metrics.flush()
-            self._rundir.beat(self._order.attempt, self._host, os.getpid(), self._metrics.step)
+            with self._troubles.kept():
+                self._rundir.beat(self._order.attempt, self._host, os.getpid(), self._metrics.step)
+
+    def _note_restart(self) -> None:
+        """Say that torchrun has restarted the ranks, and after which failure."""
+        allowed = self._spec.trainer.max_restarts
+        restart = self._host_dir.restart() if allowed else 0
+        if restart == self._restart:
+            return
+        why = "; ".join(f"rank {one['rank']}: {one['message']}" for one in self._host_dir.failures(restart - 1)[:1])
+        self._restart = restart
+        sys.stderr.write(f"runctl: {why or 'a rank failed'}; restart {restart} of {allowed}\n")
+        with self._troubles.kept():
+            self._events.append(
+                event_line("restarted", attempt=self._order.attempt, restart=restart, reason=why or None)
+            )
 
 
 def _secret_values(secrets: dict[str, str]) -> dict[str, str]:

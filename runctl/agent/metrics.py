@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -9,6 +10,7 @@ import threading
 import time
 from typing import Any
 
+from runctl.agent.troubles import Troubles
 from runctl.hostdir import HostDir
 from runctl.storage import Stream
 
@@ -16,6 +18,8 @@ _PAIR = re.compile(
     rb"(?:^|[\s,;|(\[])([A-Za-z_][\w./-]*)\s*[=:]\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?inf|nan)(?![\w.])"
 )
 _POSITION = (b"step", b"epoch")
+#: What a line raises that only looks like metrics: broken JSON, a number beyond all bounds, brackets without end.
+_GARBAGE = (ValueError, OverflowError, RecursionError)
 
 
 class MetricsLog:
@@ -24,8 +28,9 @@ class MetricsLog:
     A line counts if it names a step or an epoch (`step=120 loss=0.31`) or is a JSON object that does.
     """
 
-    def __init__(self, stream: Stream, attempt: int, host_dir: HostDir) -> None:
+    def __init__(self, stream: Stream, attempt: int, host_dir: HostDir, troubles: Troubles) -> None:
         self._stream = stream
+        self._troubles = troubles
         self._attempt = attempt
         self._file = host_dir.metrics
         self._offset = 0
@@ -39,7 +44,8 @@ class MetricsLog:
             return
         for line in re.split(rb"[\r\n]+", output):
             if any(word in line for word in _POSITION):
-                self.record(_from_json(line) if line.lstrip().startswith(b"{") else _from_text(line))
+                with contextlib.suppress(*_GARBAGE):
+                    self._record(json.loads(line) if line.lstrip().startswith(b"{") else _from_text(line))
 
     def poll(self) -> None:
         """Take in what `runctl.log` left since the last time."""
@@ -52,42 +58,33 @@ class MetricsLog:
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            self.record(json.loads(line))
+            with contextlib.suppress(*_GARBAGE):
+                self._record(json.loads(line))
 
-    def record(self, entry: dict[str, Any] | None) -> None:
-        """Keep one entry: numbers by name, `step` or `epoch` among them."""
-        if not entry:
-            return
+    def flush(self) -> None:
+        with self._lock, self._troubles.kept():
+            self._stream.flush()
+
+    def close(self) -> None:
+        self.poll()
+        with self._lock, self._troubles.kept():
+            self._stream.close()
+
+    def _record(self, entry: dict[str, Any]) -> None:
+        """Keep one entry: numbers by name, a finite `step` or `epoch` among them."""
         values = {name: _finite(value) for name, value in entry.items() if _is_number(value)}
-        if not ({"step", "epoch"} & values.keys()):
+        if all(isinstance(values.get(name, "nan"), str) for name in ("step", "epoch")):
             return
-        with self._lock:
+        with self._lock, self._troubles.kept():
             if isinstance(values.get("step"), (int, float)):
                 values["step"] = self.step = int(values["step"])
             self.latest.update({name: value for name, value in values.items() if name != "step"})
             line = {"at": round(time.time(), 3), "attempt": self._attempt, **values}
             self._stream.append(json.dumps(line).encode() + b"\n")
 
-    def flush(self) -> None:
-        with self._lock:
-            self._stream.flush()
-
-    def close(self) -> None:
-        self.poll()
-        with self._lock:
-            self._stream.close()
-
 
 def _from_text(line: bytes) -> dict[str, Any]:
     return {name.decode(): _number(text.decode()) for name, text in _PAIR.findall(line)}
-
-
-def _from_json(line: bytes) -> dict[str, Any] | None:
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    return entry if isinstance(entry, dict) else None
 
 
 def _number(text: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runctl.spec import loads
+from runctl.encoding import loads
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,16 @@ PACKAGE_DIR = str(Path(__file__).resolve().parents[2])
 
 @dataclass(frozen=True)
 class RankExit:
-    """How a rank ended: its number, its exit code with 128 + N for signal N."""
+    """How a rank ended: its number, its exit code with 128 + N for signal N.
+
+    Attributes:
+        first: whether it ended by itself; otherwise torchrun ended it after another's failure.
+    """
 
     rank: int
     exit_code: int
     by_signal: int | None = None
+    first: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,13 @@ class Report:
         exits: the ranks that failed, as torchrun saw them.
         exit_code: 0, or the code of the process that ran them where no rank can be named.
         error: what broke in torchrun itself, for people.
+        traceback: of that, if there is one.
     """
 
     exit_code: int
     exits: tuple[RankExit, ...] = ()
     error: str | None = None
+    traceback: str | None = None
 
 
 class Ranks(ABC):
@@ -99,6 +106,7 @@ class TorchrunRanks(Ranks):
         self.process = subprocess.Popen(
             [sys.executable, "-m", "runctl.agent.torchrun", str(report_write)],
             stdin=subprocess.PIPE,
+            bufsize=0,  # nothing is left to flush when it has died
             stdout=log_write,
             stderr=log_write,
             cwd=PACKAGE_DIR,
@@ -111,11 +119,11 @@ class TorchrunRanks(Ranks):
 
     def start(self, argv: list[str], env: dict[str, str], cwd: str) -> None:
         words = argv[argv.index("torch.distributed.run") + 1 :]
-        order = json.dumps({"argv": words, "env": env, "cwd": cwd}) + "\n"
+        rest = memoryview(json.dumps({"argv": words, "env": env, "cwd": cwd}).encode() + b"\n")
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died; report() tells how
-            self.process.stdin.write(order.encode())
-            self.process.stdin.flush()
+            while rest:
+                rest = rest[self.process.stdin.write(rest) :]
 
     def report(self) -> Report:
         with os.fdopen(self._report_fd, "rb") as pipe:
@@ -125,10 +133,10 @@ class TorchrunRanks(Ranks):
             return Report(exit_code(code) or 1, (), f"torchrun {describe_exit(code)}")
         told = json.loads(text)
         if "error" in told:
-            return Report(1, (), told["error"])
+            return Report(1, (), told["error"], told["traceback"])
         if "signal" in told:
             return Report(128 + told["signal"])
-        exits = tuple(_rank_exit(failure["rank"], failure["exit_code"]) for failure in told.get("failures", ()))
+        exits = tuple(_rank_exit(one["rank"], one["exit_code"], one["first"]) for one in told.get("failures", ()))
         return Report(exits[0].exit_code if exits else 0, exits)
 
     def log_descriptor(self) -> int | None:
@@ -151,5 +159,5 @@ def describe_exit(returncode: int) -> str:
     return f"was killed by signal {-returncode} ({name})"
 
 
-def _rank_exit(rank: int, returncode: int) -> RankExit:
-    return RankExit(rank, exit_code(returncode), -returncode if returncode < 0 else None)
+def _rank_exit(rank: int, returncode: int, first: bool = True) -> RankExit:
+    return RankExit(rank, exit_code(returncode), -returncode if returncode < 0 else None, first)

@@ -18,7 +18,7 @@ from typing import Any
 
 from runctl import processes
 
-#: Seconds between SIGTERM and SIGKILL for a rank when torchrun itself is told to stop.
+#: Seconds between SIGTERM and SIGKILL for a rank, when torchrun is told to stop and when another rank failed.
 SHUTDOWN_TIMEOUT_S = 10
 
 
@@ -33,27 +33,34 @@ def main(report_fd: int) -> None:
     if not line:
         os._exit(0)  # the agent went without needing us
     order = json.loads(line)
-    _watch_agent()
+    _watch_agent(order["env"]["RUNCTL_RUN_ID"])
     os.environ.update(order["env"])
     os.environ["RUNCTL_PARENT_PID"] = str(os.getpid())
-    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_TIMEOUT_S))
+    timeout = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_TIMEOUT_S))
     os.chdir(order["cwd"])
+    first = _FirstFailures(int(timeout))
 
     report: dict[str, Any]
     try:
-        torchrun.run(torchrun.parse_args(order["argv"]))
+        options = torchrun.parse_args(order["argv"])
+        if options.max_restarts:
+            # Torch 2.13 keeps one store over restarts, in which ranks find the addresses of those before them and
+            # hang. Without sharing, each restart has a store of its own, at a port of its own.
+            os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+        torchrun.run(options)
         report = {"succeeded": True}
     except ChildFailedError as error:
         report = {
             "failures": [
-                {"rank": rank, "exit_code": failure.exitcode, "pid": failure.pid}
+                {"rank": rank, "exit_code": failure.exitcode, "first": failure.local_rank in first.local_ranks}
                 for rank, failure in error.failures.items()
             ]
         }
     except SignalException as error:
         report = {"signal": int(error.sigval)}
-    except BaseException:  # noqa: BLE001 (whatever it is, the agent tells the user)
-        report = {"error": traceback.format_exc()}
+    except BaseException as error:  # noqa: BLE001 (whatever it is, the agent tells the user)
+        message = "".join(traceback.format_exception_only(error)).strip()
+        report = {"error": message, "traceback": traceback.format_exc()}
     os.write(report_fd, json.dumps(report).encode())
     sys.stdout.flush()
     sys.stderr.flush()
@@ -61,8 +68,37 @@ def main(report_fd: int) -> None:
     os._exit(0)
 
 
-def _watch_agent() -> None:
-    """Keep an eye on the pipe from the agent; ranks get an empty standard input instead of it."""
+class _FirstFailures:
+    """Which ranks failed by themselves, before torchrun began to end the others; and an earlier end for those.
+
+    torchrun gives the peers of a failed rank 30 s, which no option changes (pytorch#192815), and then counts
+    them as failed too. Both are seen to where it closes a group of ranks.
+
+    Args:
+        timeout_s: seconds that the peers get between SIGTERM and SIGKILL.
+    """
+
+    def __init__(self, timeout_s: int) -> None:
+        from torch.distributed.elastic.multiprocessing.api import PContext
+
+        self.local_ranks: frozenset[int] = frozenset()
+        self._closed: object = None
+        close = PContext.close
+
+        def close_sooner(group: Any, death_sig: signal.Signals | None = None, timeout: int = timeout_s) -> None:
+            if group is not self._closed:  # it is closed once more on the way out
+                self._closed, self.local_ranks = group, frozenset(getattr(group, "_failures", ()))
+            close(group, death_sig, timeout)
+
+        PContext.close = close_sooner
+
+
+def _watch_agent(run_id: str) -> None:
+    """Keep an eye on the pipe from the agent; ranks get an empty standard input instead of it.
+
+    If the agent goes, whatever belongs to the run is ended: also what the ranks started, which would outlive
+    them. The kernel's signal at a parent's death would leave no time for that.
+    """
     pipe = os.dup(0)
     os.set_inheritable(pipe, False)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -72,9 +108,11 @@ def _watch_agent() -> None:
     def wait_for_end() -> None:
         while os.read(pipe, 4096):
             pass
-        os.kill(os.getpid(), signal.SIGTERM)
+        processes.end_by_environment("RUNCTL_RUN_ID", run_id)
+        os.kill(os.getpid(), signal.SIGKILL)  # ranks started meanwhile die with us
 
     threading.Thread(target=wait_for_end, name="runctl-agent", daemon=True).start()
+    processes.outlive_parent()
 
 
 if __name__ == "__main__":

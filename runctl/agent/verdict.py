@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,12 @@ from runctl.agent.ranks import RankExit, Report, describe_exit
 from runctl.errors import ExitCode
 from runctl.spec import Failure, RunState
 
-#: Signals by which a rank dies of its own or the kernel's doing; SIGTERM and SIGABRT follow from another's.
-_OWN_DEATHS = {signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
+#: What a rank says whose peer has gone: gloo, NCCL and the store each in their own words.
+_LOST_PEER = re.compile(
+    r"connection (closed|reset|refused) by|broken pipe|socket closed|remote process exited|connectFullMesh"
+    r"|DistBackendError|DistNetworkError|DistStoreError",
+    re.IGNORECASE,
+)
 
 #: What each reason for a stop means for the user, and the exit code of the launch.
 _STOPS = {
@@ -26,9 +31,16 @@ _STOPS = {
 
 @dataclass(frozen=True)
 class Stop:
-    """A stop request: why, and until when (monotonic seconds) the ranks may take."""
+    """A stop request.
+
+    Attributes:
+        reason: a key of `_STOPS`.
+        at: when it came (seconds since the epoch).
+        deadline: until when the ranks may take (monotonic seconds).
+    """
 
     reason: str
+    at: float
     deadline: float
 
 
@@ -47,16 +59,16 @@ def judge(report: Report, stop: Stop | None, failures: Sequence[dict[str, Any]],
 
     Args:
         report: how the ranks ended.
-        stop: the stop request, if there was one.
-        failures: the uncaught exceptions that ranks left, the earliest first.
+        stop: the stop request, if there was one. It does not excuse a rank that had failed before it came.
+        failures: what ranks said of their failures after the last restart, the earliest first.
         host: this host's name.
     """
-    if stop is not None:
+    failure = None if report.exit_code == 0 else _root_cause(report, failures, host)
+    if stop is not None and (failure is None or failure.at is None or failure.at > stop.at):
         reason, code = _STOPS[stop.reason]
         return Verdict(RunState.STOPPED, int(code), reason)
-    if report.exit_code == 0:
+    if failure is None:
         return Verdict(RunState.SUCCEEDED, 0, "succeeded")
-    failure = _root_cause(report, failures, host)
     who = "torchrun" if failure.rank is None else f"rank {failure.rank}"
     return Verdict(RunState.FAILED, failure.exit_code, f"{who} failed: {failure.message}", failure)
 
@@ -64,21 +76,26 @@ def judge(report: Report, stop: Stop | None, failures: Sequence[dict[str, Any]],
 def _root_cause(report: Report, failures: Sequence[dict[str, Any]], host: str) -> Failure:
     """The failure that made the others fail.
 
-    A rank that the kernel killed comes first: its peers then fail in their collectives and leave tracebacks of
-    that. Otherwise the earliest uncaught exception of the last restart; otherwise the first rank that failed.
+    A rank that ended by itself without a word comes first: the kernel killed it, and its peers then failed in
+    their collectives. An abort is an exception to that, for NCCL aborts a rank whose peers are gone. Next is the
+    earliest of the failures that ranks told of, those that only miss a peer last: a script that tears down its
+    process group while its exception unwinds is heard of after them.
     """
     codes = {exit.rank: exit for exit in report.exits}
-    killed = next((exit for exit in report.exits if exit.by_signal in _OWN_DEATHS), None)
-    last_restart = max((failure["restart"] for failure in failures), default=0)
-    raised = next((failure for failure in failures if failure["restart"] == last_restart), None)
-    if killed is None and raised is not None:
-        rank = raised["rank"]
-        code = codes[rank].exit_code if rank in codes else 1
-        return Failure(rank, host, code, raised["message"], raised["traceback"], raised["at"])
-    first = killed or next(iter(report.exits), None)
-    if first is not None:
-        return Failure(first.rank, host, first.exit_code, _end_of(first))
-    return Failure(None, host, report.exit_code, (report.error or "ended without a word").strip())
+    told = {failure["rank"] for failure in failures}
+    first = [exit for exit in report.exits if exit.first] or list(report.exits)
+    silent = [exit for exit in first if exit.rank not in told]
+    killed = next((exit for exit in silent if exit.by_signal != signal.SIGABRT), None)
+    if killed is None and failures:
+        cause = next((one for one in failures if not _LOST_PEER.search(one["message"])), failures[0])
+        rank = cause["rank"]
+        code = codes[rank].exit_code if rank in codes and codes[rank].first else 1
+        return Failure(rank, host, code, cause["message"], cause["traceback"], cause["at"])
+    ended = killed or next(iter(silent or first), None)
+    if ended is not None:
+        return Failure(ended.rank, host, ended.exit_code, _end_of(ended))
+    message = (report.error or "ended without a word").strip()
+    return Failure(None, host, report.exit_code, message, report.traceback)
 
 
 def _end_of(exit: RankExit) -> str:

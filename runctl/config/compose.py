@@ -21,11 +21,11 @@ from runctl import scaling
 from runctl.arguments import ArgumentStyle, flatten
 from runctl.config import complaints
 from runctl.config.argv import GROUPS, CommandLine
-from runctl.config.durations import parse_duration_s
-from runctl.config.schemas import LaunchConfig
+from runctl.config.durations import parse_duration_s, parse_every
+from runctl.config.schemas import CheckpointConfig, LaunchConfig
 from runctl.config.sources import Source
 from runctl.errors import ConfigError
-from runctl.spec import LaunchSpec, Limits, Logs, Program, RunIdentity, Trainer
+from runctl.spec import CheckpointPolicy, LaunchSpec, Limits, Logs, Program, Retention, RunIdentity, Trainer
 
 _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _NPROC_WORDS = ("auto", "gpu", "cpu")
@@ -95,6 +95,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         secrets=_secrets(cfg.secrets),
         tags=_strings("tags", cfg.tags),
         limits=Limits(parse_duration_s(cfg.limits.max_time, "limits.max_time") if cfg.limits.max_time else None),
+        checkpoint=_checkpoint(cfg.checkpoint),
         logs=Logs(cfg.logs.show.value, cfg.logs.prefix.value),
         plugins_disabled=(*cfg.plugins.disable, *typed.command_line.disabled),
     )
@@ -208,6 +209,22 @@ def _trainer(cfg: LaunchConfig) -> Trainer:
     )
 
 
+def _checkpoint(checkpoint: CheckpointConfig) -> CheckpointPolicy:
+    resume = str(checkpoint.resume)
+    if resume not in ("auto", "never", "require") and not resume.isdigit():
+        raise ConfigError(f"checkpoint.resume={resume}: auto, never, require, or the number of a step")
+    for key in ("keep_last", "keep_every"):
+        value = getattr(checkpoint, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"checkpoint.{key}={value}: at least 1")
+    return CheckpointPolicy(
+        every=parse_every(checkpoint.every, "checkpoint.every"),
+        resume=resume,
+        grace_s=parse_duration_s(checkpoint.grace, "checkpoint.grace"),
+        retention=Retention(checkpoint.keep_last, checkpoint.keep_every, checkpoint.keep_best),
+    )
+
+
 def _run_id(given: str | None, name: str) -> str:
     """The id that was given, or one made from name, time and random letters.
 
@@ -227,6 +244,7 @@ def _run_id(given: str | None, name: str) -> str:
 def _absolute_root(root: str, workdir: Path) -> str:
     if not root:
         raise ConfigError("run.root is empty; name a folder or a URL, such as runs or s3://bucket/runs")
+    root = root.removeprefix("file://")
     return root if "://" in root else str(workdir / Path(root).expanduser())
 
 

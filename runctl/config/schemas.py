@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -131,6 +132,18 @@ class LogsConfig:
 
 
 @dataclass
+class CheckpointConfig:
+    """every: 10m, 500steps or 1epoch; resume: auto, never, require or a step; grace: how long a stop may take."""
+
+    every: str = "10m"
+    resume: Any = "auto"
+    keep_last: int = 3
+    keep_every: Optional[int] = None
+    keep_best: Optional[str] = None
+    grace: str = "30s"
+
+
+@dataclass
 class PluginsConfig:
     """disable: plugins to leave out; list: print the active ones and stop."""
 
@@ -159,6 +172,7 @@ class LaunchConfig:
     env: Dict[str, Any] = field(default_factory=dict)
     secrets: Dict[str, str] = field(default_factory=dict)
     tags: Dict[str, Any] = field(default_factory=dict)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     dry_run: bool = False
@@ -174,6 +188,13 @@ def schema() -> DictConfig:
     return node
 
 
-def register() -> None:
-    """Make the schema known to Hydra under the name that the primary configuration starts from."""
-    ConfigStore.instance().store(name="runctl_schema", node=schema(), provider="runctl")
+def register(kinds: Iterable[str] = ()) -> None:
+    """Make the schema known to Hydra under the name that the primary configuration starts from.
+
+    Args:
+        kinds: platforms of plugins, each an option of the group `platform` that a file of that name replaces.
+    """
+    store = ConfigStore.instance()
+    store.store(name="runctl_schema", node=schema(), provider="runctl")
+    for kind in kinds:
+        store.store(group="platform", name=kind, node={"kind": kind}, provider="runctl")

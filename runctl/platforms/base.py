@@ -22,6 +22,14 @@ class Platform(ABC):
     def __init__(self, project_dir: Path) -> None:
         self._project_dir = str(project_dir)
 
+    def check_ready(self) -> None:
+        """Check, before anything is written, that this machine can launch there: what `dry_run` does not need.
+
+        Raises:
+            ConfigError: saying what is missing and how to get it.
+        """
+        self._check_ready()
+
     def quote(self, spec: LaunchSpec) -> Quote:
         """Look, and change nothing: what is to be had for this spec; unknown is None.
 
@@ -65,6 +73,9 @@ class Platform(ABC):
     def price_usd_per_hour(self, plan: Plan) -> float | None:
         """What the attempt's host costs an hour; None where it is not known."""
         return plan.estimate_usd_per_hour
+
+    def _check_ready(self) -> None:  # noqa: B027 (most platforms need nothing)
+        pass
 
     @abstractmethod
     def _quote(self, spec: LaunchSpec) -> Quote: ...

@@ -34,6 +34,7 @@ class LocalAgent:
         self.process = subprocess.Popen(
             self.argv,
             stdin=subprocess.PIPE,
+            bufsize=0,
             # It starts where the package lies, so that no module in the user's folder can stand in for one of ours.
             cwd=PACKAGE_DIR,
             # A session of its own: Ctrl-C reaches the launcher alone, which asks the agent to stop.
@@ -123,6 +124,8 @@ class LocalPlatform(Platform):
         code = process.poll()
         if code is None:
             return RunState.RUNNING
+        if code < 0:
+            return RunState.INTERRUPTED
         return RunState.SUCCEEDED if code == 0 else RunState.FAILED
 
     def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
@@ -130,9 +133,8 @@ class LocalPlatform(Platform):
 
     def _clean_up(self, handle: RunHandle) -> None:
         """An agent that was killed could not end its ranks' children: what carries the run's id is ours."""
-        for pid in processes.find_by_environment("RUNCTL_RUN_ID", handle.run_id):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, 9)
+        processes.end_by_environment("RUNCTL_RUN_ID", handle.run_id)
+        HostDir.for_attempt(handle.run_id, handle.attempt).remove()
 
     def _agent(self, handle: RunHandle) -> LocalAgent:
         return self._agents[(handle.run_id, handle.attempt)]

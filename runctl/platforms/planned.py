@@ -16,6 +16,9 @@ _HOST_ROOT = "/var/lib/runctl"
 class PlannedPlatform(Platform):
     """Plans, and refuses to submit."""
 
+    def _check_ready(self) -> None:
+        raise self._not_yet()
+
     def _quote(self, spec: LaunchSpec) -> Quote:
         return Quote()
 

@@ -21,8 +21,13 @@ _OURS = {
 
 def kinds() -> list[str]:
     """Every kind that can be named, ours first."""
+    return [*_OURS, *others()]
+
+
+def others() -> list[str]:
+    """The kinds of installed plugins; none of them can stand in for one of ours."""
     found = {entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}
-    return [*_OURS, *sorted(found - _OURS.keys())]
+    return sorted(found - _OURS.keys())
 
 
 def load(kind: str) -> type[Platform]:
@@ -37,12 +42,17 @@ def load(kind: str) -> type[Platform]:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=kind):
         try:
             return _checked(kind, entry.load())
-        except (ImportError, AttributeError) as error:
-            raise ConfigError(f"platform {kind} ({entry.value}) cannot be loaded: {error}") from error
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"platform {kind} ({entry.value}) cannot be loaded: {reason}") from error
     raise ConfigError(f"platform.kind={kind}: no such platform; there are {', '.join(kinds())}")
 
 
 def _checked(kind: str, found: object) -> type[Platform]:
     if not (isinstance(found, type) and issubclass(found, Platform)):
         raise ConfigError(f"platform {kind}: {found!r} is no Platform")
+    if getattr(found, "kind", None) != kind:
+        raise ConfigError(
+            f"platform {kind}: {found.__name__}.kind is {getattr(found, 'kind', None)!r}; it must be {kind!r}"
+        )
     return found

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import sys
 
-if sys.path and sys.path[0].endswith("training"):
+if sys.path and sys.path[0] == __file__.rpartition("/")[0]:
     # Started by its path, python put our folder first; the script must find its own there.
     del sys.path[0]
 
+import contextlib
+import importlib.machinery
 import importlib.util
+import io
 import os
 import time
-import traceback
 import types
 from typing import Any
 
@@ -24,23 +26,65 @@ from typing import Any
 def main() -> None:
     """Set the rank up and run its target."""
     kind, target, *words = sys.argv[1:]
-    host_dir, rank, restart = _join_attempt()
+    rank = _join_attempt()
     sys.argv = [target, *words]
     try:
         code, module = _load_module(target) if kind == "module" else _load_script(target)
         sys.modules["__main__"] = module
         exec(code, module.__dict__)
-    except (SystemExit, KeyboardInterrupt):
+    except SystemExit as leaving:
+        if rank is not None and rank.is_here() and (status := _status(leaving.code)) != 0:
+            said = f": {leaving.code}" if isinstance(leaving.code, str) else ""
+            rank.report(f"exited with code {status}{said}")
+        raise
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
-        if host_dir is None:
+        if rank is None or not rank.is_here():
             raise
-        _report(error, host_dir, rank, restart)
+        rank.report_exception(error)
         sys.exit(1)
 
 
-def _join_attempt() -> tuple[Any, int, int]:
-    """Connect this process to the attempt it belongs to: its host directory (or None), rank and restart."""
+class _Rank:
+    """This process as a rank of an attempt."""
+
+    def __init__(self, host_dir: Any, rank: int, local_rank: int, restart: int) -> None:
+        self._host_dir = host_dir
+        self._rank = rank
+        self._local_rank = local_rank
+        self._restart = restart
+        self._pid = os.getpid()
+
+    def is_here(self) -> bool:
+        """Whether this is the rank itself: a process that the script forked comes out of it as well."""
+        return os.getpid() == self._pid
+
+    def report(self, message: str, trace: str | None = None) -> None:
+        """Say why this rank is about to fail."""
+        failure = {"message": _printable(message), "traceback": trace and _printable(trace), "at": time.time()}
+        self._host_dir.report_failure(self._rank, self._restart, failure)
+
+    def report_exception(self, error: BaseException) -> None:
+        """Leave an exception to the agent, which shows one of them last and once; our own frames left out."""
+        import traceback  # late, as all that a rank may never need: every rank pays for our imports
+
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+            frames = frames.tb_next
+        text = "".join(traceback.format_exception(type(error), error, frames))
+        self.report("".join(traceback.format_exception_only(type(error), error)).strip(), text)
+        if sys.excepthook is not sys.__excepthook__:
+            # An experiment tracker marks its run as failed there. Others (torch.distributed, rich) only print the
+            # traceback in their way, which the agent will show already.
+            with contextlib.redirect_stderr(io.StringIO()):
+                sys.excepthook(type(error), error.with_traceback(frames), frames)
+        with contextlib.suppress(OSError):  # the agent has gone and taken its directory along
+            self._host_dir.write_log(self._local_rank, text)
+
+
+def _join_attempt() -> _Rank | None:
+    """Connect this process to the attempt it belongs to; None outside of any."""
     package_dir = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100,PTH120
     if importlib.util.find_spec("runctl") is None:
         sys.path.append(package_dir)
@@ -48,11 +92,16 @@ def _join_attempt() -> tuple[Any, int, int]:
     from runctl.hostdir import HostDir
 
     processes.die_with_parent(int(os.environ["RUNCTL_PARENT_PID"]))
-    rank, local_rank = int(os.environ.get("RANK", "0")), int(os.environ.get("LOCAL_RANK", "0"))
-    restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     host_dir = HostDir.from_environment()
     if host_dir is None:
-        return None, rank, restart
+        return None
+    rank = local_rank = restart = 0
+    if os.environ.get("TORCHELASTIC_RUN_ID") == os.environ["RUNCTL_RUN_ID"]:
+        # Otherwise RANK and its like stem from something around this launch, and this is its only rank.
+        rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+        restart = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    if restart:
+        host_dir.write_log(local_rank, f"--- restart {restart} ---\n")
     for stream, fd in (("out", 1), ("err", 2)):
         # The agent reads at the other end already, so that opening does not wait.
         pipe = os.open(host_dir.pipe(local_rank, stream), os.O_WRONLY)
@@ -62,7 +111,7 @@ def _join_attempt() -> tuple[Any, int, int]:
     disabled = os.environ.pop("RUNCTL_WORKER_PLUGINS", None)
     if disabled is not None:
         _tell_plugins(disabled, rank)
-    return host_dir, rank, restart
+    return _Rank(host_dir, rank, local_rank, restart)
 
 
 def _tell_plugins(disabled: str, rank: int) -> None:
@@ -76,18 +125,19 @@ def _tell_plugins(disabled: str, rank: int) -> None:
 
 
 def _load_script(path: str) -> tuple[types.CodeType, types.ModuleType]:
-    """As `python path`: the script's folder comes first on the path, `__spec__` is None."""
-    sys.path.insert(0, os.path.dirname(path))  # noqa: PTH120
+    """As `python path`: the script's own folder, links resolved, comes first on the path; `__spec__` is None."""
+    _put_first(os.path.dirname(os.path.realpath(path)))  # noqa: PTH120
     with open(path, "rb") as file:  # noqa: PTH123
         code = compile(file.read(), path, "exec", dont_inherit=True)
     module = types.ModuleType("__main__")
-    module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None)
+    loader = importlib.machinery.SourceFileLoader("__main__", path)
+    module.__dict__.update(__file__=path, __builtins__=__builtins__, __cached__=None, __loader__=loader)
     return code, module
 
 
 def _load_module(name: str) -> tuple[types.CodeType, types.ModuleType]:
     """As `python -m name`: the working directory comes first on the path, a package runs its `__main__`."""
-    sys.path.insert(0, os.getcwd())  # noqa: PTH109
+    _put_first(os.getcwd())  # noqa: PTH109
     spec = importlib.util.find_spec(name)
     if spec is not None and spec.submodule_search_locations is not None:
         spec = importlib.util.find_spec(f"{name}.__main__")
@@ -103,14 +153,21 @@ def _load_module(name: str) -> tuple[types.CodeType, types.ModuleType]:
     return code, module
 
 
-def _report(error: BaseException, host_dir: Any, rank: int, restart: int) -> None:
-    """Leave the exception to the agent, which shows one of them last and once; our own frames left out."""
-    frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
-        frames = frames.tb_next
-    text = "".join(traceback.format_exception(type(error), error, frames))
-    message = "".join(traceback.format_exception_only(type(error), error)).strip()
-    host_dir.report_failure(rank, restart, {"message": message, "traceback": text, "at": time.time()})
+def _put_first(folder: str) -> None:
+    if not getattr(sys.flags, "safe_path", False):  # python -P; it came with Python 3.11
+        sys.path.insert(0, folder)
+
+
+def _status(code: Any) -> int:
+    """The exit code that `sys.exit(code)` gives: anything but a number is printed and gives 1."""
+    if code is None:
+        return 0
+    return code & 0xFF if isinstance(code, int) else 1
+
+
+def _printable(text: str) -> str:
+    """Text that can be encoded: file names may hold lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,120 @@
+"""The checkpoints of a run on a local path: list, find the newest that verifies, prune."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from runctl.checkpoint import manifest as manifests
+from runctl.checkpoint.manifest import Manifest
+from runctl.errors import CheckpointCorrupt
+from runctl.spec import Retention
+
+#: Pruning never leaves fewer than this many checkpoints.
+KEEP_AT_LEAST = 2
+_BAD = "bad-"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that verified."""
+
+    path: Path
+    manifest: Manifest
+
+
+class Catalog:
+    """The folder `checkpoints/` of one run.
+
+    Args:
+        folder: where the `step-N` folders lie; it need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def steps(self) -> list[int]:
+        """Steps of the finished checkpoints (those with a manifest), ascending."""
+        if not self.folder.is_dir():
+            return []
+        found = ((manifests.step_of(path.name), path) for path in self.folder.iterdir())
+        return sorted(step for step, path in found if step is not None and (path / manifests.NAME).is_file())
+
+    def path(self, step: int) -> Path:
+        return self.folder / manifests.folder_name(step)
+
+    def newest(
+        self,
+        reject: Callable[[CheckpointCorrupt], None],
+        *,
+        skip: frozenset[int] = frozenset(),
+        set_aside: bool = True,
+    ) -> Found | None:
+        """The newest checkpoint that verifies, or None if there is none at all.
+
+        Args:
+            reject: called for each one that does not verify.
+            skip: steps not to consider: those whose load has failed.
+            set_aside: rename those that do not verify, so that nobody looks at them again.
+
+        Raises:
+            CheckpointCorrupt: if there are checkpoints and not one of them verifies or may be used: going on
+                from step 0 then would hide a loss.
+        """
+        steps = self.steps()
+        for step in reversed(steps):
+            if step in skip:
+                continue
+            try:
+                return Found(self.path(step), manifests.verify(self.path(step)))
+            except CheckpointCorrupt as error:
+                reject(error)
+                if set_aside:
+                    self._set_aside(step)
+        if steps or self._set_aside_before():
+            raise CheckpointCorrupt(
+                f"{self.folder}: there are checkpoints and none is usable; "
+                "look at them, or begin anew with checkpoint.resume=never"
+            )
+        return None
+
+    def prune(self, retention: Retention) -> list[int]:
+        """Remove what the retention does not keep; returns the steps removed."""
+        steps = self.steps()
+        keep = set(steps[-max(retention.keep_last, KEEP_AT_LEAST) :])
+        if retention.keep_every:
+            keep |= {step for step in steps if step % retention.keep_every == 0}
+        if retention.keep_best:
+            keep |= self._best(steps, retention.keep_best)
+        removed = [step for step in steps if step not in keep]
+        for step in removed:
+            # The name goes first, so that a reader never sees half a checkpoint under it.
+            doomed = self.folder / f".tmp-pruned-{manifests.folder_name(step)}"
+            self.path(step).rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+        return removed
+
+    def sweep(self) -> None:
+        """Remove what writers that were killed left behind."""
+        if self.folder.is_dir():
+            for path in self.folder.glob(".tmp-*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _best(self, steps: list[int], metric: str) -> set[int]:
+        name, sign = (metric[1:], -1) if metric.startswith("-") else (metric, 1)
+        values = {}
+        for step in steps:
+            value = manifests.read(self.path(step)).metrics.get(name)
+            if value is not None:
+                values[step] = sign * value
+        return {min(values, key=lambda step: values[step])} if values else set()
+
+    def _set_aside_before(self) -> bool:
+        return self.folder.is_dir() and any(self.folder.glob(f"{_BAD}*"))
+
+    def _set_aside(self, step: int) -> None:
+        bad = self.folder / f"{_BAD}{manifests.folder_name(step)}"
+        shutil.rmtree(bad, ignore_errors=True)
+        self.path(step).rename(bad)

@@ -1,0 +1,44 @@
+"""When a checkpoint is due, and where it goes: what the launcher tells the ranks, or a script tells `attach`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+
+from runctl.encoding import dumps, loads
+from runctl.spec import Every, Retention
+
+ENV = "RUNCTL_CHECKPOINT"
+
+
+@dataclass(frozen=True)
+class RankPolicy:
+    """Everything a rank needs to know of checkpoints.
+
+    Attributes:
+        folder: the run's folder of checkpoints, absolute.
+        every: when one is due.
+        restore: the verified checkpoint to begin from, or None to begin at step 0.
+        grace_s: how long a stop may take.
+        retention: which checkpoints stay.
+        launched: whether there is a launcher, which hears signals for the ranks.
+    """
+
+    folder: str
+    run_id: str
+    attempt: int = 1
+    every: Every = field(default_factory=Every)
+    restore: str | None = None
+    grace_s: float = 30.0
+    retention: Retention = field(default_factory=Retention)
+    launched: bool = True
+
+    def to_environment(self) -> dict[str, str]:
+        """The policy as the variable that ranks read."""
+        return {ENV: dumps(self)}
+
+    @classmethod
+    def from_environment(cls) -> RankPolicy | None:
+        """The launcher's policy, or None without a launcher."""
+        text = os.environ.get(ENV)
+        return loads(cls, text) if text else None

@@ -1,0 +1,46 @@
+"""Where run directories lie: whole objects written aside and published last, and growing streams.
+
+Two stores with one face. The local file system can rename and append; object storage can do neither, so
+there a stream is a folder of write-once segments and a whole object is one request, which is atomic there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from runctl.errors import StorageError
+from runctl.storage.base import TEMPORARY, Store, Stream
+
+__all__ = ["TEMPORARY", "Store", "Stream", "is_writable", "open_store"]
+
+
+def open_store(url: str) -> Store:
+    """The store at a path or an fsspec URL (`runs/x`, `s3://bucket/prefix`).
+
+    Raises:
+        StorageError: for a URL whose file system is unknown or needs a package that is missing.
+    """
+    if "://" not in url or url.startswith("file://"):
+        from runctl.storage.local import LocalStore
+
+        return LocalStore(Path(url.removeprefix("file://")))
+    from runctl.storage.remote import FsspecStore
+
+    return FsspecStore(url)
+
+
+def is_writable(url: str) -> None:
+    """Check before a launch that objects can be written below `url`.
+
+    Raises:
+        StorageError: with the reason.
+    """
+    if "://" in url and not url.startswith("file://"):
+        return  # a bucket answers at the first write; a probe object would cost a request and rights
+    path = Path(url.removeprefix("file://")).absolute()
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    if not existing.is_dir():
+        raise StorageError(f"run.root={url}: {existing} is not a folder; choose another place with run.root=…")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise StorageError(f"run.root={url}: {existing} cannot be written; choose another place with run.root=…")

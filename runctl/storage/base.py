@@ -1,0 +1,86 @@
+"""The face of a store, and the translation of what back-ends raise."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+from runctl.errors import StorageError
+
+TEMPORARY = ".tmp-"
+
+
+class Stream(ABC):
+    """An append-only sequence of bytes under one name."""
+
+    @abstractmethod
+    def append(self, data: bytes) -> None:
+        """Add bytes to the end, without waiting for a network."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Have what was appended readable by others soon; locally it is so at once."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Make all that was appended readable, and release what is held.
+
+        Raises:
+            StorageError: if that failed.
+        """
+
+
+class Store(ABC):
+    """A folder of named objects. Names are relative, with forward slashes."""
+
+    url: str
+
+    @abstractmethod
+    def read(self, name: str) -> bytes | None:
+        """The object's bytes, or None if there is none."""
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Publish an object whole: a reader sees the old one or the new one, never a part."""
+
+    @abstractmethod
+    def post(self, name: str, data: bytes) -> None:
+        """Publish an object that may be late: it never raises, and never waits for a network.
+
+        The newest of a name wins. What cannot be written is said once, and tried again.
+        """
+
+    @abstractmethod
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Hold the store alone among this machine's processes, where it can be locked: locally."""
+
+    @abstractmethod
+    def names(self, folder: str) -> list[str]:
+        """Names of the objects right below `folder`, sorted, temporary ones left out."""
+
+    @abstractmethod
+    def delete(self, name: str) -> None:
+        """Remove an object; nothing happens if there is none."""
+
+    @abstractmethod
+    def stream(self, name: str, writer: str = "") -> Stream:
+        """Open a stream for appending; `writer` tells writers of one stream apart."""
+
+    @abstractmethod
+    def read_stream(self, name: str) -> Iterator[bytes]:
+        """A stream's bytes so far, in pieces, in order."""
+
+
+@contextlib.contextmanager
+def translated(where: str, errors: type[Exception] = OSError) -> Iterator[None]:
+    """What a back-end raises as a StorageError that says what to do.
+
+    Raises:
+        StorageError: from one of `errors`.
+    """
+    try:
+        yield
+    except errors as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise StorageError(f"{where}: {reason}; choose another place with run.root=…") from error

@@ -1,0 +1,127 @@
+"""A store in a folder of this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from runctl.errors import StorageError
+from runctl.storage.base import TEMPORARY, Store, Stream, translated
+
+_log = logging.getLogger(__name__)
+
+#: What a network file system answers that cannot lock a folder; there nobody is alone.
+_NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP)
+
+
+class LocalStore(Store):
+    """A folder of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.url = str(self.root)
+        self._failing = False
+
+    def read(self, name: str) -> bytes | None:
+        with translated(f"cannot read {self.root / name}"):
+            try:
+                return (self.root / name).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self.root / name
+        aside = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+        with translated(f"cannot write {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                aside.write_bytes(data)
+                aside.replace(path)
+            except OSError:
+                aside.unlink(missing_ok=True)
+                raise
+
+    def post(self, name: str, data: bytes) -> None:
+        try:
+            self.write(name, data)
+            self._failing = False
+        except StorageError as error:
+            if not self._failing:
+                _log.warning("%s", error)
+            self._failing = True
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        with contextlib.ExitStack() as held:
+            with translated(f"cannot lock {self.root}"):
+                self.root.mkdir(parents=True, exist_ok=True)
+                # The folder itself is locked, so that no lock file stays behind.
+                folder = os.open(self.root, os.O_RDONLY)
+                held.callback(os.close, folder)
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX)
+                except OSError as error:
+                    if error.errno not in _NO_LOCKS:
+                        raise
+            yield
+
+    def names(self, folder: str) -> list[str]:
+        with translated(f"cannot list {self.root / folder}"):
+            try:
+                found = sorted(p.name for p in (self.root / folder).iterdir())
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        return [name for name in found if not name.startswith(TEMPORARY)]
+
+    def delete(self, name: str) -> None:
+        with translated(f"cannot delete {self.root / name}"):
+            (self.root / name).unlink(missing_ok=True)
+
+    def stream(self, name: str, writer: str = "") -> Stream:
+        with translated(f"cannot write {self.root / name}"):
+            return _FileStream(self.root / name)
+
+    def read_stream(self, name: str) -> Iterator[bytes]:
+        with translated(f"cannot read {self.root / name}"):
+            try:
+                with (self.root / name).open("rb") as file:
+                    while piece := file.read(1 << 20):
+                        yield piece
+            except FileNotFoundError:
+                return
+
+
+class _FileStream(Stream):
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._torn = self._ends_torn()
+
+    def append(self, data: bytes) -> None:
+        with translated(f"cannot write {self._path}"):
+            view = memoryview(b"\n" + data if self._torn else data)
+            while view:
+                written = self._file.write(view)
+                self._torn = written < len(view)  # a disk may be full half-way
+                view = view[written:]
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _ends_torn(self) -> bool:
+        """Whether a writer was killed in the middle of a line: then we begin on a line of our own."""
+        with self._path.open("rb") as file:
+            if file.seek(0, os.SEEK_END) == 0:
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"

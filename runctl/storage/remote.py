@@ -1,0 +1,100 @@
+"""A store in a prefix of an fsspec file system, such as a bucket.
+
+Who retries: botocore repeats one request (`_options`), the publisher repeats what may be late until it gets through.
+s3fs, which would multiply botocore's attempts by its own, repeats nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from runctl.errors import StorageError
+from runctl.storage.base import TEMPORARY, Store, Stream, translated
+from runctl.storage.publisher import Publisher, SegmentStream
+
+_S3_SCHEMES = ("s3", "s3a")
+
+
+class FsspecStore(Store):
+    """A prefix of an fsspec file system, such as a bucket."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        scheme = url.split("://", 1)[0]
+        try:
+            import fsspec
+
+            self._fs, self._root = fsspec.core.url_to_fs(self.url, **_options(scheme))
+        except ImportError as error:
+            raise StorageError(f"{url}: {scheme}:// needs a package that is not installed: {error}") from error
+        except ValueError as error:
+            raise StorageError(f"{url}: no file system for {scheme}:// ({error})") from error
+        if scheme in _S3_SCHEMES:
+            self._fs.retries = 1
+        self._publisher = Publisher(self)
+
+    def read(self, name: str) -> bytes | None:
+        with self._request("read", name):
+            try:
+                return bytes(self._fs.cat_file(f"{self._root}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def write(self, name: str, data: bytes) -> None:
+        with self._publisher.overtaken(name):
+            self.put(name, data)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Publish an object, whatever waits to be published under its name."""
+        # One put of an object store is atomic; no temporary name and no rename, which would be a copy there.
+        with self._request("write", name):
+            self._fs.pipe_file(f"{self._root}/{name}", data)
+
+    def post(self, name: str, data: bytes) -> None:
+        self._publisher.post(name, data)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        yield
+
+    def names(self, folder: str) -> list[str]:
+        path = f"{self._root}/{folder}".rstrip("/")
+        with self._request("list", folder):
+            try:
+                found = self._fs.ls(path, detail=False, refresh=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        names = sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in found)
+        return [name for name in names if not name.startswith(TEMPORARY)]
+
+    def delete(self, name: str) -> None:
+        with self._request("delete", name), contextlib.suppress(FileNotFoundError):
+            self._fs.rm_file(f"{self._root}/{name}")
+
+    def stream(self, name: str, writer: str = "") -> Stream:
+        return SegmentStream(self, self._publisher, name, writer)
+
+    def read_stream(self, name: str) -> Iterator[bytes]:
+        for segment in self.names(name):
+            yield self.read(f"{name}/{segment}") or b""
+
+    def _request(self, verb: str, name: str) -> contextlib.AbstractContextManager[None]:
+        # Each back-end lets exceptions of its vendor's through (botocore's and aiohttp's are no OSErrors).
+        return translated(f"cannot {verb} {self.url}/{name}", Exception)
+
+
+def _options(scheme: str) -> dict[str, Any]:
+    """Options of a file system whose defaults do not suit us."""
+    if scheme not in _S3_SCHEMES:
+        return {}
+    # An endpoint that does not answer is an error after half a minute, a closed port within a few seconds.
+    config = {
+        "connect_timeout": 5,
+        "read_timeout": 10,
+        "retries": {"mode": "standard", "total_max_attempts": 3},
+        "user_agent_extra": "runctl",
+    }
+    # s3fs reads AWS_ENDPOINT_URL_S3 and AWS_ENDPOINT_URL through botocore by itself.
+    return {"use_listings_cache": False, "config_kwargs": config}

@@ -1,0 +1,135 @@
+"""Where the ranks of one host meet: the agreement's file, each rank's own state, and who decides."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runctl.agreement import Agreement, Appointment, Kind
+from runctl.hostdir import HostDir
+
+_POLL_S = 0.02
+_OPEN_TIMEOUT_S = 60.0
+_DECISION_TIMEOUT_S = 30.0
+#: Ranks are at most a step apart, so that the step about to be written is always among the last few.
+_KEEP_RANK_FILES = 4
+
+
+class Meeting:
+    """This rank's place among the ranks of its host.
+
+    Rank 0 makes the agreement's file and runs the thread that decides; the others wait for the file.
+
+    Attributes:
+        agreement: the mapped file.
+        seen: how many appointments this rank has taken in.
+    """
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank = rank
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        self._restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        self.host_dir = HostDir.from_environment() or _plain_host_dir(world_size)
+        self.host_dir.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self.host_dir.agreement(self._restart)
+        self.seen = 0
+        self._left: list[int] = []
+        if rank == 0:
+            self.agreement = Agreement.create(path, world_size)
+            threading.Thread(target=self._decide, name="runctl-agreement", daemon=True).start()
+        else:
+            self.agreement = _opened(path)
+        self.host_dir.register_worker(
+            rank, self._restart, {"pid": os.getpid(), "local_rank": self.local_rank, "polling": True}
+        )
+
+    def new_appointments(self) -> list[Appointment]:
+        """The appointments that this rank has not seen yet, once they are decided."""
+        raised = self.agreement.raised
+        new = self.agreement.read(self.seen, _DECISION_TIMEOUT_S)
+        self.seen = max(raised, self.seen + len(new))
+        return new
+
+    def stop_requested(self) -> bool:
+        """Whether somebody asked for a stop that is not carried out yet."""
+        return self.agreement.stop_wanted
+
+    def leave_rank_state(self, step: int, state: dict[str, Any]) -> None:
+        """Leave this rank's own state of a step where rank 0's writer finds it."""
+        path = Path(self.rank_file(step, self.rank))
+        aside = path.with_name(f".tmp-{path.name}")
+        torch.save(state, aside)
+        aside.replace(path)
+        # The writer collects the file of the step it writes; those of saves that were put off are ours to remove.
+        self._left.append(step)
+        for old in self._left[:-_KEEP_RANK_FILES]:
+            if old != self.agreement.writing:
+                Path(self.rank_file(old, self.rank)).unlink(missing_ok=True)
+                self._left.remove(old)
+
+    def rank_file(self, step: int, rank: int) -> str:
+        return str(self.host_dir.path / f"rank-{rank}-{self._restart}-{step}.pt")
+
+    def wait_for_commit(self, step: int, timeout_s: float) -> None:
+        """Wait until rank 0's checkpoint of a step is committed: ranks that leave together fail no collective."""
+        deadline = time.monotonic() + timeout_s
+        while self.agreement.committed < step and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+
+    def say_stopped(self, step: int) -> None:
+        """Leave word that this rank ended because it was asked to."""
+        self.host_dir.register_worker(
+            self.rank,
+            self._restart,
+            {"pid": os.getpid(), "local_rank": self.local_rank, "polling": True, "stopped_at_step": step},
+        )
+
+    def stop_on_signals(self, grace_s: float) -> None:
+        """Without a launcher: the first SIGTERM or SIGINT asks for a stop, the next does what it always did.
+
+        Args:
+            grace_s: a rank that has not come to a boundary by then, stuck in a collective perhaps, ends.
+        """
+
+        def ask(signum: int, _frame: object) -> None:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            self.agreement.want(Kind.STOP)
+            late = threading.Timer(grace_s, os._exit, (128 + signum,))
+            late.daemon = True
+            late.start()
+
+        if threading.current_thread() is threading.main_thread():
+            before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def _decide(self) -> None:
+        while True:
+            kind = self.agreement.wanted()
+            if kind is not None:
+                self.agreement.appoint(kind)
+                if kind is Kind.STOP:
+                    return  # nothing comes after a stop
+            time.sleep(_POLL_S)
+
+
+def _opened(path: Path) -> Agreement:
+    deadline = time.monotonic() + _OPEN_TIMEOUT_S
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{path}: rank 0 did not call runctl.attach within {_OPEN_TIMEOUT_S:g} s")
+        time.sleep(_POLL_S)
+    return Agreement(path)
+
+
+def _plain_host_dir(world_size: int) -> HostDir:
+    """Without a launcher: a directory that the ranks of one torchrun find by what they share."""
+    if world_size == 1:
+        return HostDir.for_attempt(f"plain-{os.getpid()}", 1)
+    name = f"plain-{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.getppid()}"
+    return HostDir.for_attempt(name.replace("/", "-"), 1)

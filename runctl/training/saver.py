@@ -1,0 +1,158 @@
+"""Rank 0's side of saving: snapshot, writer process, what to do when the writer is still busy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from runctl.checkpoint.policy import RankPolicy
+from runctl.errors import CheckpointError, CheckpointUnloadable
+from runctl.training.meeting import Meeting
+from runctl.training.snapshot import Snapshot
+from runctl.training.writer import Job
+
+#: How long a writer may take at idle priority.
+_PATIENCE_S = 20.0
+_PACKAGE_DIR = str(Path(__file__).resolve().parents[2])
+
+
+class Saver:
+    """Takes snapshots and hands them to the writer.
+
+    A save that comes while the writer still reads the buffer is deferred and counted, never waited for, except
+    at a stop.
+
+    Attributes:
+        busy: whether the writer still reads the buffer.
+        saved_at: when the last save was begun (monotonic).
+        deferred: saves that had to be put off.
+        retry_due: a save was put off, and the writer is free again.
+        stall_s: seconds that the training loop waited for copies, per save.
+    """
+
+    def __init__(self, policy: RankPolicy, meeting: Meeting) -> None:
+        self._policy = policy
+        self._meeting = meeting
+        self._snapshot = Snapshot()
+        self._replies, reply_write = os.pipe()
+        self._writer = subprocess.Popen(
+            [sys.executable, "-m", "runctl.training.writer", str(self._snapshot.descriptor), str(reply_write)],
+            stdin=subprocess.PIPE,
+            cwd=_PACKAGE_DIR,
+            pass_fds=(self._snapshot.descriptor, reply_write),
+            # A session of its own: what kills this rank's process group lets the writer finish what it has.
+            start_new_session=True,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        )
+        os.close(reply_write)
+        self.busy = False
+        self._first = True
+        self._missed = False
+        self.saved_at = time.monotonic()
+        self.deferred = 0
+        self.retry_due = False
+        self.stall_s: list[float] = []
+
+    def prepare(self, state: dict[str, Any]) -> None:
+        """Get ready for saves of such a state, beside the training."""
+        self._snapshot.prepare(state)
+
+    def wait_until_prepared(self) -> None:
+        """Wait for what `prepare` began."""
+        self._snapshot.join()
+
+    def save(self, state: dict[str, Any], step: int, epoch: int, metrics: dict[str, float], *, wait: bool) -> bool:
+        """Copy the state and have it written.
+
+        Args:
+            state: what `data.pt` will hold.
+            metrics: latest values by name, for the manifest.
+            wait: wait for a writer that is busy, instead of deferring.
+
+        Returns:
+            Whether the snapshot was taken; False if it was deferred.
+
+        Raises:
+            CheckpointError: if the writer is gone, or what it wrote would not load.
+        """
+        self.poll()
+        if self.busy and not wait:
+            self.deferred += 1
+            self._missed = True
+            return False
+        self._wait()
+        began = time.monotonic()
+        skeleton, size = self._snapshot.take(state)
+        self.stall_s.append(time.monotonic() - began)
+        ranks = range(self._meeting.agreement.ranks)
+        job = Job(
+            folder=self._policy.folder,
+            run_id=self._policy.run_id,
+            attempt=self._policy.attempt,
+            step=step,
+            epoch=epoch,
+            skeleton=skeleton,
+            size_bytes=size,
+            rank_files=tuple(self._meeting.rank_file(step, rank) for rank in ranks),
+            read_back=self._first,
+            metrics=metrics,
+            retention=self._policy.retention,
+        )
+        assert self._writer.stdin is not None
+        try:
+            pickle.dump(job, self._writer.stdin)
+            self._writer.stdin.flush()
+        except BrokenPipeError as error:
+            raise CheckpointError(f"the checkpoint writer ended with code {self._writer.wait()}") from error
+        self._meeting.agreement.announce_writing(step)
+        self.busy, self._first, self._missed, self.retry_due = True, False, False, False
+        self.saved_at = time.monotonic()
+        return True
+
+    def poll(self) -> None:
+        """Take in what the writer says, without waiting."""
+        if self.busy:
+            self._hear(0)
+            if self.busy and time.monotonic() - self.saved_at > _PATIENCE_S:
+                self._hurry()
+
+    def finish(self) -> None:
+        """Wait for the writer to finish, and let it go."""
+        self._wait()
+        assert self._writer.stdin is not None
+        self._writer.stdin.close()
+        self._writer.wait()
+
+    def _wait(self) -> None:
+        if self.busy:
+            self._hurry()
+            self._hear(self._policy.grace_s)
+
+    def _hurry(self) -> None:
+        """Let the writer compete for the processor: on a machine with none to spare it would never be done."""
+        with contextlib.suppress(OSError, AttributeError):
+            os.sched_setscheduler(self._writer.pid, os.SCHED_OTHER, os.sched_param(0))
+
+    def _hear(self, timeout_s: float) -> None:
+        ready, _, _ = select.select([self._replies], [], [], timeout_s)
+        if not ready:
+            if timeout_s:
+                raise CheckpointError(f"the checkpoint writer did not finish within {timeout_s:g} s")
+            return
+        text = os.read(self._replies, 1 << 16)
+        if not text:
+            raise CheckpointError(f"the checkpoint writer ended with code {self._writer.wait()}")
+        self.busy = False
+        self.retry_due = self._missed
+        reply = json.loads(text)
+        if "error" in reply:
+            raise CheckpointUnloadable(f"the checkpoint of step {reply['step']} failed: {reply['error']}")
+        self._meeting.agreement.announce_commit(reply["step"])

@@ -1,0 +1,196 @@
+"""A copy of live tensors in memory that another process can read: all that the training loop waits for.
+
+The copy goes into one buffer (an anonymous file in memory), laid out once and used again for every save. The
+writer process maps the same buffer; what travels between the two is only the skeleton of the state.
+"""
+
+from __future__ import annotations
+
+import math
+import mmap
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from runctl.errors import CheckpointUnloadable
+
+_ALIGN = 64
+_PLAIN = (bool, int, float, str, bytes, type(None))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a tensor lies in the buffer."""
+
+    offset: int
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * int(self.dtype.itemsize)
+
+    def view(self, buffer: mmap.mmap) -> torch.Tensor:
+        """The tensor over the buffer's memory."""
+        if self.size_bytes == 0:
+            return torch.empty(self.shape, dtype=self.dtype)
+        raw = torch.frombuffer(buffer, dtype=torch.uint8, count=self.size_bytes, offset=self.offset)
+        return raw.view(self.dtype).view(self.shape)
+
+
+class Snapshot:
+    """The buffer, and the copying into it.
+
+    Attributes:
+        descriptor: the buffer's file descriptor, for the writer to inherit.
+    """
+
+    def __init__(self) -> None:
+        self.descriptor = _anonymous_file()
+        self._buffer: mmap.mmap | None = None
+        self._views: dict[Slot, torch.Tensor] = {}
+        self._slots: dict[tuple[Any, ...], Slot] = {}
+        self._used = 0
+        self._preparing: threading.Thread | None = None
+
+    def prepare(self, state: Mapping[str, Any]) -> None:
+        """Lay the buffer out for such a state and have its pages brought in, beside the training.
+
+        Fresh pages cost several times what the copy into them does. Call it once the optimizer has its state.
+
+        Raises:
+            CheckpointUnloadable: as `take`.
+        """
+        size_bytes = self._lay_out(state)[2]
+        self._preparing = threading.Thread(target=self._reserve, args=(size_bytes,), name="runctl-buffer", daemon=True)
+        self._preparing.start()
+
+    def take(self, state: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
+        """Copy every tensor of a nested state into the buffer.
+
+        Args:
+            state: nested dicts, lists and tuples of tensors and plain values.
+
+        Returns:
+            The skeleton, in which each tensor is its `Slot`, and the buffer's size in bytes.
+
+        Raises:
+            CheckpointUnloadable: for a value that would save but not load, naming its key.
+        """
+        skeleton, pairs, size_bytes = self._lay_out(state)
+        self.join()
+        self._reserve(size_bytes)
+        on_gpu = False
+        for tensor, slot in pairs:
+            self._view(slot).copy_(tensor.detach(), non_blocking=True)
+            on_gpu = on_gpu or tensor.is_cuda
+        if on_gpu:
+            torch.cuda.current_stream().synchronize()
+        return skeleton, size_bytes
+
+    def join(self) -> None:
+        """Wait until the buffer that `prepare` asked for is there."""
+        if self._preparing is not None:
+            self._preparing.join()
+
+    def _lay_out(self, state: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[torch.Tensor, Slot]], int]:
+        """The skeleton of a state, its tensors with their slots, and the bytes they take."""
+        self._slots, self._used = {}, 0
+        pairs: list[tuple[torch.Tensor, Slot]] = []
+        return self._skeleton(state, "", pairs), pairs, self._used
+
+    def _skeleton(self, value: Any, key: str, pairs: list[tuple[torch.Tensor, Slot]]) -> Any:
+        if isinstance(value, torch.Tensor):
+            return self._slot(value, key, pairs)
+        if isinstance(value, Mapping):
+            for name in value:
+                if not isinstance(name, _PLAIN):
+                    raise CheckpointUnloadable(
+                        f"{key}: the key {name!r} would not load again; use a string or a number"
+                    )
+            return {
+                name: self._skeleton(item, f"{key}.{name}" if key else str(name), pairs) for name, item in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            items = [self._skeleton(item, f"{key}[{number}]", pairs) for number, item in enumerate(value)]
+            return items if isinstance(value, list) else tuple(items)
+        if type(value) not in _PLAIN:
+            raise CheckpointUnloadable(
+                f"{key}: a {type(value).__module__}.{type(value).__name__} saves but does not load with "
+                "weights_only=True; keep it as a tensor, a number or a string"
+            )
+        return value
+
+    def _slot(self, tensor: torch.Tensor, key: str, pairs: list[tuple[torch.Tensor, Slot]]) -> Slot:
+        if tensor.layout is not torch.strided or tensor.is_quantized or hasattr(tensor, "device_mesh"):
+            raise CheckpointUnloadable(f"{key}: a {tensor.layout} {type(tensor).__name__} can't be checkpointed yet")
+        # Tied weights share their memory and are copied once.
+        same = (tensor.data_ptr(), tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.device)
+        slot = self._slots.get(same) if tensor.numel() else None
+        if slot is None:
+            slot = Slot(self._used, tensor.dtype, tuple(tensor.shape))
+            self._used += -(-slot.size_bytes // _ALIGN) * _ALIGN
+            self._slots[same] = slot
+            pairs.append((tensor, slot))
+        return slot
+
+    def _view(self, slot: Slot) -> torch.Tensor:
+        view = self._views.get(slot)
+        if view is None:
+            assert self._buffer is not None
+            view = self._views[slot] = slot.view(self._buffer)
+        return view
+
+    def _reserve(self, size_bytes: int) -> None:
+        """Have the buffer at least so large, every page of it in memory."""
+        size_bytes = max(size_bytes, mmap.PAGESIZE)
+        if self._buffer is not None and len(self._buffer) >= size_bytes:
+            return
+        self._views.clear()
+        os.ftruncate(self.descriptor, size_bytes)
+        buffer = mmap.mmap(self.descriptor, size_bytes)
+        _touch(buffer)
+        self._buffer = buffer
+
+
+def _touch(buffer: mmap.mmap) -> None:
+    """Bring every page in, without holding the interpreter's lock while the kernel clears them."""
+    whole = torch.frombuffer(buffer, dtype=torch.uint8)
+    whole[:: mmap.PAGESIZE].fill_(0)
+    if torch.cuda.is_available():
+        # Pinned memory is what a device copies into at full speed; it stays registered as long as the process lives.
+        torch.cuda.cudart().cudaHostRegister(whole.data_ptr(), len(buffer), 0)
+
+
+def fill(skeleton: Any, buffer: mmap.mmap) -> Any:
+    """The state again: the skeleton with each slot's tensor over the buffer."""
+    tensors: dict[Slot, torch.Tensor] = {}
+
+    def filled(value: Any) -> Any:
+        if isinstance(value, Slot):
+            if value not in tensors:
+                tensors[value] = value.view(buffer)
+            return tensors[value]
+        if isinstance(value, dict):
+            return {name: filled(item) for name, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(filled(item) for item in value)
+        return value
+
+    return filled(skeleton)
+
+
+def _anonymous_file() -> int:
+    """A file that has no name and lives in memory; /dev/shm is 64 MB in Docker, memfd has no such bound."""
+    if sys.platform == "linux":
+        descriptor = os.memfd_create("runctl-snapshot")
+    else:
+        descriptor, path = tempfile.mkstemp(prefix="runctl-snapshot-")
+        os.unlink(path)  # noqa: PTH108
+    return descriptor

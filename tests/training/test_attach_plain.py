@@ -1,0 +1,97 @@
+"""`runctl.attach` without a launcher: killed, stopped and resumed, the weights are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from runctl.checkpoint.catalog import Catalog
+from runctl.checkpoint.manifest import verify
+
+STEPS = 120
+
+
+def wait_for_a_checkpoint(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not Catalog(folder).steps():
+        assert time.monotonic() < deadline, "no checkpoint within a minute"
+        time.sleep(0.02)
+
+
+def kill_tree(pid: int) -> None:
+    """SIGKILL for a process and all below it, at once."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in [*psutil.Process(pid).children(recursive=True), psutil.Process(pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@pytest.mark.parametrize("nproc", [None, 2])
+def test_killed_and_resumed_the_weights_are_bit_identical(training, nproc: int | None) -> None:
+    _, undisturbed = training("undisturbed").run(STEPS, nproc)
+    killed = training("killed")
+    chance = random.Random(nproc)
+    for _ in range(2):
+        process = killed.start(STEPS, nproc)
+        wait_for_a_checkpoint(killed.checkpoints)
+        time.sleep(chance.uniform(0, 0.5))
+        kill_tree(process.pid)
+        process.wait()
+    start, resumed = killed.run(STEPS, nproc)
+    assert start > 0
+    assert resumed == undisturbed
+
+
+def test_any_pytorch_user_can_open_the_checkpoint(training) -> None:
+    plain = training("plain")
+    plain.run(12)
+    folder = Catalog(plain.checkpoints).path(12)
+    state = torch.load(folder / "data.pt", weights_only=True)
+    assert {"epoch", "step", "model_state_dict", "optimizer_state_dict", "loss", "config", "timestamp"} <= set(state)
+    assert state["step"] == 12
+    assert "0.weight" in state["model_state_dict"]
+    assert verify(folder).world_size == 1
+
+
+def test_an_ended_training_begins_and_ends_at_its_last_step(training) -> None:
+    plain = training("plain")
+    _, first = plain.run(20)
+    start, second = plain.run(20)
+    assert (start, second) == (20, first)
+
+
+def test_a_flipped_byte_is_refused_and_the_checkpoint_before_is_used(training) -> None:
+    _, undisturbed = training("undisturbed").run(STEPS)
+    harmed = training("harmed")
+    process = harmed.start(STEPS, step_s=0.05)
+    wait_for_a_checkpoint(harmed.checkpoints)
+    while len(Catalog(harmed.checkpoints).steps()) < 2:
+        time.sleep(0.02)
+    kill_tree(process.pid)
+    process.wait()
+    steps = Catalog(harmed.checkpoints).steps()
+    newest = Catalog(harmed.checkpoints).path(steps[-1]) / "data.pt"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    start, resumed = harmed.run(STEPS)
+    assert (start, resumed) == (steps[-2], undisturbed)
+
+
+@pytest.mark.parametrize("nproc", [None, 2])
+def test_sigterm_loses_no_step(training, nproc: int | None) -> None:
+    stopped = training("stopped")
+    process = stopped.start(10_000, nproc)
+    wait_for_a_checkpoint(stopped.checkpoints)
+    process.send_signal(signal.SIGTERM)
+    process.wait(30)
+    last = Catalog(stopped.checkpoints).steps()[-1]
+    start, _ = stopped.run(last + 5, nproc)
+    assert start == last

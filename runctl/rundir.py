@@ -5,6 +5,7 @@
     lease.json               who carries the run out just now
     status.json              where it stands; heartbeat.json, that somebody lives
     attempts/1.json          one record an attempt
+    checkpoints/step-000120/ checkpoints, each with its manifest.json
     outcome.json             what `output=json` prints at the end
     events.jsonl             what happened, in order
     metrics.jsonl            step=… lines, from every attempt
@@ -22,6 +23,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
 from runctl import processes
@@ -84,6 +86,10 @@ class RunDir:
 
     def write_outcome(self, outcome: Outcome) -> None:
         self.store.write("outcome.json", _pretty(outcome.to_json()))
+
+    def local_checkpoints(self) -> Path | None:
+        """The folder of checkpoints, if the run directory lies on this machine."""
+        return Path(self.url) / "checkpoints" if "://" not in self.url else None
 
     # --- where it stands ---
 
@@ -192,8 +198,15 @@ class RunDir:
         return sorted(self._read_lines("events.jsonl"), key=lambda entry: float(entry["at"]))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The metrics of every attempt, one attempt after the other."""
-        return sorted(self._read_lines("metrics.jsonl"), key=lambda entry: int(entry["attempt"]))
+        """The metrics of the training as it counts: what an attempt did beyond the step from which a later one
+        resumed was lost, and done again."""
+        resumed = {attempt.number: attempt.resumed_from_step or 0 for attempt in self.attempts()}
+
+        def counts(entry: dict[str, Any]) -> bool:
+            later = [step for number, step in resumed.items() if number > entry["attempt"]]
+            return not later or ("step" in entry and entry["step"] <= min(later))
+
+        return [entry for entry in self._read_lines("metrics.jsonl") if counts(entry)]
 
     def _read_lines(self, name: str) -> list[dict[str, Any]]:
         """The JSON lines of a stream; a torn one, of a writer that was killed, is passed over."""

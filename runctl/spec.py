@@ -248,6 +248,8 @@ class Attempt:
     Attributes:
         started_at, ended_at: seconds since the epoch.
         end_reason: a word or a sentence for people; empty while it lives.
+        resumed_from_step: the step of the checkpoint it began from, or None.
+        step: the last step it is known to have completed.
         cost_usd: filled in by the cost book.
     """
 
@@ -261,6 +263,8 @@ class Attempt:
     exit_code: int | None = None
     end_reason: str = ""
     failure: Failure | None = None
+    resumed_from_step: int | None = None
+    step: int | None = None
     cost_usd: float | None = None
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from runctl.checkpoint.manifest import folder_name
 from runctl.cost import total_usd
 from runctl.errors import ExitCode, StorageError
 from runctl.hooks import Hooks
@@ -123,10 +124,17 @@ class Supervisor:
             record.exit_code = 0 if state is RunState.SUCCEEDED else int(ExitCode.FAILED)
         record.state = state
         status = rundir.read_status() or {}
-        progress = {"step": status.get("step"), "metrics": status.get("metrics", {})}
+        kept = ("step", "metrics", "checkpoints", "resumed_from_step")
+        progress = {key: status[key] for key in kept if key in status}
+        record.step, record.resumed_from_step = self._last_step(rundir, record), progress.get("resumed_from_step")
         with contextlib.suppress(StorageError):  # told at the end
             rundir.write_status(record.state, record.number, reason=record.end_reason, **progress)
         return record
+
+    def _last_step(self, rundir: RunDir, record: Attempt) -> int | None:
+        """The last step that the metrics of an attempt tell of."""
+        steps = [e["step"] for e in rundir.metrics() if e["attempt"] == record.number and "step" in e]
+        return max(steps, default=None)
 
     def _outcome(self, attempt: Attempt, rundir: RunDir) -> Outcome:
         status = rundir.read_status() or {}
@@ -140,6 +148,17 @@ class Supervisor:
             run_dir=rundir.url,
             attempts=attempts,
             step=status.get("step"),
+            resumed_from_step=attempt.resumed_from_step,
+            steps_lost=_steps_lost(attempts),
+            checkpoints=[folder_name(step) for step in status.get("checkpoints", ())],
             metrics=status.get("metrics") or {},
             cost_usd=total_usd([one.cost_usd for one in attempts]),
         )
+
+
+def _steps_lost(attempts: list[Attempt]) -> int | None:
+    """Steps that the attempt before had done and the last one had to do again; None for a first attempt."""
+    if len(attempts) < 2:
+        return None
+    before = attempts[-2].step
+    return None if before is None else max(0, before - (attempts[-1].resumed_from_step or 0))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runctl import command, processes
+from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.logs import LogPump
@@ -66,6 +67,8 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     record.ended_at = time.time()
     record.state, record.exit_code, record.end_reason = verdict.state, verdict.exit_code, verdict.reason
     record.failure = verdict.failure
+    record.step = attempt.progress()["step"]
+    record.resumed_from_step = attempt.progress()["resumed_from_step"]
     with troubles.kept():
         rundir.write_attempt(record)
         rundir.write_status(
@@ -98,21 +101,29 @@ class _Attempt:
         self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt)
         stream = rundir.metrics_stream(f"a{order.attempt}-n{_NODE}")
         self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles)
+        self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt)
+        self._nproc = 0
         self._stop: Stop | None = None
         self._restart = 0
         self._beat_at = self._polled_at = 0.0
 
     def progress(self) -> dict[str, Any]:
-        """Step and metrics so far, for the status."""
-        return {"step": self._metrics.step, "metrics": dict(self._metrics.latest)}
+        """Step, metrics and checkpoints so far, for the status."""
+        return {
+            "step": self._metrics.step,
+            "metrics": dict(self._metrics.latest),
+            **self._checkpoints.progress(),
+        }
 
     def run(self, warm: TorchrunRanks | None) -> Verdict:
         """Start the ranks, watch them to their end, and judge it."""
         spec = self._spec
         here = facts.here(spec, self._order.project_dir, str(self._host_dir.path), PACKAGE_DIR)
+        self._nproc = here.nproc
         workdir = command.workdir(spec, here)
         hooks = Hooks.load(Path(workdir), spec.plugins_disabled)
         env = command.rank_env(spec, here, self._rundir.url, self._order.attempt) | _secret_values(spec.secrets)
+        env |= self._checkpoints.begin()
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
@@ -126,11 +137,14 @@ class _Attempt:
                 ranks.start(command.rank_argv(spec, here), env, workdir)
                 self._watch(ranks)
                 stop = self._stop  # one that comes later cuts the last output short and judges nothing
+                if stop is None or stop.polite:
+                    self._checkpoints.wait_for_writers(spec.checkpoint.grace_s)
             finally:
                 processes.end_descendants()
                 self._drain(pump)
                 self._metrics.close()
             self._note_restart()
+            stop = self._heeded(stop)
             return judge(ranks.report(), stop, self._host_dir.failures(self._restart), self._host)
         finally:
             processes.end_descendants()
@@ -166,7 +180,7 @@ class _Attempt:
             if limit_s is not None and now - started > limit_s:
                 self._stop_ranks(ranks, Request("max_time"))
             if self._stop is not None and now > self._stop.deadline:
-                processes.end_descendants()
+                self._enforce(ranks, self._stop, now)
             processes.reap_orphans(ranks.process.pid)
             self._do_recurring(now)
         if ended is not None:
@@ -196,12 +210,29 @@ class _Attempt:
             if request.now:
                 self._stop = Stop(self._stop.reason, self._stop.at, now)
             return
-        self._stop = Stop(request.reason, time.time(), now + (0 if request.now or ranks is None else KILL_AFTER_S))
+        polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop(self._nproc)
+        wait_s = self._spec.checkpoint.grace_s if polite else KILL_AFTER_S
+        self._stop = Stop(request.reason, time.time(), now + (0 if request.now or ranks is None else wait_s), polite)
         if ranks is None:
             return
-        ranks.stop()
+        if not polite:
+            ranks.stop()
         with self._troubles.kept():
             self._rundir.write_status(RunState.STOPPING, self._order.attempt, reason=request.reason, **self.progress())
+
+    def _enforce(self, ranks: Ranks, stop: Stop, now: float) -> None:
+        """The time is over: signal ranks that were only asked so far, kill those that were signalled."""
+        if stop.polite:
+            self._stop = Stop(stop.reason, stop.at, now + KILL_AFTER_S)
+            ranks.stop()
+        else:
+            processes.end_descendants()
+
+    def _heeded(self, stop: Stop | None) -> Stop | None:
+        """The stop, unless the ranks that were asked came to their own end before they met for it."""
+        if stop is not None and stop.polite and self._checkpoints.stopped_at_step() is None:
+            return None
+        return stop
 
     def _do_recurring(self, now: float) -> None:
         if now - self._polled_at > _POLL_S:

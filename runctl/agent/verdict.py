@@ -37,11 +37,13 @@ class Stop:
         reason: a key of `_STOPS`.
         at: when it came (seconds since the epoch).
         deadline: until when the ranks may take (monotonic seconds).
+        polite: whether the ranks were only asked so far, and not signalled.
     """
 
     reason: str
     at: float
     deadline: float
+    polite: bool = False
 
 
 @dataclass(frozen=True)

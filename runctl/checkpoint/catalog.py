@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +45,17 @@ class Catalog:
 
     def path(self, step: int) -> Path:
         return self.folder / manifests.folder_name(step)
+
+    def verified(self, step: int) -> Manifest:
+        """The manifest of one checkpoint, every byte of it checked.
+
+        Raises:
+            CheckpointCorrupt: if it does not verify, or there is none of that step.
+        """
+        if not self.path(step).is_dir():
+            have = ", ".join(map(str, self.steps())) or "none"
+            raise CheckpointCorrupt(f"{self.folder}: no checkpoint of step {step}; there are {have}")
+        return manifests.verify(self.path(step))
 
     def newest(
         self,
@@ -95,6 +107,13 @@ class Catalog:
             self.path(step).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)
         return removed
+
+    def writers(self) -> set[int]:
+        """Process ids of those who write a checkpoint just now, or did when they were killed."""
+        if not self.folder.is_dir():
+            return set()
+        found = (re.fullmatch(r"\.tmp-step-\d+-(\d+)", path.name) for path in self.folder.iterdir())
+        return {int(match[1]) for match in found if match}
 
     def sweep(self) -> None:
         """Remove what writers that were killed left behind."""

@@ -37,6 +37,7 @@ fix: $(READY) ## format, and mend what ruff can mend
 bench: $(READY) ## the benchmarks, each against its peer in the same run
 	$(BIN)/python benchmarks/launch.py
 	$(BIN)/python benchmarks/logs.py
+	$(BIN)/python benchmarks/checkpoint.py
 
 build: $(READY) ## the wheel and the source distribution, in dist/
 	$(BIN)/python -m build

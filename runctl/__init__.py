@@ -15,7 +15,7 @@ _PUBLIC = {
     "Plan": "runctl.spec",
     "RunctlError": "runctl.errors",
     "Vetoed": "runctl.errors",
-    "attach": "runctl.training.checkpointer",
+    "attach": "runctl.training.attach",
     "hookimpl": "runctl.hooks",
     "log": "runctl.training.log",
 }
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from runctl.errors import RunctlError, Vetoed
     from runctl.hooks import hookimpl
     from runctl.spec import LaunchSpec, Plan
-    from runctl.training.checkpointer import attach
+    from runctl.training.attach import attach
     from runctl.training.log import log
 
 

@@ -24,8 +24,9 @@ from pathlib import Path
 SETTLE_S = 0.02
 _RING = 16
 _WORD = 8
-# Words of the file: wanted kind | raised | decided | committed step | step in writing | ring of (kind, step) | steps.
-_WANTED, _RAISED, _DECIDED, _COMMITTED, _WRITING = range(5)
+# Words of the file: wanted kind | raised | decided | committed step | step in writing | writer's pid |
+# ring of (kind, step) | steps.
+_WANTED, _RAISED, _DECIDED, _COMMITTED, _WRITING, _WRITER = range(6)
 _RING_AT = 8
 _STEPS_AT = _RING_AT + 2 * _RING
 _WAIT_S = 0.0005
@@ -54,6 +55,7 @@ class Agreement:
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
         # Aligned 8-byte stores and loads through a cast memoryview are single machine instructions.
@@ -99,9 +101,14 @@ class Agreement:
         """Ask whoever decides for an appointment."""
         self._words[_WANTED] = max(self._words[_WANTED], kind)
 
-    def announce_writing(self, step: int) -> None:
-        """Say that the checkpoint of a step is being written."""
+    def announce_writing(self, step: int, writer_pid: int) -> None:
+        """Say that the checkpoint of a step is being written, and by whom."""
+        self._words[_WRITER] = writer_pid
         self._words[_WRITING] = step
+
+    def writer_at_work(self) -> int | None:
+        """Process id of a writer that has a checkpoint to finish, or None."""
+        return self._words[_WRITER] if self._words[_WRITING] > self._words[_COMMITTED] else None
 
     @property
     def writing(self) -> int:

@@ -6,10 +6,11 @@ The plan that `dry_run=true` prints and the agent that starts torchrun build the
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from runctl.spec import LaunchSpec
+from runctl.spec import CheckpointPolicy, LaunchSpec
 
 #: The shim that every rank starts through; by path, so that it needs nothing of ours importable.
 SHIM = "runctl/training/worker.py"
@@ -43,25 +44,48 @@ def workdir(spec: LaunchSpec, facts: HostFacts) -> str:
     return posixpath.normpath(PurePosixPath(facts.project_dir) / spec.program.workdir)
 
 
-def worker_words(spec: LaunchSpec, facts: HostFacts) -> list[str]:
-    """The shim and what it becomes: `worker.py script /abs/train.py --lr=0.1`."""
+def resume_words(policy: CheckpointPolicy, path: str) -> list[str]:
+    """What the script is told besides, when it begins from files that it wrote earlier.
+
+    Args:
+        policy: its `resume_flag`, an option or, with a `=` at its end, the beginning of one word; its `resume_argv`.
+        path: what to resume from, absolute.
+    """
+    flag = policy.resume_flag
+    with_path = [] if flag is None else [flag + path] if flag.endswith("=") else [flag, path]
+    return [*with_path, *policy.resume_argv]
+
+
+def worker_words(spec: LaunchSpec, facts: HostFacts, extra_words: Sequence[str] = ()) -> list[str]:
+    """The shim and what it becomes: `worker.py script /abs/train.py --lr=0.1`.
+
+    Args:
+        spec: what to run.
+        facts: where.
+        extra_words: stand behind all the script's other words.
+    """
     shim = str(PurePosixPath(facts.package_dir) / SHIM)
     program = spec.program
     if program.module is not None:
         target = ["module", program.module]
     else:
         target = ["script", posixpath.normpath(PurePosixPath(workdir(spec, facts)) / str(program.script))]
-    return [shim, *target, *spec.script_words()]
+    return [shim, *target, *spec.script_words(), *extra_words]
 
 
-def rank_argv(spec: LaunchSpec, facts: HostFacts) -> list[str]:
+def rank_argv(spec: LaunchSpec, facts: HostFacts, extra_words: Sequence[str] = ()) -> list[str]:
     """The command that starts this host's ranks.
 
     `trainer=single` is plain python. `trainer=ddp` is torchrun: the c10d rendezvous is spelled out because
     `--standalone` would replace the run id by a random one, and the log directory because torchrun would
     leave one behind in the system's temporary folder.
+
+    Args:
+        spec: what to run.
+        facts: where.
+        extra_words: for the script, known only when the attempt begins (see `resume_words`).
     """
-    worker = worker_words(spec, facts)
+    worker = worker_words(spec, facts, extra_words)
     if spec.trainer.kind == "single":
         return [facts.python, "-u", *worker]
     return [

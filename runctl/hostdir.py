@@ -4,7 +4,7 @@ The only owner of the names in it. Standard library only, for every rank imports
 
     workers/r0.json         what each rank says of itself {pid, rank, local_rank, restart}
     failures/r0-1.json      the uncaught exception of a rank, by restart
-    metrics.jsonl           what rank 0 logged through runctl.log
+    metrics.jsonl           what rank 0 logged through runctl.log; a link into a run directory of this machine
     io/0.out, io/0.err      named pipes: a rank's standard streams, by local rank
     io/0.log                another, for what belongs into the rank's log and not on the terminal
     torchrun/               torchrun's own folder
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +90,14 @@ class HostDir:
     def metrics(self) -> Path:
         return self.path / "metrics.jsonl"
 
-    def log_metrics(self, entry: dict[str, Any]) -> None:
-        """Append one line of metrics (rank 0 alone calls this)."""
-        line = json.dumps(entry).encode() + b"\n"
+    def keep_metrics_in(self, path: Path) -> None:
+        """Have ranks append their metrics straight to a file of the run's: then no death of ours can lose them."""
+        self.metrics.symlink_to(path)
+
+    def log_metrics(self, values: dict[str, float]) -> None:
+        """Append one line of metrics, as it stands in the run's `metrics.jsonl` (rank 0 alone calls this)."""
+        entry = {"at": round(time.time(), 3), "attempt": int(os.environ.get("RUNCTL_ATTEMPT", "1"))}
+        line = json.dumps({**entry, **{name: finite(value) for name, value in values.items()}}).encode() + b"\n"
         descriptor = os.open(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, line)
@@ -139,3 +146,8 @@ class HostDir:
     def _read_all(self, folder: str, names: str = "r*.json") -> list[dict[str, Any]]:
         found = (self._read(path) for path in sorted((self.path / folder).glob(names)))
         return [data for data in found if data is not None]
+
+
+def finite(value: float) -> float | str:
+    """A number as JSON can hold it: it has no word for NaN and the infinities, which are kept as strings."""
+    return value if math.isfinite(value) else str(value)

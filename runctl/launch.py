@@ -150,9 +150,7 @@ class _Launch:
         self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str
     ) -> int:
         from runctl import terminal
-        from runctl.rundir import RunDir, run_url
         from runctl.scaling import describe
-        from runctl.supervisor import Supervisor
 
         as_json = cfg.output.value == "json"
         scaled = describe(platform.kind, spec.args)
@@ -174,19 +172,43 @@ class _Launch:
                 terminal.show_plan(plan)
             return 0
 
+        return self._run(cfg, spec, platform, hooks, config_yaml)
+
+    def _run(self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str) -> int:
+        """Begin the run, or go on with the one that carries its name or id, and see it to its end."""
+        from runctl import identity, terminal
+        from runctl.rundir import RunDir, run_url
+        from runctl.supervisor import Supervisor
+
+        as_json = cfg.output.value == "json"
         platform.check_ready()
         RunDir.check(spec.run.root)
+        key = identity.key_of(spec, with_args=self._line.is_multirun) if cfg.run.name and not cfg.run.id else None
+        known = identity.known_run(spec.run.root, key) if key else None
+        if known is not None:
+            spec = identity.under_id(spec, known)
         rundir = RunDir(run_url(spec.run.root, spec.run.id))
         rundir.check_lease()
         earlier = rundir.attempts()
+        if rundir.exists() and cfg.checkpoint.resume != "never":
+            accept = cfg.run.changed.value == "accept"
+            spec = identity.going_on(spec, rundir, earlier, platform.kind, accept=accept)
+            if identity.finished(earlier):
+                terminal.tell(f"{spec.run.id} has finished: {rundir.url}")
+                terminal.tell("checkpoint.resume=never runs it again from step 0, another run.name begins a new run")
+                if as_json:
+                    terminal.show_json(rundir.read_outcome() or {})
+                return 0
+            if identity.script_changed(spec, rundir):
+                terminal.tell(f"{spec.program.script} has changed since this run was launched last")
         plan = platform.plan(spec, platform.quote(spec), 1 + (earlier[-1].number if earlier else 0))
         hooks.require("runctl_before_submit", spec=spec, plan=plan)
         rundir.take_lease(os.getpid())  # the agent inherits it; until here nothing was written
         rundir.write_spec(spec)
         rundir.publish("config.yaml", config_yaml.encode())
-        where = os.path.relpath(rundir.url) if "://" not in rundir.url else rundir.url
-        count = plan.nproc_per_node or 1
-        terminal.tell(f"{spec.run.id} · {count} process{'es' if count > 1 else ''} on {platform.kind} · {where}")
+        if key is not None and known is None:
+            identity.remember(spec.run.root, key, spec.run.id)
+        terminal.show_start(spec, plan)
         outcome = Supervisor(spec, platform, hooks, terminal.tell).run(plan, rundir)
         terminal.show_outcome(outcome, rundir)
         if as_json:

@@ -70,15 +70,18 @@ def reap_orphans(own: int) -> None:
             os.waitpid(ended.si_pid, os.WNOHANG)
 
 
-def end_descendants() -> int:
+def end_descendants(but: int | None = None) -> int:
     """Kill every descendant of this process and wait for their end, at most 5 s; their statuses are left alone.
+
+    Args:
+        but: the id of one that lives on.
 
     Returns:
         How many were killed.
     """
     import psutil
 
-    return _end_all(lambda: psutil.Process().children(recursive=True))
+    return _end_all(lambda: [one for one in psutil.Process().children(recursive=True) if one.pid != but])
 
 
 def end_by_environment(variable: str, value: str) -> int:

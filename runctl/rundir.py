@@ -87,6 +87,14 @@ class RunDir:
     def write_outcome(self, outcome: Outcome) -> None:
         self.store.write("outcome.json", _pretty(outcome.to_json()))
 
+    def read_outcome(self) -> dict[str, Any] | None:
+        """The outcome of the last launch that ended, in its public form."""
+        return self._read_json("outcome.json")
+
+    def exists(self) -> bool:
+        """Whether there is such a run."""
+        return self.store.read("spec.json") is not None
+
     def local_checkpoints(self) -> Path | None:
         """The folder of checkpoints, if the run directory lies on this machine."""
         return Path(self.url) / "checkpoints" if "://" not in self.url else None
@@ -186,6 +194,10 @@ class RunDir:
     def metrics_stream(self, writer: str) -> Stream:
         return self.store.stream("metrics.jsonl", writer)
 
+    def local_metrics(self) -> Path | None:
+        """The file of metrics, if the run directory lies on this machine."""
+        return Path(self.url) / "metrics.jsonl" if "://" not in self.url else None
+
     def log_stream(self, attempt: int, node: int, source: str) -> Stream:
         """The log of a rank (`r0`) or of torchrun itself, on one node in one attempt."""
         return self.store.stream(log_name(attempt, node, source))
@@ -206,7 +218,9 @@ class RunDir:
             later = [step for number, step in resumed.items() if number > entry["attempt"]]
             return not later or ("step" in entry and entry["step"] <= min(later))
 
-        return [entry for entry in self._read_lines("metrics.jsonl") if counts(entry)]
+        # Segments on object storage come by their writers' names, in which a10 stands before a9.
+        entries = sorted(self._read_lines("metrics.jsonl"), key=lambda entry: int(entry["attempt"]))
+        return [entry for entry in entries if counts(entry)]
 
     def _read_lines(self, name: str) -> list[dict[str, Any]]:
         """The JSON lines of a stream; a torn one, of a writer that was killed, is passed over."""

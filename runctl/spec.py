@@ -52,6 +52,7 @@ class Program:
         argv: words handed over as they are, ahead of the rendered arguments.
         tail: words typed after `--`, handed over verbatim behind everything else.
         workdir: where the user stood, relative to the project's root.
+        digest: SHA-256 of the script's text when it was launched; None for a module.
     """
 
     script: str | None
@@ -59,6 +60,7 @@ class Program:
     argv: tuple[str, ...] = ()
     tail: tuple[str, ...] = ()
     workdir: str = "."
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,12 +137,18 @@ class CheckpointPolicy:
             begins at step 0, a number begins from that step.
         grace_s: how long a stop may take, from the request to the last rank's end.
         retention: which stay.
+        watch: glob, relative to the script's working directory, of checkpoints that the script writes by itself.
+        resume_flag: the script's option for the path to resume from, or None.
+        resume_argv: words that tell the script to resume.
     """
 
     every: Every = field(default_factory=Every)
     resume: str = "auto"
     grace_s: float = 30.0
     retention: Retention = field(default_factory=Retention)
+    watch: str | None = None
+    resume_flag: str | None = None
+    resume_argv: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

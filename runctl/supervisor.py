@@ -126,7 +126,7 @@ class Supervisor:
         status = rundir.read_status() or {}
         kept = ("step", "metrics", "checkpoints", "resumed_from_step")
         progress = {key: status[key] for key in kept if key in status}
-        record.step, record.resumed_from_step = self._last_step(rundir, record), progress.get("resumed_from_step")
+        record.step = self._last_step(rundir, record)
         with contextlib.suppress(StorageError):  # told at the end
             rundir.write_status(record.state, record.number, reason=record.end_reason, **progress)
         return record

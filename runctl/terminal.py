@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from runctl.encoding import to_data
 from runctl.hooks import PluginInfo
 from runctl.rundir import RunDir, log_name
 from runctl.scaling import Argument
-from runctl.spec import SCHEMA, Attempt, Outcome, Plan, RunState
+from runctl.spec import SCHEMA, Attempt, LaunchSpec, Outcome, Plan, RunState
 
 _TAIL_LINES = 15
 
@@ -97,6 +98,14 @@ def show_plugins(plugins: list[PluginInfo]) -> None:
         sys.stdout.write(f"{plugin.name:<{width}}  {plugin.source:<{place}}  {hooks}\n")
 
 
+def show_start(spec: LaunchSpec, plan: Plan) -> None:
+    """What begins, where, and where it leaves what."""
+    count = plan.nproc_per_node or 1
+    where = plan.run_dir if "://" in plan.run_dir else os.path.relpath(plan.run_dir)
+    attempt = f" · attempt {plan.attempt}" if plan.attempt > 1 else ""
+    tell(f"{spec.run.id} · {count} process{'es' if count > 1 else ''} on {plan.platform}{attempt} · {where}")
+
+
 def show_outcome(outcome: Outcome, rundir: RunDir) -> None:
     """How the run ended; a failing rank's traceback last and once."""
     attempt = outcome.attempts[-1]
@@ -104,7 +113,13 @@ def show_outcome(outcome: Outcome, rundir: RunDir) -> None:
     if outcome.state is RunState.FAILED:
         _show_failure(attempt, rundir)
         tell(f"failed with exit code {outcome.exit_code} after {took} · {outcome.run_dir}")
-        return
+    else:
+        _show_end(outcome, took)
+    if outcome.checkpoints and outcome.state is not RunState.SUCCEEDED:
+        tell(f"{outcome.checkpoints[-1]} is saved; the same launch with run.id={outcome.run_id} goes on from there")
+
+
+def _show_end(outcome: Outcome, took: str) -> None:
     parts = [f"{outcome.reason} after {took}"]
     if outcome.step is not None:
         parts.append(f"step {outcome.step}")

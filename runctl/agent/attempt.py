@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from runctl import command, processes
-from runctl.agent.checkpoints import Checkpoints
+from runctl.agent.checkpoints import Checkpoints, RestoreStopped
 from runctl.agent.console import Console
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
-from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, TorchrunRanks
+from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Stop, Verdict, judge
+from runctl.agent.watcher import Watcher
 from runctl.errors import ConfigError, RunctlError
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
@@ -33,6 +34,7 @@ KILL_AFTER_S = 10.0
 #: What a stopped attempt's last output may take to be shown to someone who does not read.
 _DRAIN_S = 2.0
 _TICK_S = 0.2
+_LOOK_S = 0.01
 _POLL_S = 1.0
 _NODE = 0
 
@@ -57,7 +59,7 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     rundir.write_status(RunState.RUNNING, order.attempt, host=record.host, pid=os.getpid())
     events.append(event_line("attempt_started", attempt=order.attempt, host=record.host))
     troubles = Troubles()
-    attempt = _Attempt(order, spec, rundir, host=record.host, inbox=inbox, events=events, troubles=troubles)
+    attempt = _Attempt(order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles)
     try:
         verdict = attempt.run(warm)
     except RunctlError as error:
@@ -68,7 +70,6 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     record.state, record.exit_code, record.end_reason = verdict.state, verdict.exit_code, verdict.reason
     record.failure = verdict.failure
     record.step = attempt.progress()["step"]
-    record.resumed_from_step = attempt.progress()["resumed_from_step"]
     with troubles.kept():
         rundir.write_attempt(record)
         rundir.write_status(
@@ -88,19 +89,22 @@ class _Attempt:
     """What one attempt holds while its ranks run."""
 
     def __init__(
-        self, order: Order, spec: LaunchSpec, rundir: RunDir, *, host: str, inbox: Inbox, events: Stream,
+        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, events: Stream,
         troubles: Troubles,
     ) -> None:  # fmt: skip
         self._order = order
         self._spec = spec
         self._rundir = rundir
-        self._host = host
+        self._record = record
+        self._host = record.host
         self._inbox = inbox
         self._events = events
         self._troubles = troubles
         self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt)
         stream = rundir.metrics_stream(f"a{order.attempt}-n{_NODE}")
-        self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles)
+        self._metrics_file = rundir.local_metrics()
+        begin = self._metrics_file.stat().st_size if self._metrics_file else None
+        self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles, begin)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt)
         self._nproc = 0
         self._stop: Stop | None = None
@@ -123,7 +127,20 @@ class _Attempt:
         workdir = command.workdir(spec, here)
         hooks = Hooks.load(Path(workdir), spec.plugins_disabled)
         env = command.rank_env(spec, here, self._rundir.url, self._order.attempt) | _secret_values(spec.secrets)
-        env |= self._checkpoints.begin()
+        try:
+            env |= self._checkpoints.begin(self._stopped)
+        except RestoreStopped:
+            return judge(Report(0), self._stop, (), self._host)
+        # From here on the metrics of attempts before this one count only up to the step it begins from.
+        self._record.resumed_from_step = self._checkpoints.resumed_from_step
+        self._rundir.write_attempt(self._record)
+        found = self._checkpoints.found
+        catalog = self._checkpoints.catalog
+        watcher = Watcher(
+            spec, self._order.attempt, here.nproc, workdir=Path(workdir), catalog=catalog, metrics=self._metrics
+        )
+        variables, words = watcher.put_back(found)
+        env |= variables
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
@@ -131,22 +148,29 @@ class _Attempt:
         self._inbox.catch_signals()
         try:
             self._host_dir.create(here.nproc)
+            if self._metrics_file is not None:
+                self._host_dir.keep_metrics_in(self._metrics_file)
             pump = self._pump(ranks, here.nproc)
             pump.start()
             try:
-                ranks.start(command.rank_argv(spec, here), env, workdir)
+                watcher.start(found)
+                ranks.start(command.rank_argv(spec, here, words), env, workdir)
                 self._watch(ranks)
                 stop = self._stop  # one that comes later cuts the last output short and judges nothing
                 if stop is None or stop.polite:
-                    self._checkpoints.wait_for_writers(spec.checkpoint.grace_s)
+                    self._checkpoints.wait_for_writer(spec.checkpoint.grace_s)
             finally:
-                processes.end_descendants()
+                processes.end_descendants(but=self._checkpoints.upload_pid)
                 self._drain(pump)
                 self._metrics.close()
             self._note_restart()
+            report = ranks.report()
+            self._sweep(watcher, clean=report.exit_code == 0)
+            self._wait_for_upload()
             stop = self._heeded(stop)
-            return judge(ranks.report(), stop, self._host_dir.failures(self._restart), self._host)
+            return judge(report, stop, self._host_dir.failures(self._restart), self._host)
         finally:
+            self._checkpoints.close()
             processes.end_descendants()
             self._host_dir.remove()
 
@@ -186,6 +210,13 @@ class _Attempt:
         if ended is not None:
             os.close(ended)
 
+    def _wait_for_upload(self) -> None:
+        """Have the last checkpoint arrive; a stop gives it the rest of its own time."""
+        self._checkpoints.finish_upload()
+        while self._checkpoints.upload_goes_on() and (self._stop is None or time.monotonic() < self._stop.deadline):
+            self._hear(None, [])
+            self._do_recurring(time.monotonic())
+
     def _drain(self, pump: LogPump) -> None:
         """Let the last output through, for as long as its reader takes; after a stop only for a moment."""
         pump.finish()
@@ -195,6 +226,14 @@ class _Attempt:
             self._hear(None, [], 0)
             waited_s += _TICK_S if self._stop is not None else 0
 
+    def _sweep(self, watcher: Watcher, *, clean: bool) -> None:
+        """Let the last of what the script wrote be kept; after a stop for no longer than that may take."""
+        watcher.finish(clean=clean)
+        deadline = time.monotonic() + self._spec.checkpoint.grace_s
+        while watcher.working and (self._stop is None or time.monotonic() < deadline):
+            self._hear(None, [], _LOOK_S)
+            self._do_recurring(time.monotonic())
+
     def _hear(self, ranks: Ranks | None, fds: list[int], timeout_s: float = _TICK_S) -> None:
         """Wait a little, and take in the stop requests that came; the launcher's end is one."""
         gone = self._inbox.gone
@@ -202,6 +241,11 @@ class _Attempt:
             self._stop_ranks(ranks, request)
         if self._inbox.gone and not gone and self._order.attached:
             self._stop_ranks(ranks, Request("launcher_gone"))
+
+    def _stopped(self) -> bool:
+        """Whether a stop has come before the ranks were started."""
+        self._hear(None, [], 0)
+        return self._stop is not None
 
     def _stop_ranks(self, ranks: Ranks | None, request: Request) -> None:
         """Signal the ranks that still run, once; a request for now leaves them no time."""
@@ -211,8 +255,9 @@ class _Attempt:
                 self._stop = Stop(self._stop.reason, self._stop.at, now)
             return
         polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop(self._nproc)
-        wait_s = self._spec.checkpoint.grace_s if polite else KILL_AFTER_S
-        self._stop = Stop(request.reason, time.time(), now + (0 if request.now or ranks is None else wait_s), polite)
+        # Without ranks there is only the last upload to wait for.
+        wait_s = self._spec.checkpoint.grace_s if polite or ranks is None else KILL_AFTER_S
+        self._stop = Stop(request.reason, time.time(), now + (0 if request.now else wait_s), polite)
         if ranks is None:
             return
         if not polite:
@@ -226,7 +271,7 @@ class _Attempt:
             self._stop = Stop(stop.reason, stop.at, now + KILL_AFTER_S)
             ranks.stop()
         else:
-            processes.end_descendants()
+            processes.end_descendants(but=self._checkpoints.upload_pid)
 
     def _heeded(self, stop: Stop | None) -> Stop | None:
         """The stop, unless the ranks that were asked came to their own end before they met for it."""
@@ -238,6 +283,7 @@ class _Attempt:
         if now - self._polled_at > _POLL_S:
             self._polled_at = now
             self._metrics.poll()
+            self._checkpoints.poll()
             self._note_restart()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
@@ -253,6 +299,7 @@ class _Attempt:
             return
         why = "; ".join(f"rank {one['rank']}: {one['message']}" for one in self._host_dir.failures(restart - 1)[:1])
         self._restart = restart
+        self._metrics.begin_anew()
         sys.stderr.write(f"runctl: {why or 'a rank failed'}; restart {restart} of {allowed}\n")
         with self._troubles.kept():
             self._events.append(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import threading
 import time
 from typing import Any
 
 from runctl.agent.troubles import Troubles
-from runctl.hostdir import HostDir
+from runctl.hostdir import HostDir, finite
 from runctl.storage import Stream
 
 _PAIR = re.compile(
     rb"(?:^|[\s,;|(\[])([A-Za-z_][\w./-]*)\s*[=:]\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?inf|nan)(?![\w.])"
 )
 _POSITION = (b"step", b"epoch")
+_NO_METRICS = ("step", "at", "attempt")
 #: What a line raises that only looks like metrics: broken JSON, a number beyond all bounds, brackets without end.
 _GARBAGE = (ValueError, OverflowError, RecursionError)
 
@@ -26,14 +26,25 @@ class MetricsLog:
     """Collects metrics from rank 0's output and from `runctl.log`, and keeps the latest value of each.
 
     A line counts if it names a step or an epoch (`step=120 loss=0.31`) or is a JSON object that does.
+
+    Args:
+        stream: the run's metrics.
+        attempt: the number of this attempt.
+        host_dir: where ranks leave what they log.
+        troubles: keeps the error of a stream that cannot be written.
+        begin: size of the run's file at the attempt's begin (bytes), where ranks append to it themselves; None
+            where what they leave is still to be carried there.
     """
 
-    def __init__(self, stream: Stream, attempt: int, host_dir: HostDir, troubles: Troubles) -> None:
+    def __init__(
+        self, stream: Stream, attempt: int, host_dir: HostDir, troubles: Troubles, begin: int | None = None
+    ) -> None:
         self._stream = stream
         self._troubles = troubles
         self._attempt = attempt
         self._file = host_dir.metrics
-        self._offset = 0
+        self._forward = begin is None
+        self._offset = begin or 0
         self._lock = threading.Lock()
         self.step: int | None = None
         self.latest: dict[str, float | str] = {}
@@ -59,7 +70,12 @@ class MetricsLog:
         self._offset += len(whole)
         for line in whole.splitlines():
             with contextlib.suppress(*_GARBAGE):
-                self._record(json.loads(line))
+                self._record(json.loads(line), keep=self._forward)
+
+    def begin_anew(self) -> None:
+        """The ranks were restarted: their steps count from where they begin now."""
+        with self._lock:
+            self.step = None
 
     def flush(self) -> None:
         with self._lock, self._troubles.kept():
@@ -70,17 +86,24 @@ class MetricsLog:
         with self._lock, self._troubles.kept():
             self._stream.close()
 
-    def _record(self, entry: dict[str, Any]) -> None:
-        """Keep one entry: numbers by name, a finite `step` or `epoch` among them."""
-        values = {name: _finite(value) for name, value in entry.items() if _is_number(value)}
+    def _record(self, entry: dict[str, Any], *, keep: bool = True) -> None:
+        """Take in one entry, numbers by name with a finite `step` or `epoch` among them, and keep it in the stream."""
+        values = {name: finite(value) for name, value in entry.items() if _is_number(value)}
         if all(isinstance(values.get(name, "nan"), str) for name in ("step", "epoch")):
             return
         with self._lock, self._troubles.kept():
-            if isinstance(values.get("step"), (int, float)):
-                values["step"] = self.step = int(values["step"])
-            self.latest.update({name: value for name, value in values.items() if name != "step"})
-            line = {"at": round(time.time(), 3), "attempt": self._attempt, **values}
-            self._stream.append(json.dumps(line).encode() + b"\n")
+            step = values.get("step")
+            if isinstance(step, (int, float)):
+                values["step"] = step = int(step)
+            else:
+                step = self.step
+            # What is printed and what is logged come by two ways, and the later news need not be of the later step.
+            if self.step is None or (step is not None and step >= self.step):
+                self.step = step
+                self.latest.update({name: value for name, value in values.items() if name not in _NO_METRICS})
+            if keep:
+                line = {"at": round(time.time(), 3), "attempt": self._attempt, **values}
+                self._stream.append(json.dumps(line).encode() + b"\n")
 
 
 def _from_text(line: bytes) -> dict[str, Any]:
@@ -93,8 +116,3 @@ def _number(text: str) -> float:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _finite(value: float) -> float | str:
-    """JSON has no word for NaN and the infinities: they are kept as strings."""
-    return value if math.isfinite(value) else str(value)

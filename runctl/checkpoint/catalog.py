@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,24 @@ from runctl.spec import Retention
 #: Pruning never leaves fewer than this many checkpoints.
 KEEP_AT_LEAST = 2
 _BAD = "bad-"
+
+
+def kept(steps: list[int], retention: Retention, metrics: Callable[[int], dict[str, float]]) -> set[int]:
+    """The steps that a retention keeps, and never fewer than `KEEP_AT_LEAST` of the newest.
+
+    Args:
+        steps: of all finished checkpoints, ascending.
+        retention: which stay.
+        metrics: what the manifest of a step says of metrics.
+    """
+    keep = set(steps[-max(retention.keep_last, KEEP_AT_LEAST) :])
+    if retention.keep_every:
+        keep |= {step for step in steps if step % retention.keep_every == 0}
+    if retention.keep_best:
+        name, sign = retention.keep_best.removeprefix("-"), -1 if retention.keep_best.startswith("-") else 1
+        values = {step: sign * said[name] for step in steps if name in (said := metrics(step))}
+        keep |= {min(values, key=lambda step: values[step])} if values else set()
+    return keep
 
 
 @dataclass(frozen=True)
@@ -84,8 +101,8 @@ class Catalog:
             except CheckpointCorrupt as error:
                 reject(error)
                 if set_aside:
-                    self._set_aside(step)
-        if steps or self._set_aside_before():
+                    self.set_aside(step)
+        if steps or self.has_bad():
             raise CheckpointCorrupt(
                 f"{self.folder}: there are checkpoints and none is usable; "
                 "look at them, or begin anew with checkpoint.resume=never"
@@ -95,11 +112,7 @@ class Catalog:
     def prune(self, retention: Retention) -> list[int]:
         """Remove what the retention does not keep; returns the steps removed."""
         steps = self.steps()
-        keep = set(steps[-max(retention.keep_last, KEEP_AT_LEAST) :])
-        if retention.keep_every:
-            keep |= {step for step in steps if step % retention.keep_every == 0}
-        if retention.keep_best:
-            keep |= self._best(steps, retention.keep_best)
+        keep = kept(steps, retention, lambda step: manifests.read(self.path(step)).metrics)
         removed = [step for step in steps if step not in keep]
         for step in removed:
             # The name goes first, so that a reader never sees half a checkpoint under it.
@@ -108,12 +121,24 @@ class Catalog:
             shutil.rmtree(doomed, ignore_errors=True)
         return removed
 
-    def writers(self) -> set[int]:
-        """Process ids of those who write a checkpoint just now, or did when they were killed."""
-        if not self.folder.is_dir():
-            return set()
-        found = (re.fullmatch(r"\.tmp-step-\d+-(\d+)", path.name) for path in self.folder.iterdir())
-        return {int(match[1]) for match in found if match}
+    def supersede(self, after: int, attempt: int) -> list[int]:
+        """Have the checkpoints beyond a step count no more: an attempt was told to begin before them.
+
+        They stay for people, under `superseded-by-aN/`. Otherwise the next attempt would go on from them.
+
+        Args:
+            after: the step that the attempt begins from; -1 for a begin without a checkpoint.
+            attempt: its number.
+
+        Returns:
+            Their steps.
+        """
+        later = [step for step in self.steps() if step > after]
+        for step in later:
+            away = self.folder / f"superseded-by-a{attempt}"
+            away.mkdir(exist_ok=True)
+            self.path(step).rename(away / manifests.folder_name(step))
+        return later
 
     def sweep(self) -> None:
         """Remove what writers that were killed left behind."""
@@ -121,19 +146,12 @@ class Catalog:
             for path in self.folder.glob(".tmp-*"):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _best(self, steps: list[int], metric: str) -> set[int]:
-        name, sign = (metric[1:], -1) if metric.startswith("-") else (metric, 1)
-        values = {}
-        for step in steps:
-            value = manifests.read(self.path(step)).metrics.get(name)
-            if value is not None:
-                values[step] = sign * value
-        return {min(values, key=lambda step: values[step])} if values else set()
-
-    def _set_aside_before(self) -> bool:
+    def has_bad(self) -> bool:
+        """Whether there are checkpoints that were set aside."""
         return self.folder.is_dir() and any(self.folder.glob(f"{_BAD}*"))
 
-    def _set_aside(self, step: int) -> None:
+    def set_aside(self, step: int) -> None:
+        """Rename a checkpoint that is not usable, so that nobody looks at it again."""
         bad = self.folder / f"{_BAD}{manifests.folder_name(step)}"
         shutil.rmtree(bad, ignore_errors=True)
         self.path(step).rename(bad)

@@ -7,14 +7,16 @@ safetensors both accept a flipped byte of payload without a word.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import re
 import shutil
+import sys
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from runctl.encoding import dumps, loads
@@ -24,6 +26,8 @@ SCHEMA = 1
 NAME = "manifest.json"
 _STEP = re.compile(r"step-(\d{6,})")
 _PIECE_BYTES = 1 << 22
+_AT_FDCWD = -100  # linux/fcntl.h
+_RENAME_EXCHANGE = 2  # linux/fs.h
 
 
 class Hasher(Protocol):
@@ -43,6 +47,19 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What a checkpoint holds that a script wrote which knows nothing of us; paths relative to its working directory.
+
+    Attributes:
+        paths: files and folders, as `checkpoint.watch` matched them.
+        resume: the one of them to resume from.
+    """
+
+    paths: list[str]
+    resume: str
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a checkpoint holds.
 
@@ -51,9 +68,10 @@ class Manifest:
         epoch: completed epochs.
         world_size: ranks that trained it, each with a file of its own for its random state.
         hash: name of the hash of the files.
-        files: the files by name; there are no others.
+        files: the files by path within the folder; there are no others.
         versions: of python, torch and runctl.
         metrics: the latest values logged, for `keep_best`.
+        watched: where the files belong, if the script wrote them itself.
     """
 
     run_id: str
@@ -66,7 +84,13 @@ class Manifest:
     created_at: float = field(default_factory=time.time)
     versions: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
+    watched: Watched | None = None
     schema: int = SCHEMA
+
+    def __post_init__(self) -> None:
+        for name in self.files:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"{name} lies outside of it")
 
     @property
     def size_bytes(self) -> int:
@@ -174,19 +198,34 @@ def publish(aside: Path, manifest: Manifest) -> Path:
     final = aside.with_name(folder_name(manifest.step))
     path = aside / NAME
     path.write_text(json.dumps(json.loads(dumps(manifest)), indent=2) + "\n")
-    for name in (*manifest.files, NAME):
+    folders = {parent for name in manifest.files for parent in PurePosixPath(name).parents}
+    for name in (*manifest.files, NAME, *sorted(map(str, folders), reverse=True)):
         _sync(aside / name)
     _sync(aside)
     if final.exists():
         # The same step was reached again after a resume from before it; the newer one is as good.
-        replaced = final.with_name(f".tmp-replaced-{final.name}-{os.getpid()}")
-        final.rename(replaced)
-        aside.rename(final)
+        if _exchange(aside, final):
+            replaced = aside
+        else:
+            replaced = final.with_name(f".tmp-replaced-{final.name}-{os.getpid()}")
+            final.rename(replaced)
+            aside.rename(final)
         shutil.rmtree(replaced, ignore_errors=True)
     else:
         aside.rename(final)
     _sync(final.parent)
     return final
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Swap two folders at once (Linux), so that there is no moment without either; False where that cannot be."""
+    if sys.platform != "linux":
+        return False
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except AttributeError:  # a C library of before 2018
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
 
 
 def _sync(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import re
 import secrets
@@ -10,7 +11,7 @@ import string
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -146,6 +147,7 @@ def _program(cfg: LaunchConfig, line: CommandLine, workdir: Path, project_dir: P
                           "as in `runctl-launch -- train.py --lr 0.1`")  # fmt: skip
     where = os.path.relpath(workdir, project_dir)
     argv = tuple("" if word is None else str(word) for word in cfg.argv)
+    digest = None
     if script is not None:
         path = Path(workdir, script)
         if not path.is_file():
@@ -155,7 +157,8 @@ def _program(cfg: LaunchConfig, line: CommandLine, workdir: Path, project_dir: P
             raise ConfigError(f"script={script}: {path} {what}{hint}")
         inside = path.resolve().is_relative_to(project_dir.resolve())
         script = os.path.relpath(path, workdir) if inside else str(path.absolute())
-    return Program(script, module, argv, tail, where), from_files
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Program(script, module, argv, tail, where, digest), from_files
 
 
 def _arguments(
@@ -217,11 +220,26 @@ def _checkpoint(checkpoint: CheckpointConfig) -> CheckpointPolicy:
         value = getattr(checkpoint, key)
         if value is not None and value < 1:
             raise ConfigError(f"checkpoint.{key}={value}: at least 1")
+    watch = checkpoint.watch
+    if watch is not None and (not watch.strip() or PurePath(watch).is_absolute() or ".." in PurePath(watch).parts):
+        raise ConfigError(
+            f"checkpoint.watch={watch}: a glob relative to the script's working directory and inside it, "
+            "such as out/*.pt or ckpt/checkpoint-*"
+        )
+    for key in ("resume_flag", "resume_argv"):
+        if watch is None and getattr(checkpoint, key):
+            raise ConfigError(
+                f"checkpoint.{key}={getattr(checkpoint, key)}: it is for checkpoints that the script writes by itself; "
+                "name them with checkpoint.watch=GLOB"
+            )
     return CheckpointPolicy(
         every=parse_every(checkpoint.every, "checkpoint.every"),
         resume=resume,
         grace_s=parse_duration_s(checkpoint.grace, "checkpoint.grace"),
         retention=Retention(checkpoint.keep_last, checkpoint.keep_every, checkpoint.keep_best),
+        watch=watch,
+        resume_flag=checkpoint.resume_flag,
+        resume_argv=tuple("" if word is None else str(word) for word in checkpoint.resume_argv),
     )
 
 

@@ -72,6 +72,11 @@ class Prefix(Enum):
     none = "none"
 
 
+class Changed(Enum):
+    refuse = "refuse"
+    accept = "accept"
+
+
 class TrainerKind(Enum):
     single = "single"
     ddp = "ddp"
@@ -79,11 +84,15 @@ class TrainerKind(Enum):
 
 @dataclass
 class RunConfig:
-    """name: optional, in the id; id: made if not given; root: a path or any fsspec URL."""
+    """name: the same one goes on with its run; id: made if not given; root: a path or any fsspec URL.
+
+    changed: accept goes on with a run under other arguments, which is refused otherwise.
+    """
 
     name: Optional[str] = None
     id: Optional[str] = None
     root: str = "runs"
+    changed: Changed = Changed.refuse
 
 
 @dataclass
@@ -133,7 +142,11 @@ class LogsConfig:
 
 @dataclass
 class CheckpointConfig:
-    """every: 10m, 500steps or 1epoch; resume: auto, never, require or a step; grace: how long a stop may take."""
+    """every: 10m, 500steps or 1epoch; resume: auto, never, require or a step; grace: how long a stop may take.
+
+    watch: glob of the checkpoints that a script writes by itself; resume_flag: its option for the path to resume
+    from; resume_argv: words that tell it to resume.
+    """
 
     every: str = "10m"
     resume: Any = "auto"
@@ -141,6 +154,9 @@ class CheckpointConfig:
     keep_every: Optional[int] = None
     keep_best: Optional[str] = None
     grace: str = "30s"
+    watch: Optional[str] = None
+    resume_flag: Optional[str] = None
+    resume_argv: List[Any] = field(default_factory=list)
 
 
 @dataclass

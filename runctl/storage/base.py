@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from pathlib import Path
 
 from runctl.errors import StorageError
 
@@ -58,6 +60,26 @@ class Store(ABC):
     @abstractmethod
     def names(self, folder: str) -> list[str]:
         """Names of the objects right below `folder`, sorted, temporary ones left out."""
+
+    @abstractmethod
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Sizes in bytes of all objects anywhere below `folder`, by path from there, temporary ones left out."""
+
+    @abstractmethod
+    def put_file(self, source: Path, name: str) -> None:
+        """Publish a file whole, however large, in parts: memory is bounded, and a reader never sees a part."""
+
+    @abstractmethod
+    def get_file(self, name: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
+        """Copy an object of a known size into a file, in parts; once `stop` is set, it raises soon."""
+
+    @abstractmethod
+    def abort_uploads(self, folder: str) -> int:
+        """Discard the parts of uploads below `folder` that were never finished, which would be billed.
+
+        Returns:
+            How many uploads were discarded.
+        """
 
     @abstractmethod
     def delete(self, name: str) -> None:

@@ -8,6 +8,8 @@ import fcntl
 import logging
 import os
 import secrets
+import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,6 +80,31 @@ class LocalStore(Store):
             except (FileNotFoundError, NotADirectoryError):
                 return []
         return [name for name in found if not name.startswith(TEMPORARY)]
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        base = self.root / folder
+        with translated(f"cannot list {base}"):
+            found = {path.relative_to(base): path.stat().st_size for path in base.rglob("*") if path.is_file()}
+        return {path.as_posix(): size for path, size in found.items() if not path.name.startswith(TEMPORARY)}
+
+    def put_file(self, source: Path, name: str) -> None:
+        path = self.root / name
+        aside = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
+        with translated(f"cannot write {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(source, aside)
+                aside.replace(path)
+            except OSError:
+                aside.unlink(missing_ok=True)
+                raise
+
+    def get_file(self, name: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
+        with translated(f"cannot read {self.root / name}"):
+            shutil.copyfile(self.root / name, target)
+
+    def abort_uploads(self, folder: str) -> int:
+        return 0
 
     def delete(self, name: str) -> None:
         with translated(f"cannot delete {self.root / name}"):

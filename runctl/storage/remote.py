@@ -7,7 +7,12 @@ s3fs, which would multiply botocore's attempts by its own, repeats nothing.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from runctl.errors import StorageError
@@ -15,6 +20,9 @@ from runctl.storage.base import TEMPORARY, Store, Stream, translated
 from runctl.storage.publisher import Publisher, SegmentStream
 
 _S3_SCHEMES = ("s3", "s3a")
+#: Large files travel in parts of this size, so many at a time, one file after another: 64 MiB are in flight.
+_PART_BYTES = 8 << 20
+_PARTS_AT_ONCE = 8
 
 
 class FsspecStore(Store):
@@ -31,9 +39,11 @@ class FsspecStore(Store):
             raise StorageError(f"{url}: {scheme}:// needs a package that is not installed: {error}") from error
         except ValueError as error:
             raise StorageError(f"{url}: no file system for {scheme}:// ({error})") from error
-        if scheme in _S3_SCHEMES:
+        self._s3 = scheme in _S3_SCHEMES
+        if self._s3:
             self._fs.retries = 1
         self._publisher = Publisher(self)
+        self._large = threading.Lock()
 
     def read(self, name: str) -> bytes | None:
         with self._request("read", name):
@@ -68,6 +78,53 @@ class FsspecStore(Store):
                 return []
         names = sorted(str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in found)
         return [name for name in names if not name.startswith(TEMPORARY)]
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        with self._request("list", folder):
+            try:
+                found = self._fs.find(f"{self._root}/{folder}", detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+        paths = {path.split(f"{self._root}/{folder}/", 1)[-1]: int(one["size"]) for path, one in found.items()}
+        return {path: size for path, size in paths.items() if not path.rsplit("/", 1)[-1].startswith(TEMPORARY)}
+
+    def put_file(self, source: Path, name: str) -> None:
+        options = {"chunksize": _PART_BYTES, "max_concurrency": _PARTS_AT_ONCE} if self._s3 else {}
+        with contextlib.ExitStack() as held, self._request("write", name):
+            if source.stat().st_size > _PART_BYTES:
+                held.enter_context(self._large)
+            self._fs.put_file(str(source), f"{self._root}/{name}", **options)
+
+    def get_file(self, name: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
+        path = f"{self._root}/{name}"
+
+        def copy(start: int) -> None:
+            if stop.is_set():
+                raise InterruptedError(errno.EINTR, "stopped")
+            data = self._fs.cat_file(path, start=start, end=min(start + _PART_BYTES, size_bytes))
+            os.pwrite(descriptor, data, start)
+
+        with self._large, self._request("read", name):
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            try:
+                parts = ThreadPoolExecutor(_PARTS_AT_ONCE, "runctl-get")
+                try:
+                    list(parts.map(copy, range(0, size_bytes, _PART_BYTES)))
+                finally:
+                    parts.shutdown(cancel_futures=True)
+            finally:
+                os.close(descriptor)
+
+    def abort_uploads(self, folder: str) -> int:
+        if not self._s3:
+            return 0
+        bucket, _, prefix = f"{self._root}/{folder}/".partition("/")
+        with self._request("abort uploads below", folder):
+            # s3fs's own call would take every upload of the bucket, those of others too.
+            found = self._fs.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix).get("Uploads", [])
+            for upload in found:
+                self._fs.abort_mpu(bucket, upload["Key"], upload["UploadId"])
+        return len(found)
 
     def delete(self, name: str) -> None:
         with self._request("delete", name), contextlib.suppress(FileNotFoundError):

@@ -11,6 +11,8 @@ The loop stops for the copy out of its tensors and for nothing else. Ranks meet 
 
 from __future__ import annotations
 
+import collections
+import itertools
 import os
 import sys
 import time
@@ -22,17 +24,15 @@ from typing import Any
 import torch
 
 from runctl.agreement import Appointment, Kind
-from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.policy import RankPolicy
-from runctl.errors import CheckpointCorrupt, CheckpointError, CheckpointUnloadable
-from runctl.spec import Every
+from runctl.errors import CheckpointError, CheckpointUnloadable
 from runctl.training import randomness
 from runctl.training.log import log as log_metrics
 from runctl.training.meeting import Meeting
 from runctl.training.saver import Saver
 from runctl.training.writer import DATA, rank_name
 
-_RESERVED = ("epoch", "step", "model_state_dict", "optimizer_state_dict", "loss", "config", "timestamp")
+RESERVED = ("epoch", "step", "model_state_dict", "optimizer_state_dict", "loss", "config", "timestamp")
 
 
 class Checkpointer:
@@ -64,8 +64,10 @@ class Checkpointer:
         self._pending: list[Appointment] = []
         self._prepared = False
         self._stopping = False
-        self._skip_batches = 0
+        self._batches_done = 0
+        self._batch_in_hand = False
         self._epoch_random: dict[str, Any] | None = None
+        self._pass_done = False
         if policy.restore is not None:
             self._restore(Path(policy.restore))
         self._saved_step = self.step
@@ -93,8 +95,7 @@ class Checkpointer:
         while self.epoch < total:
             yield self.epoch
             self.epoch += 1
-            self._skip_batches = 0
-            self._epoch_random = None
+            self._begin_pass()
             if self._policy.every.unit == "epochs" and self.epoch % self._policy.every.count == 0:
                 self.save()
         self._finish()
@@ -110,23 +111,29 @@ class Checkpointer:
         """
         if self._loader is None:
             raise CheckpointError("ck.batches() needs a loader: runctl.attach(loader=…)")
+        if self._pass_done:
+            self._begin_pass()
         here = randomness.capture()
-        if self._skip_batches and self._epoch_random is not None:
+        resumed = self._epoch_random is not None
+        if self._epoch_random is not None:
             randomness.restore(self._epoch_random)
         else:
             self._epoch_random = here
-        stateful = hasattr(self._loader, "state_dict")
         batches = iter(self._loader)
-        if self._skip_batches and not stateful:
-            for _ in range(self._skip_batches):
-                next(batches)
+        if resumed:
+            skip = 0 if hasattr(self._loader, "state_dict") else self._batches_done
+            collections.deque(itertools.islice(batches, skip), maxlen=0)
+            # One that was saved within the loop's body had its batch in hand, drawn before the random state was kept.
+            in_hand = list(itertools.islice(batches, int(self._batch_in_hand)))
             randomness.restore(here)
-        done = self._skip_batches
+            batches = itertools.chain(in_hand, batches)
         for batch in batches:
+            self._batch_in_hand = True
             yield batch
-            done += 1
-            self._skip_batches = done
+            self._batch_in_hand = False
+            self._batches_done += 1
             self._completed_step()
+        self._pass_done = True
 
     def log(self, **metrics: Any) -> None:
         """Record metrics of the step being done; `loss` also goes into the next checkpoint.
@@ -147,6 +154,10 @@ class Checkpointer:
     def should_stop(self) -> bool:
         """Whether a stop was asked for: a long evaluation may end early for it."""
         return self._stopping or self._meeting.stop_requested()
+
+    def _begin_pass(self) -> None:
+        """The next batches are the first of a pass over the data."""
+        self._batches_done, self._epoch_random, self._pass_done = 0, None, False
 
     # --- boundaries ---
 
@@ -213,9 +224,10 @@ class Checkpointer:
             "loss": self._loss,
             "config": self._config,
             "timestamp": datetime.now(timezone.utc).isoformat(),
-            "batches_done": self._skip_batches,
+            "batches_done": self._batches_done,
+            "batch_in_hand": self._batch_in_hand,
         }
-        return state | {_key(name): part.state_dict() for name, part in self._parts.items()}
+        return state | {key_of(name): part.state_dict() for name, part in self._parts.items()}
 
     def _rank_state(self) -> dict[str, Any]:
         state = {"random": randomness.capture(), "epoch_random": self._epoch_random}
@@ -227,9 +239,10 @@ class Checkpointer:
         try:
             state = torch.load(folder / DATA, weights_only=True, map_location="cpu", mmap=True)
             for name, part in self._parts.items():
-                part.load_state_dict(state[_key(name)])
+                part.load_state_dict(state[key_of(name)])
             self.step, self.epoch = state["step"], state["epoch"]
-            self._loss, self._skip_batches = state["loss"], state["batches_done"]
+            self._loss = state["loss"]
+            self._batches_done, self._batch_in_hand = state["batches_done"], state["batch_in_hand"]
             self._restore_rank(folder)
         except Exception as error:
             raise CheckpointUnloadable(
@@ -245,74 +258,12 @@ class Checkpointer:
             self._epoch_random = saved["epoch_random"]
             randomness.restore(saved["random"])
         elif first.exists():
+            sys.stderr.write(
+                f"runctl: {folder.name} has no state of rank {self._rank}: fewer ranks trained it; "
+                "its random state is derived from rank 0's\n"
+            )
             randomness.derive(torch.load(first, weights_only=True)["random"], self._rank)
 
 
-def attach(
-    *,
-    model: Any = None,
-    optimizer: Any = None,
-    scheduler: Any = None,
-    scaler: Any = None,
-    loader: Any = None,
-    config: Mapping[str, Any] | None = None,
-    folder: str | Path = "checkpoints",
-    every_s: float = 600.0,
-    every_steps: int | None = None,
-    **others: Any,
-) -> Checkpointer:
-    """Restore what there is to restore, and checkpoint from now on.
-
-    Args:
-        model: the module; one wrapped by DDP or torch.compile is saved without its wrapper.
-        optimizer, scheduler, scaler: as in any PyTorch training.
-        loader: for its position in the data.
-        config: plain values that belong to the training, kept in each checkpoint.
-        folder, every_s, every_steps: where and how often, without a launcher; the launcher's word wins.
-        **others: anything else with `state_dict` and `load_state_dict`, by name.
-
-    Returns:
-        The checkpointer; call it on every rank.
-
-    Raises:
-        CheckpointError: if a checkpoint is there and cannot be restored.
-        TypeError: for something without `state_dict`.
-    """
-    given = {"model": _unwrapped(model), "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler, **others}
-    parts = {name: part for name, part in given.items() if part is not None}
-    for name, part in parts.items():
-        if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
-            raise TypeError(f"runctl.attach({name}=…): a {type(part).__name__} has no state_dict and load_state_dict")
-        if _key(name) in _RESERVED and name not in ("model", "optimizer"):
-            raise TypeError(f"runctl.attach({name}=…): the name is taken; choose another")
-    policy = RankPolicy.from_environment()
-    if policy is None:
-        every = Every("steps", every_steps) if every_steps else Every("seconds", every_s)
-        policy = _plain_policy(Path(folder).absolute(), every)
-    return Checkpointer(policy, parts, loader, config)
-
-
-def _plain_policy(folder: Path, every: Every) -> RankPolicy:
-    """Without a launcher each rank looks for itself; all see the same files and find the same checkpoint."""
-    rank = int(os.environ.get("RANK", "0"))
-    newest = Catalog(folder).newest(_say, set_aside=rank == 0)
-    return RankPolicy(str(folder), "plain", every=every, restore=str(newest.path) if newest else None, launched=False)
-
-
-def _say(error: CheckpointCorrupt) -> None:
-    sys.stderr.write(f"runctl: {error}; going back to the one before\n")
-
-
-def _unwrapped(model: Any) -> Any:
-    """The module inside DDP's and torch.compile's wrappers, in whichever order."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, torch.nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
-
-
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     return f"{name}_state_dict"

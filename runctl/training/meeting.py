@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -35,8 +36,12 @@ class Meeting:
         self.rank = rank
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self._restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-        self.host_dir = HostDir.from_environment() or _plain_host_dir(world_size)
-        self.host_dir.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        given = HostDir.from_environment()
+        self.host_dir = given or _plain_host_dir(world_size)
+        if given is None:
+            self.host_dir.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if rank == 0:
+                atexit.register(self.host_dir.remove)
         path = self.host_dir.agreement(self._restart)
         self.seen = 0
         self._left: list[int] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -53,6 +54,8 @@ class Saver:
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
         )
         os.close(reply_write)
+        if not policy.launched:
+            atexit.register(self._at_exit)
         self.busy = False
         self._first = True
         self._missed = False
@@ -105,14 +108,15 @@ class Saver:
             read_back=self._first,
             metrics=metrics,
             retention=self._policy.retention,
+            agreement=str(self._meeting.agreement.path),
         )
         assert self._writer.stdin is not None
+        self._meeting.agreement.announce_writing(step, self._writer.pid)
         try:
             pickle.dump(job, self._writer.stdin)
             self._writer.stdin.flush()
         except BrokenPipeError as error:
             raise CheckpointError(f"the checkpoint writer ended with code {self._writer.wait()}") from error
-        self._meeting.agreement.announce_writing(step)
         self.busy, self._first, self._missed, self.retry_due = True, False, False, False
         self.saved_at = time.monotonic()
         return True
@@ -128,8 +132,15 @@ class Saver:
         """Wait for the writer to finish, and let it go."""
         self._wait()
         assert self._writer.stdin is not None
-        self._writer.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # it went before; what it had to do is done
+            self._writer.stdin.close()
         self._writer.wait()
+
+    def _at_exit(self) -> None:
+        """Without an agent that would see to it: an exception ends the script, and what was saved is kept."""
+        if self._writer.poll() is None:
+            with contextlib.suppress(CheckpointError):
+                self.finish()
 
     def _wait(self) -> None:
         if self.busy:
@@ -155,4 +166,3 @@ class Saver:
         reply = json.loads(text)
         if "error" in reply:
             raise CheckpointUnloadable(f"the checkpoint of step {reply['step']} failed: {reply['error']}")
-        self._meeting.agreement.announce_commit(reply["step"])

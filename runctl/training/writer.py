@@ -25,6 +25,7 @@ from typing import Any, BinaryIO
 import torch
 
 from runctl import __version__
+from runctl.agreement import Agreement
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.manifest import FileEntry, Manifest
@@ -45,6 +46,7 @@ class Job:
         size_bytes: of the snapshot's buffer.
         rank_files: where each rank leaves its own state for this step.
         read_back: load the file again before it is published.
+        agreement: the file in which ranks and agent look for what is committed.
     """
 
     folder: str
@@ -56,6 +58,7 @@ class Job:
     size_bytes: int
     rank_files: tuple[str, ...]
     read_back: bool
+    agreement: str
     metrics: dict[str, float] = field(default_factory=dict)
     retention: Retention = field(default_factory=Retention)
 
@@ -124,6 +127,7 @@ def write(job: Job, buffer: mmap.mmap) -> Path:
             metrics=job.metrics,
         )
         final = manifests.publish(aside, manifest)
+        _announce(job)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
@@ -161,6 +165,13 @@ def _wait_for(path: Path) -> bool:
             return False
         time.sleep(0.01)
     return True
+
+
+def _announce(job: Job) -> None:
+    with contextlib.suppress(FileNotFoundError):  # the agent has gone and taken its directory along
+        agreement = Agreement(Path(job.agreement))
+        agreement.announce_commit(job.step)
+        agreement.close()
 
 
 def _be_idle() -> None:

@@ -105,14 +105,6 @@ def test_the_run_directory_says_where_the_run_came_from(project: Path, launch: C
     assert "script: train.py" in Path(outcome["run_dir"], "config.yaml").read_text()
 
 
-def test_a_second_launch_of_an_ended_run_is_its_next_attempt(project: Path, launch: Callable) -> None:
-    (project / "train.py").write_text("print('step=1 loss=1.0')")
-    launch("script=train.py", "run.id=twice")
-    outcome = launch("script=train.py", "run.id=twice", "output=json").outcome
-    assert [attempt["end_reason"] for attempt in outcome["attempts"]] == ["succeeded", "succeeded"]
-    assert (project / "runs/twice/logs/a2/n0/r0.log").read_text() == "step=1 loss=1.0\n"
-
-
 def test_disabling_the_cost_book_leaves_the_cost_unknown(project: Path, launch: Callable) -> None:
     (project / "train.py").write_text("pass")
     assert launch("script=train.py", "output=json", "-p", "no:cost").outcome["cost_usd"] is None

@@ -1,82 +1,14 @@
-"""Stores to test against: folders, and a real S3 API over HTTP on loopback."""
+"""Launches to test run directories with."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import random
-import secrets
-import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-
-def quiet_port() -> int:
-    """A free port below those that the kernel hands out, so that nobody takes it while the server is shut."""
-    for port in random.sample(range(20000, 32000), 100):
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
-
-
-class S3:
-    """moto's S3 over HTTP; it can be shut and opened again at the same port, and keeps its objects meanwhile."""
-
-    def __init__(self) -> None:
-        self.port = quiet_port()
-        self._open(self.port)
-        self.env = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        }
-
-    def bucket(self) -> str:
-        """Make a bucket, and return its name."""
-        import boto3
-
-        name = f"test-{secrets.token_hex(6)}"
-        boto3.client("s3", endpoint_url=self.env["AWS_ENDPOINT_URL"]).create_bucket(Bucket=name)
-        return name
-
-    def shut(self) -> None:
-        self._server.stop()
-
-    def open(self) -> None:
-        self._open(self.port)
-
-    def _open(self, port: int) -> None:
-        from moto.server import ThreadedMotoServer
-
-        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
-        self._server.start()
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    import s3fs
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = S3()
-    for name, value in server.env.items():
-        monkeypatch.setenv(name, value)
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    # fsspec keeps file systems by their options, and the endpoint is none of them.
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield server
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.shut()
 
 
 @pytest.fixture

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -95,3 +97,24 @@ def test_sigterm_loses_no_step(training, nproc: int | None) -> None:
     last = Catalog(stopped.checkpoints).steps()[-1]
     start, _ = stopped.run(last + 5, nproc)
     assert start == last
+
+
+def test_more_ranks_than_before_resume_and_say_what_is_derived(training) -> None:
+    grown = training("grown")
+    grown.run(10)
+    done = subprocess.run(
+        grown.command(20, 2), cwd=grown.folder, capture_output=True, text=True, timeout=90, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "start 10" in done.stdout
+    assert "step-000010 has no state of rank 1" in done.stderr
+
+
+def test_nothing_of_a_plain_run_is_left_in_the_temporary_folder(training, tmp_path: Path) -> None:
+    clean = training("clean")
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    subprocess.run(
+        clean.command(10, None), cwd=clean.folder, env={**os.environ, "TMPDIR": str(temporary)}, timeout=90, check=True
+    )
+    assert [path for path in temporary.rglob("*") if path.is_file()] == []

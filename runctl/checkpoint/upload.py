@@ -1,0 +1,196 @@
+"""The upload: a process that carries the checkpoints of a folder to the run directory.
+
+    python -m runctl.checkpoint.upload LOCAL_FOLDER RUN_URL RETENTION_JSON PARENT_PID
+
+A process of its own and no thread of the agent: only so can it run at idle priority beside the training. An idle
+thread of the agent would hold the agent's interpreter lock while the ranks have the processors, and they would wait
+for an agent that cannot read their output.
+
+It looks into the folder by itself and always takes the checkpoint that was finished last, so at most that one waits
+behind the one in flight. What fails is tried again, with pauses of up to `PAUSE_AT_MOST_S`, for as long as the agent
+lets it: a checkpoint that came meanwhile takes the failed one's place. It is told one thing, `finish` on its standard
+input: carry what there is, then end. What it says are lines of JSON: {"durable": steps}, {"error": text or null},
+{"skipped": text}, {"finished": true}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from runctl import processes
+from runctl.checkpoint import manifest as manifests
+from runctl.checkpoint.catalog import Catalog
+from runctl.checkpoint.manifest import Manifest
+from runctl.checkpoint.remote import RemoteCatalog
+from runctl.encoding import loads
+from runctl.errors import CheckpointCorrupt, StorageError
+from runctl.spec import Retention
+from runctl.storage import open_store
+
+FINISH = b"finish\n"
+PAUSE_AT_MOST_S = 15.0
+_PAUSE_S = 0.5
+#: Someone waits: a pause should not be the reason that the time runs out.
+_PAUSE_FINISHING_S = 2.0
+_LOOK_S = 0.3
+
+
+class Upload:
+    """Carries checkpoints, one at a time.
+
+    Args:
+        local: the folder that the ranks commit into.
+        remote: where the checkpoints go.
+        retention: which stay there.
+
+    Attributes:
+        durable: manifests of what is there, by step.
+        skipped: what was wrong with checkpoints that were not carried; whoever tells people empties it.
+    """
+
+    def __init__(self, local: Catalog, remote: RemoteCatalog, retention: Retention) -> None:
+        self._local = local
+        self._remote = remote
+        self._retention = retention
+        self._refused: set[str] = set()
+        self._at_work: tuple[str, set[str]] = ("", set())
+        self._failed = False
+        self.durable: dict[int, Manifest] = {}
+        self.skipped: list[str] = []
+
+    def begin(self) -> None:
+        """Clear away what an upload that was killed left behind, and learn what is there.
+
+        Raises:
+            StorageError: if the storage does not answer.
+        """
+        self._remote.sweep()
+        self.durable = self._remote.durable()
+
+    def pending(self) -> Manifest | None:
+        """The checkpoint that was finished last, unless it is there already."""
+        finished = []
+        for step in self._local.steps():
+            with contextlib.suppress(CheckpointCorrupt):  # pruned just now
+                finished.append(manifests.read(self._local.path(step)))
+        # By time and not by step: after a resume from an earlier step there may be later ones from before.
+        last = max(finished, key=lambda manifest: manifest.created_at, default=None)
+        if last is None or _identity(last) in self._refused:
+            return None
+        there = self.durable.get(last.step)
+        return None if there is not None and there.files == last.files else last
+
+    def carry(self, manifest: Manifest) -> None:
+        """Carry one checkpoint, and remove what the retention does not keep.
+
+        Raises:
+            StorageError: if the storage refuses; the next try of the same checkpoint goes on where this one ended.
+        """
+        identity = _identity(manifest)
+        if self._at_work[0] != identity:
+            self._at_work = (identity, set())
+        if self._failed:
+            self._remote.abort()
+            self._failed = False
+        held = self._hold(manifest.step)
+        if held is None:
+            return
+        try:
+            if _identity(manifests.verify(held)) != identity:
+                return  # replaced just now; the newer one is next
+            self._remote.publish(held, self._at_work[1])
+        except CheckpointCorrupt as error:
+            self._refused.add(identity)
+            self.skipped.append(f"not uploaded: {error}")
+            return
+        except StorageError:
+            self._failed = True
+            raise
+        finally:
+            shutil.rmtree(held.parent, ignore_errors=True)
+        self.durable[manifest.step] = manifest
+        self._remote.prune(self.durable, self._retention, manifest.step)
+
+    def _hold(self, step: int) -> Path | None:
+        """A second name for a checkpoint's files, which the ranks may prune while they travel; None if they did.
+
+        The files of a checkpoint never change, so hard links will do.
+        """
+        held = self._local.folder / f".tmp-upload-{os.getpid()}" / manifests.folder_name(step)
+        shutil.rmtree(held.parent, ignore_errors=True)
+        try:
+            shutil.copytree(self._local.path(step), held, copy_function=os.link)
+        except (OSError, shutil.Error):
+            shutil.rmtree(held.parent, ignore_errors=True)
+            if self._local.path(step).exists():
+                raise
+            return None
+        return held
+
+
+def main(local: str, url: str, retention: str, parent_pid: int) -> None:
+    """Carry checkpoints until told to finish."""
+    processes.die_with_parent(parent_pid)
+    _set_idle(True)
+    upload = Upload(Catalog(Path(local)), RemoteCatalog(open_store(url)), loads(Retention, retention))
+    finishing = begun = False
+    pause_s = 0.0
+    while True:
+        failing = pause_s > 0
+        pause_s = max(pause_s, _LOOK_S)
+        if not finishing and (finishing := _told_to_finish(pause_s)):
+            _set_idle(False)
+        elif finishing and failing:
+            _told_to_finish(min(pause_s, _PAUSE_FINISHING_S))
+        try:
+            if not begun:
+                upload.begin()
+                begun = True
+                _say(durable=sorted(upload.durable))
+            while (manifest := upload.pending()) is not None:
+                upload.carry(manifest)
+                _say(durable=sorted(upload.durable))
+            pause_s = 0.0
+            if failing:
+                _say(error=None)
+        except (StorageError, OSError) as error:
+            pause_s = min(max(2 * pause_s, _PAUSE_S), PAUSE_AT_MOST_S)
+            _say(error=str(error))
+        while upload.skipped:
+            _say(skipped=upload.skipped.pop())
+        if finishing and pause_s == 0:
+            _say(finished=True)
+            return
+
+
+def _told_to_finish(timeout_s: float) -> bool:
+    ready, _, _ = select.select([0], [], [], timeout_s)
+    return bool(ready) and os.read(0, len(FINISH)) == FINISH
+
+
+def _identity(manifest: Manifest) -> str:
+    return f"{manifest.step} of attempt {manifest.attempt} at {manifest.created_at}"
+
+
+def _set_idle(idle: bool) -> None:
+    """Run only when nobody else wants to, or as everybody does: this thread and those that it has started."""
+    policy = getattr(os, "SCHED_IDLE", None) if idle else getattr(os, "SCHED_OTHER", None)
+    if policy is not None:
+        for thread in Path("/proc/self/task").iterdir():
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
+
+
+def _say(**told: Any) -> None:
+    os.write(1, json.dumps(told).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -1,0 +1,99 @@
+"""Which run a launch belongs to: a name goes on with its run, other arguments under one name are refused.
+
+<root>/.names/<name>.json     which run carries a name
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import Any
+
+from runctl.encoding import dumps
+from runctl.errors import ConfigError
+from runctl.rundir import RunDir
+from runctl.spec import Attempt, LaunchSpec, RunIdentity, RunState
+from runctl.storage import open_store
+
+
+def known_run(root: str, key: str) -> str | None:
+    """Id of the run that carries a name below `root`, or None."""
+    data = open_store(root).read(f".names/{key}.json")
+    return None if data is None else str(json.loads(data)["run_id"])
+
+
+def remember(root: str, key: str, run_id: str) -> None:
+    """Have later launches under this name go on with this run."""
+    open_store(root).write(f".names/{key}.json", json.dumps({"run_id": run_id}).encode())
+
+
+def key_of(spec: LaunchSpec, *, with_args: bool) -> str:
+    """A name as part of a path.
+
+    Args:
+        with_args: tell runs apart by their arguments as well, as the jobs of a sweep must be.
+    """
+    told = spec.run.name + (dumps(spec.effective_args()) if with_args else "")
+    # The name itself for people, the hash for names that differ only in what a path cannot hold.
+    word = "".join(letter if letter.isalnum() else "-" for letter in spec.run.name)[:40]
+    return f"{word}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+
+
+def under_id(spec: LaunchSpec, run_id: str) -> LaunchSpec:
+    """The same launch as a run that exists."""
+    return replace(spec, run=RunIdentity(run_id, spec.run.name, spec.run.root))
+
+
+def finished(attempts: list[Attempt]) -> bool:
+    """Whether the run came to its end with success."""
+    return bool(attempts) and attempts[-1].state is RunState.SUCCEEDED
+
+
+def going_on(spec: LaunchSpec, rundir: RunDir, attempts: list[Attempt], platform: str, *, accept: bool) -> LaunchSpec:
+    """The spec with which a run that exists goes on.
+
+    On another platform than before the arguments stay those of the first attempt: its multipliers are not this one's.
+
+    Args:
+        spec: the launch as composed now.
+        rundir: the run's directory.
+        attempts: its attempts so far.
+        platform: where it is to go on.
+        accept: take changed arguments (`run.changed=accept`).
+
+    Raises:
+        ConfigError: for changed arguments, with the difference and the ways on.
+    """
+    before = rundir.read_spec()
+    moved = bool(attempts) and attempts[-1].platform != platform
+    differing = _differences(before, spec, "base" if moved else "effective")
+    if differing and not accept:
+        raise ConfigError(
+            f"run {spec.run.id} exists with other arguments: {'; '.join(differing)}. "
+            "run.changed=accept goes on with the new ones; another run.name begins a new run"
+        )
+    return replace(spec, args=before.args) if moved and not differing else spec
+
+
+def script_changed(spec: LaunchSpec, rundir: RunDir) -> bool:
+    """Whether the script is another one than when the run was launched last."""
+    before = rundir.read_spec().program
+    return None not in (before.digest, spec.program.digest) and before.digest != spec.program.digest
+
+
+def _differences(before: LaunchSpec, now: LaunchSpec, which: str) -> list[str]:
+    """`lr: 0.1 → 0.01` for every argument that differs."""
+    old: dict[str, Any] = {name: getattr(arg, which) for name, arg in before.args.items()}
+    new: dict[str, Any] = {name: getattr(arg, which) for name, arg in now.args.items()}
+    names = [*old, *(name for name in new if name not in old)]
+    told = [
+        f"{name}: {old.get(name, 'not given')} → {new.get(name, 'not given')}"
+        for name in names
+        if (name in old, old.get(name)) != (name in new, new.get(name))
+    ]
+    for field in ("argv", "tail"):
+        was, are = getattr(before.program, field), getattr(now.program, field)
+        if was != are:
+            told.append(f"words: {' '.join(was) or 'none'} → {' '.join(are) or 'none'}")
+    return told

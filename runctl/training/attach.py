@@ -1,0 +1,83 @@
+"""`runctl.attach`: what a script gives, and where its checkpoints lie."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runctl.checkpoint.catalog import Catalog
+from runctl.checkpoint.policy import RankPolicy
+from runctl.errors import CheckpointCorrupt
+from runctl.spec import Every
+from runctl.training.checkpointer import RESERVED, Checkpointer, key_of
+
+
+def attach(
+    *,
+    model: Any = None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    scaler: Any = None,
+    loader: Any = None,
+    config: Mapping[str, Any] | None = None,
+    folder: str | Path = "checkpoints",
+    every_s: float = 600.0,
+    every_steps: int | None = None,
+    **others: Any,
+) -> Checkpointer:
+    """Restore what there is to restore, and checkpoint from now on.
+
+    Args:
+        model: the module; one wrapped by DDP or torch.compile is saved without its wrapper.
+        optimizer, scheduler, scaler: as in any PyTorch training.
+        loader: for its position in the data.
+        config: plain values that belong to the training, kept in each checkpoint.
+        folder, every_s, every_steps: where and how often, without a launcher; the launcher's word wins.
+        **others: anything else with `state_dict` and `load_state_dict`, by name.
+
+    Returns:
+        The checkpointer; call it on every rank.
+
+    Raises:
+        CheckpointError: if a checkpoint is there and cannot be restored.
+        TypeError: for something without `state_dict`.
+    """
+    given = {"model": _unwrapped(model), "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler, **others}
+    parts = {name: part for name, part in given.items() if part is not None}
+    for name, part in parts.items():
+        if not (hasattr(part, "state_dict") and hasattr(part, "load_state_dict")):
+            raise TypeError(f"runctl.attach({name}=…): a {type(part).__name__} has no state_dict and load_state_dict")
+        if key_of(name) in RESERVED and name not in ("model", "optimizer"):
+            raise TypeError(f"runctl.attach({name}=…): the name is taken; choose another")
+    policy = RankPolicy.from_environment()
+    if policy is None:
+        every = Every("steps", every_steps) if every_steps else Every("seconds", every_s)
+        policy = _plain_policy(Path(folder).absolute(), every)
+    return Checkpointer(policy, parts, loader, config)
+
+
+def _plain_policy(folder: Path, every: Every) -> RankPolicy:
+    """Without a launcher each rank looks for itself; all see the same files and find the same checkpoint."""
+    rank = int(os.environ.get("RANK", "0"))
+    newest = Catalog(folder).newest(_say, set_aside=rank == 0)
+    return RankPolicy(str(folder), "plain", every=every, restore=str(newest.path) if newest else None, launched=False)
+
+
+def _say(error: CheckpointCorrupt) -> None:
+    sys.stderr.write(f"runctl: {error}; going back to the one before\n")
+
+
+def _unwrapped(model: Any) -> Any:
+    """The module inside DDP's and torch.compile's wrappers, in whichever order."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, torch.nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner

@@ -1,0 +1,114 @@
+"""A name or an id goes on with its run: what is resumed, refused, or done already."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+SCRIPT = """
+import sys
+import torch, runctl
+weight = torch.nn.Linear(1, 1)
+ck = runctl.attach(model=weight)
+print("from", ck.step, "words", sys.argv[1:])
+for step in ck.steps(6):
+    ck.log(loss=1.0 / (step + 1))
+    if step == 3 and "--fail=True" in sys.argv:
+        ck.save()
+        raise RuntimeError("no more today")
+"""
+
+
+def failing_then(project: Path, launch: Callable, *words: str) -> None:
+    """A first attempt that fails behind a checkpoint of step 3."""
+    (project / "train.py").write_text(SCRIPT)
+    (project / "conf").mkdir()
+    (project / "conf" / "runctl.yaml").write_text("script: train.py\nargs: {lr: 0.1, fail: true}\n")
+    assert launch(*words).code == 1
+
+
+def test_the_same_name_goes_on_with_its_run(project: Path, launch: Callable) -> None:
+    failing_then(project, launch, "run.name=base")
+    launched = launch("run.name=base", "args.fail=false", "run.changed=accept", "output=json")
+    outcome = launched.outcome
+    assert (outcome["state"], outcome["resumed_from_step"], outcome["step"]) == ("succeeded", 3, 6), launched.err
+    assert len(outcome["attempts"]) == 2
+    assert outcome["steps_lost"] == 1, "step 4 was logged, and done again"
+    assert outcome["checkpoints"][-1] == "step-000006"
+    steps = [json.loads(line)["step"] for line in Path(outcome["run_dir"], "metrics.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 4, 5, 6]
+
+
+def test_other_arguments_under_a_name_are_refused_with_the_difference(project: Path, launch: Callable) -> None:
+    failing_then(project, launch, "run.name=base")
+    launched = launch("run.name=base", "args.lr=0.01", "args.warmup=5")
+    assert launched.code == 2
+    assert "lr: 0.1 → 0.01; warmup: not given → 5" in launched.err
+    assert "run.changed=accept" in launched.err
+    assert "another run.name" in launched.err
+    assert "Traceback" not in launched.err
+
+
+def test_a_launch_without_a_name_is_a_new_run(project: Path, launch: Callable) -> None:
+    failing_then(project, launch)
+    launch()
+    assert len(list((project / "runs").glob("train-*"))) == 2
+
+
+def test_a_finished_run_says_so_and_starts_nothing(project: Path, launch: Callable) -> None:
+    (project / "train.py").write_text("print('trained')")
+    first = launch("script=train.py", "run.id=once", "output=json").outcome
+    again = launch("script=train.py", "run.id=once", "output=json")
+    assert again.code == 0
+    assert again.outcome == first
+    assert "trained" not in again.err
+    assert "once has finished" in again.err
+
+
+def test_resume_never_runs_a_finished_run_again(project: Path, launch: Callable) -> None:
+    (project / "train.py").write_text(SCRIPT)
+    assert launch("script=train.py", "run.id=once").code == 0
+    again = launch("script=train.py", "run.id=once", "checkpoint.resume=never", "output=json")
+    assert again.outcome["resumed_from_step"] is None
+    assert "from 0" in again.err
+
+
+def test_resume_require_ends_without_a_checkpoint(project: Path, launch: Callable) -> None:
+    (project / "train.py").write_text(SCRIPT)
+    launched = launch("script=train.py", "checkpoint.resume=require")
+    assert launched.code != 0
+    assert "there is no checkpoint" in launched.err
+
+
+def test_resume_from_a_step_of_choice(project: Path, launch: Callable) -> None:
+    failing_then(project, launch, "run.id=chosen", "checkpoint.every=1steps")
+    launched = launch("run.id=chosen", "checkpoint.resume=77")
+    assert launched.code != 0
+    assert "no checkpoint of step 77; there are" in launched.err
+
+
+def test_a_changed_script_is_said_and_not_refused(project: Path, launch: Callable) -> None:
+    failing_then(project, launch, "run.name=base")
+    (project / "train.py").write_text(SCRIPT + "print('mended')\n")
+    launched = launch("run.name=base")
+    assert "train.py has changed since" in launched.err
+
+
+def test_jobs_of_a_sweep_share_a_name_and_are_told_apart_by_their_arguments(project: Path, launch: Callable) -> None:
+    (project / "train.py").write_text("import sys; print('did', sys.argv[1])")
+    words = ("-m", "script=train.py", "run.name=sweep", "args.lr=1,2")
+    assert launch(*words).out.splitlines() == ["did --lr=1", "did --lr=2"]
+    again = launch("-m", "script=train.py", "run.name=sweep", "args.lr=1,2,3")
+    assert again.out.splitlines() == ["did --lr=3"], "what has finished is not done again"
+
+
+def test_what_lies_beyond_a_chosen_step_is_superseded_and_kept(project: Path, launch: Callable) -> None:
+    failing_then(project, launch, "run.id=back")
+    folder = project / "runs" / "back" / "checkpoints"
+    anew = launch("run.id=back", "checkpoint.resume=never", "checkpoint.every=1h")
+    assert "checkpoints of steps 3 are superseded" in anew.err
+    assert (folder / "superseded-by-a2" / "step-000003" / "data.pt").is_file()
+    again = launch("run.id=back")
+    assert "resuming from step 3 " in again.err, "the second attempt's own, not the first's"
+    assert json.loads((folder / "step-000003" / "manifest.json").read_text())["attempt"] == 2

@@ -8,6 +8,7 @@ that it raises knows each rank's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ def main(report_fd: int) -> None:
     if not line:
         os._exit(0)  # the agent went without needing us
     order = json.loads(line)
-    _watch_agent(order["env"]["RUNCTL_RUN_ID"])
+    agent_gone = _watch_agent(order["env"]["RUNCTL_RUN_ID"])
     os.environ.update(order["env"])
     os.environ["RUNCTL_PARENT_PID"] = str(os.getpid())
     timeout = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_TIMEOUT_S))
@@ -61,7 +62,10 @@ def main(report_fd: int) -> None:
     except BaseException as error:  # noqa: BLE001 (whatever it is, the agent tells the user)
         message = "".join(traceback.format_exception_only(error)).strip()
         report = {"error": message, "traceback": traceback.format_exc()}
-    os.write(report_fd, json.dumps(report).encode())
+    with contextlib.suppress(BrokenPipeError):  # the agent has gone
+        os.write(report_fd, json.dumps(report).encode())
+    if agent_gone.wait(0):
+        threading.Event().wait()  # the thread that ends what belongs to the run ends us last
     sys.stdout.flush()
     sys.stderr.flush()
     # Tearing down an interpreter that has torch loaded takes a tenth of a second that nobody needs.
@@ -93,12 +97,16 @@ class _FirstFailures:
         PContext.close = close_sooner
 
 
-def _watch_agent(run_id: str) -> None:
+def _watch_agent(run_id: str) -> threading.Event:
     """Keep an eye on the pipe from the agent; ranks get an empty standard input instead of it.
 
     If the agent goes, whatever belongs to the run is ended: also what the ranks started, which would outlive
     them. The kernel's signal at a parent's death would leave no time for that.
+
+    Returns:
+        Set once the agent has gone.
     """
+    gone = threading.Event()
     pipe = os.dup(0)
     os.set_inheritable(pipe, False)
     null = os.open(os.devnull, os.O_RDONLY)
@@ -108,11 +116,15 @@ def _watch_agent(run_id: str) -> None:
     def wait_for_end() -> None:
         while os.read(pipe, 4096):
             pass
-        processes.end_by_environment("RUNCTL_RUN_ID", run_id)
-        os.kill(os.getpid(), signal.SIGKILL)  # ranks started meanwhile die with us
+        gone.set()
+        try:
+            processes.end_by_environment("RUNCTL_RUN_ID", run_id)
+        finally:
+            os.kill(os.getpid(), signal.SIGKILL)  # ranks started meanwhile die with us
 
     threading.Thread(target=wait_for_end, name="runctl-agent", daemon=True).start()
     processes.outlive_parent()
+    return gone
 
 
 if __name__ == "__main__":

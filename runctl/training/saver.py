@@ -133,6 +133,8 @@ class Saver:
         self._wait()
         assert self._writer.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it went before; what it had to do is done
+            # Said in so many words: data loader workers, forked from here, hold the pipe open as well.
+            pickle.dump(None, self._writer.stdin)
             self._writer.stdin.close()
         self._writer.wait()
 

@@ -141,8 +141,10 @@ def main(snapshot_fd: int, reply_fd: int) -> None:
     jobs: BinaryIO = sys.stdin.buffer
     while True:
         try:
-            job: Job = pickle.load(jobs)
+            job: Job | None = pickle.load(jobs)
         except EOFError:
+            return
+        if job is None:
             return
         if buffer is None or len(buffer) < job.size_bytes:
             buffer = mmap.mmap(snapshot_fd, max(job.size_bytes, mmap.PAGESIZE))

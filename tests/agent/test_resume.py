@@ -105,6 +105,11 @@ def kill_one(launch: Launch, name: str, after_s: float) -> None:
     wait_until(lambda: not launch.of_this_run(), 20, f"nothing is left after {name} was killed")
 
 
+def _has_checkpoint(launch: Launch) -> bool:
+    assert launch.process.poll() is None, launch.err
+    return bool(Catalog(launch.run_dir / "checkpoints").steps())
+
+
 def _has_writer(launch: Launch) -> bool:
     with contextlib.suppress(psutil.Error, StopIteration, IndexError, FileNotFoundError):
         return bool(victims(launch))
@@ -128,7 +133,7 @@ def test_a_stop_loses_no_step(launcher: Launcher, signum: signal.Signals) -> Non
 
 def test_a_limit_stops_at_a_checkpoint(launcher: Launcher) -> None:
     launch = launcher.start(
-        "limits.max_time=4s", "checkpoint.every=1h", "args.steps=100000", script=SCRIPT, ranks=2,
+        "limits.max_time=12s", "checkpoint.every=1h", "args.steps=100000", script=SCRIPT, ranks=2,
         env={"STEP_S": "0.05"},
     )  # fmt: skip
     assert launch.end() == 124, launch.err
@@ -154,7 +159,7 @@ def test_an_exception_in_the_script_leaves_what_was_saved(launcher: Launcher) ->
 
 def test_all_checkpoints_corrupt_is_an_error_and_never_step_zero(launcher: Launcher) -> None:
     launch = start(launcher, step_s=0.05)
-    wait_until(lambda: Catalog(launch.run_dir / "checkpoints").steps(), 60, "a checkpoint")
+    wait_until(lambda: _has_checkpoint(launch), 60, "a checkpoint")
     launch.process.send_signal(signal.SIGINT)
     launch.end()
     for step in Catalog(launch.run_dir / "checkpoints").steps():

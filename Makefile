@@ -22,9 +22,7 @@ demo: $(READY) ## train on real data with two processes on this machine
 	$(BIN)/runctl-launch trainer=ddp trainer.nproc_per_node=2 script=examples/digits_ddp.py args.epochs=30
 
 test: $(READY) ## every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/agent --ignore tests/training
-	# Whole trainings with several processes each: two at once leave none of two cores for their start.
-	$(BIN)/python -m pytest tests/agent tests/training
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: $(READY) ## ruff, mypy on the package, the layer test
 	$(BIN)/ruff check .

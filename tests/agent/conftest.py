@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from real_launches import Launcher
 @pytest.fixture
 def launcher(tmp_path: Path) -> Iterator[Launcher]:
     """Starts launches in a project of their own; whatever is left of them is ended after the test."""
-    project, scratch = tmp_path / "project", tmp_path / "tmp"
+    project = tmp_path / "project"
     project.mkdir()
-    scratch.mkdir()
-    launcher = Launcher(project, scratch)
-    yield launcher
-    launcher.clean_up()
+    # Not below pytest's folder: data loaders bind sockets in it, and a socket's path ends at 108 characters.
+    with tempfile.TemporaryDirectory(prefix="rt-", ignore_cleanup_errors=True) as scratch:
+        launcher = Launcher(project, Path(scratch))
+        yield launcher
+        launcher.clean_up()

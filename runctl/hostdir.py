@@ -4,6 +4,7 @@ The only owner of the names in it. Standard library only, for every rank imports
 
     workers/r0.json         what each rank says of itself {pid, rank, local_rank, restart}
     failures/r0-1.json      the uncaught exception of a rank, by restart
+    told/begin-0-r0.json    what ranks tell each other before the training begins
     metrics.jsonl           what rank 0 logged through runctl.log; a link into a run directory of this machine
     io/0.out, io/0.err      named pipes: a rank's standard streams, by local rank
     io/0.log                another, for what belongs into the rank's log and not on the terminal
@@ -115,6 +116,15 @@ class HostDir:
     def restart(self) -> int:
         """The number of the last restart of the ranks in place; 0 before any."""
         return max((int(worker["restart"]) for worker in self.workers()), default=0)
+
+    def tell(self, name: str, rank: int, value: Any) -> None:
+        """A rank tells the others something; see `Meeting.exchange`."""
+        (self.path / "told").mkdir(exist_ok=True)
+        self._write(f"told/{name}-r{rank}.json", {"rank": rank, "value": value})
+
+    def told(self, name: str) -> dict[int, Any]:
+        """What the ranks have told so far under a name, by rank."""
+        return {one["rank"]: one["value"] for one in self._read_all("told", f"{name}-r*.json")}
 
     def write_log(self, local_rank: int, text: str) -> None:
         """Add text to a rank's log, behind what the rank has written itself."""

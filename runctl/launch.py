@@ -178,11 +178,14 @@ class _Launch:
         """Begin the run, or go on with the one that carries its name or id, and see it to its end."""
         from runctl import identity, terminal
         from runctl.rundir import RunDir, run_url
+        from runctl.storage import check_place
         from runctl.supervisor import Supervisor
 
         as_json = cfg.output.value == "json"
         platform.check_ready()
         RunDir.check(spec.run.root)
+        if spec.checkpoint.url is not None:
+            check_place("checkpoint.url", spec.checkpoint.url)
         key = identity.key_of(spec, with_args=self._line.is_multirun) if cfg.run.name and not cfg.run.id else None
         known = identity.known_run(spec.run.root, key) if key else None
         if known is not None:
@@ -193,7 +196,7 @@ class _Launch:
         if rundir.exists() and cfg.checkpoint.resume != "never":
             accept = cfg.run.changed.value == "accept"
             spec = identity.going_on(spec, rundir, earlier, platform.kind, accept=accept)
-            if identity.finished(earlier):
+            if identity.finished(earlier) and not spec.checkpoint.resume.isdigit():
                 terminal.tell(f"{spec.run.id} has finished: {rundir.url}")
                 terminal.tell("checkpoint.resume=never runs it again from step 0, another run.name begins a new run")
                 if as_json:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -169,3 +170,18 @@ def _prctl(option: int, value: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option})")
+
+
+def run_when_idle(pid: int, idle: bool) -> None:
+    """Have a process run only when nobody else wants to, or as everybody does (Linux; nothing happens elsewhere).
+
+    Args:
+        pid: the process; all the threads that it has are meant, and those that they start inherit it.
+        idle: which of the two.
+    """
+    policy = getattr(os, "SCHED_IDLE", None) if idle else getattr(os, "SCHED_OTHER", None)
+    if policy is not None:
+        with contextlib.suppress(OSError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with contextlib.suppress(OSError):
+                    os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))

@@ -30,7 +30,7 @@ from runctl import processes
 from runctl.encoding import dumps, loads, to_data
 from runctl.errors import LeaseHeld, StorageError
 from runctl.spec import Attempt, LaunchSpec, Outcome, RunState
-from runctl.storage import Store, Stream, is_writable, open_store
+from runctl.storage import Store, Stream, check_place, open_store
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class RunDir:
         Raises:
             StorageError: with the reason.
         """
-        is_writable(root)
+        check_place("run.root", root)
 
     # --- the run ---
 

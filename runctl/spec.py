@@ -135,6 +135,8 @@ class CheckpointPolicy:
         every: when one is due.
         resume: `auto` begins from the newest that verifies if there is one, `require` ends without one, `never`
             begins at step 0, a number begins from that step.
+        origin: path or URL of another run's checkpoints, from which a run that has none yet begins; None without.
+        url: checkpoints are carried to `<url>/<run id>` instead of the run directory; None for that.
         grace_s: how long a stop may take, from the request to the last rank's end.
         retention: which stay.
         watch: glob, relative to the script's working directory, of checkpoints that the script writes by itself.
@@ -144,6 +146,8 @@ class CheckpointPolicy:
 
     every: Every = field(default_factory=Every)
     resume: str = "auto"
+    origin: str | None = None
+    url: str | None = None
     grace_s: float = 30.0
     retention: Retention = field(default_factory=Retention)
     watch: str | None = None

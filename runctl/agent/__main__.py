@@ -20,8 +20,8 @@ def main() -> int:
     warm = TorchrunRanks() if "--warm-torchrun" in sys.argv[1:] else None
 
     # Imported while torch is being imported next door.
-    from runctl.agent.attempt import carry_out
     from runctl.agent.order import Order
+    from runctl.agent.record import carry_out
     from runctl.errors import RunctlError
 
     inbox = Inbox(sys.stdin.fileno())

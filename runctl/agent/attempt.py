@@ -1,17 +1,18 @@
-"""The loop of one attempt: start the ranks, watch them, stop them, say what became of them."""
+"""The loop of one attempt: bring a checkpoint, start the ranks, watch them, stop them, judge their end."""
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from runctl import command, processes
-from runctl.agent.checkpoints import Checkpoints, RestoreStopped
+from runctl.agent.beginning import RestoreStopped
+from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.logs import LogPump
@@ -21,7 +22,7 @@ from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRa
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Stop, Verdict, judge
 from runctl.agent.watcher import Watcher
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import CheckpointUnloadable, ConfigError
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
 from runctl.hosts import facts
@@ -36,57 +37,21 @@ _DRAIN_S = 2.0
 _TICK_S = 0.2
 _LOOK_S = 0.01
 _POLL_S = 1.0
-_NODE = 0
+NODE = 0
 
 
-def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
-    """Carry out one attempt on this host and leave its record in the run directory.
+class RunningAttempt:
+    """What one attempt holds while its ranks run.
 
     Args:
-        order: what to do.
+        order: what the agent was told.
+        spec: what runs.
+        rundir: where all of it is kept.
+        record: the attempt as the run directory tells of it.
         inbox: where stop requests come from.
-        warm: a torchrun child started ahead, or None.
-
-    Returns:
-        The exit code that the launch should have.
+        events: the stream of events.
+        troubles: keeps the first error of records that cannot be written.
     """
-    rundir = RunDir(order.run_dir)
-    spec = rundir.read_spec()
-    record = Attempt(order.attempt, order.platform, socket.gethostname(), order.market, started_at=time.time())
-    rundir.take_lease(os.getpid(), heir_of=os.getppid())
-    events = rundir.event_stream(f"a{order.attempt}-n{_NODE}")
-    rundir.write_attempt(record)
-    rundir.write_status(RunState.RUNNING, order.attempt, host=record.host, pid=os.getpid())
-    events.append(event_line("attempt_started", attempt=order.attempt, host=record.host))
-    troubles = Troubles()
-    attempt = _Attempt(order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles)
-    try:
-        verdict = attempt.run(warm)
-    except RunctlError as error:
-        verdict = Verdict(RunState.FAILED, int(error.exit_code), str(error))
-    finally:
-        processes.end_descendants()
-    record.ended_at = time.time()
-    record.state, record.exit_code, record.end_reason = verdict.state, verdict.exit_code, verdict.reason
-    record.failure = verdict.failure
-    record.step = attempt.progress()["step"]
-    with troubles.kept():
-        rundir.write_attempt(record)
-        rundir.write_status(
-            verdict.state, order.attempt, host=record.host, exit_code=verdict.exit_code, reason=verdict.reason,
-            **attempt.progress(),
-        )  # fmt: skip
-        events.append(event_line("attempt_ended", attempt=order.attempt, state=verdict.state, reason=verdict.reason))
-        events.close()
-        rundir.drop_lease()
-    if troubles.first is not None:
-        sys.stderr.write(f"runctl: the records of this attempt are not whole: {troubles.first}\n")
-        sys.stderr.write(f"runctl: attempt {order.attempt} {verdict.state.value}: {verdict.reason}\n")
-    return verdict.exit_code
-
-
-class _Attempt:
-    """What one attempt holds while its ranks run."""
 
     def __init__(
         self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, events: Stream,
@@ -101,12 +66,12 @@ class _Attempt:
         self._events = events
         self._troubles = troubles
         self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt)
-        stream = rundir.metrics_stream(f"a{order.attempt}-n{_NODE}")
+        stream = rundir.metrics_stream(f"a{order.attempt}-n{NODE}")
         self._metrics_file = rundir.local_metrics()
         begin = self._metrics_file.stat().st_size if self._metrics_file else None
         self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles, begin)
-        self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt)
-        self._nproc = 0
+        self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR)
+        self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc)
         self._stop: Stop | None = None
         self._restart = 0
         self._beat_at = self._polled_at = 0.0
@@ -120,69 +85,84 @@ class _Attempt:
         }
 
     def run(self, warm: TorchrunRanks | None) -> Verdict:
-        """Start the ranks, watch them to their end, and judge it."""
+        """Start the ranks, watch them to their end, and judge it.
+
+        Ranks that could not load what they were to begin from are started once more, from the checkpoint before it.
+
+        Args:
+            warm: a torchrun child started ahead, or None.
+        """
         spec = self._spec
-        here = facts.here(spec, self._order.project_dir, str(self._host_dir.path), PACKAGE_DIR)
-        self._nproc = here.nproc
-        workdir = command.workdir(spec, here)
-        hooks = Hooks.load(Path(workdir), spec.plugins_disabled)
+        here = self._here
+        hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
         env = command.rank_env(spec, here, self._rundir.url, self._order.attempt) | _secret_values(spec.secrets)
+        if hooks.implemented("runctl_worker_started"):
+            env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
+        verdict = None
         try:
-            env |= self._checkpoints.begin(self._stopped)
-        except RestoreStopped:
-            return judge(Report(0), self._stop, (), self._host)
-        # From here on the metrics of attempts before this one count only up to the step it begins from.
-        self._record.resumed_from_step = self._checkpoints.resumed_from_step
-        self._rundir.write_attempt(self._record)
-        found = self._checkpoints.found
-        catalog = self._checkpoints.catalog
+            while True:
+                try:
+                    begin = self._checkpoints.begin(self._stopped)
+                except RestoreStopped:
+                    return judge(Report(0), self._stop, (), self._host)
+                except CheckpointUnloadable as error:
+                    assert verdict is not None  # it is raised once ranks have failed to load
+                    return replace(verdict, reason=str(error))
+                # From here on the metrics of attempts before this one count only up to the step it begins from.
+                self._record.resumed_from_step = self._checkpoints.resumed_from_step
+                self._rundir.write_attempt(self._record)
+                if verdict is None:
+                    hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
+                verdict = self._train(self._ranks(warm), env | begin)
+                if self._stop is not None or verdict.failure is None or not self._checkpoints.go_back():
+                    self._wait_for_upload()
+                    return verdict
+                warm = None
+        finally:
+            self._metrics.close()
+            self._checkpoints.close()
+            processes.end_descendants()
+            self._host_dir.remove()
+
+    def _train(self, ranks: Ranks, env: dict[str, str]) -> Verdict:
+        """From the ranks' start to the last of what they wrote."""
+        spec, here, found, catalog = self._spec, self._here, self._checkpoints.found, self._checkpoints.catalog
+        workdir = command.workdir(spec, here)
         watcher = Watcher(
             spec, self._order.attempt, here.nproc, workdir=Path(workdir), catalog=catalog, metrics=self._metrics
         )
         variables, words = watcher.put_back(found)
-        env |= variables
-        if hooks.implemented("runctl_worker_started"):
-            env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
-        hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
-        ranks = self._ranks(warm)
         self._inbox.catch_signals()
+        self._host_dir.create(here.nproc)
+        if self._metrics_file is not None:
+            self._host_dir.keep_metrics_in(self._metrics_file)
+        pump = self._pump(ranks, here.nproc)
+        pump.start()
         try:
-            self._host_dir.create(here.nproc)
-            if self._metrics_file is not None:
-                self._host_dir.keep_metrics_in(self._metrics_file)
-            pump = self._pump(ranks, here.nproc)
-            pump.start()
-            try:
-                watcher.start(found)
-                ranks.start(command.rank_argv(spec, here, words), env, workdir)
-                self._watch(ranks)
-                stop = self._stop  # one that comes later cuts the last output short and judges nothing
-                if stop is None or stop.polite:
-                    self._checkpoints.wait_for_writer(spec.checkpoint.grace_s)
-            finally:
-                processes.end_descendants(but=self._checkpoints.upload_pid)
-                self._drain(pump)
-                self._metrics.close()
-            self._note_restart()
-            report = ranks.report()
-            self._sweep(watcher, clean=report.exit_code == 0)
-            self._wait_for_upload()
-            stop = self._heeded(stop)
-            return judge(report, stop, self._host_dir.failures(self._restart), self._host)
+            watcher.start(found)
+            ranks.start(command.rank_argv(spec, here, words), env | variables, workdir)
+            self._watch(ranks)
+            stop = self._stop  # one that comes later cuts the last output short and judges nothing
+            if stop is None or stop.polite:
+                self._checkpoints.wait_for_writer(spec.checkpoint.grace_s)
         finally:
-            self._checkpoints.close()
-            processes.end_descendants()
-            self._host_dir.remove()
+            processes.end_descendants(but=self._checkpoints.upload_pid)
+            self._drain(pump)
+            self._metrics.poll()
+        self._note_restart()
+        report = ranks.report()
+        self._sweep(watcher, clean=report.exit_code == 0)
+        return judge(report, self._heeded(stop), self._host_dir.failures(self._restart), self._host)
 
     def _pump(self, ranks: Ranks, nproc: int) -> LogPump:
         out = sys.stderr.fileno() if self._order.output_to_stderr else sys.stdout.fileno()
         console = Console(self._spec.logs, nproc, out, sys.stderr.fileno())
         pump = LogPump(console, self._metrics.feed, self._troubles)
         for rank in range(nproc):
-            log = self._rundir.log_stream(self._order.attempt, _NODE, f"r{rank}")
+            log = self._rundir.log_stream(self._order.attempt, NODE, f"r{rank}")
             pump.add_rank(self._host_dir, rank, rank, log)
         if (fd := ranks.log_descriptor()) is not None:
-            pump.add_torchrun(fd, self._rundir.log_stream(self._order.attempt, _NODE, "torchrun"))
+            pump.add_torchrun(fd, self._rundir.log_stream(self._order.attempt, NODE, "torchrun"))
         return pump
 
     def _ranks(self, warm: TorchrunRanks | None) -> Ranks:
@@ -254,7 +234,7 @@ class _Attempt:
             if request.now:
                 self._stop = Stop(self._stop.reason, self._stop.at, now)
             return
-        polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop(self._nproc)
+        polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop()
         # Without ranks there is only the last upload to wait for.
         wait_s = self._spec.checkpoint.grace_s if polite or ranks is None else KILL_AFTER_S
         self._stop = Stop(request.reason, time.time(), now + (0 if request.now else wait_s), polite)

@@ -1,9 +1,9 @@
 """What the agent does for checkpoints: what the ranks begin from, what they are told, how a stop reaches them.
 
 With a run directory on this machine the ranks commit straight into it. With one on object storage they commit into a
-folder of this host beside the attempts' host directories, from where an uploader carries them on. That folder is
-removed at the end of an attempt if all of it has arrived; otherwise, also after the agent was killed, it stays, and a
-later attempt on this host begins from it if it has the newest checkpoint.
+folder of this host beside the attempts' host directories. That folder is removed at the end of an attempt if all of it
+has arrived; otherwise, also after the agent was killed, it stays, and a later attempt on this host begins from it if it
+has the newest checkpoint. From either an uploader carries them on: to `checkpoint.url`, or to the run directory.
 """
 
 from __future__ import annotations
@@ -13,29 +13,25 @@ import hashlib
 import os
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from runctl import processes
+from runctl.agent.beginning import Beginning
 from runctl.agreement import Agreement, Kind
 from runctl.checkpoint.catalog import Catalog, Found
 from runctl.checkpoint.policy import RankPolicy
 from runctl.checkpoint.remote import RemoteCatalog
-from runctl.checkpoint.restore import Restore
 from runctl.checkpoint.uploader import Uploader
-from runctl.errors import CheckpointError, RunctlError
+from runctl.errors import CheckpointCorrupt, CheckpointUnloadable, RunctlError
 from runctl.hostdir import HostDir
-from runctl.rundir import RunDir
+from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec
+from runctl.storage import open_store
 
 _LOOK_S = 0.05
-
-
-class RestoreStopped(CheckpointError):
-    """A stop came while a checkpoint was being downloaded."""
 
 
 class Checkpoints:
@@ -46,18 +42,24 @@ class Checkpoints:
         rundir: its run directory; with one on this machine, ranks commit straight into it.
         host_dir: this attempt's scratch directory.
         attempt: its number.
+        ranks: how many there are on this host.
     """
 
-    def __init__(self, spec: LaunchSpec, rundir: RunDir, host_dir: HostDir, attempt: int) -> None:
+    def __init__(self, spec: LaunchSpec, rundir: RunDir, host_dir: HostDir, attempt: int, ranks: int) -> None:
         self._spec = spec
         self._host_dir = host_dir
         self._attempt = attempt
-        self._catalog = Catalog(rundir.local_checkpoints() or _staging(host_dir, spec.run.id, rundir.url))
+        self._ranks = ranks
+        own = rundir.local_checkpoints()
+        self._staged = own is None
+        self._catalog = Catalog(own or _staging(host_dir, spec.run.id, rundir.url))
         self._remote: RemoteCatalog | None = None
         self._uploader: Uploader | None = None
-        if rundir.local_checkpoints() is None:
-            self._remote = RemoteCatalog(rundir.store)
-            self._uploader = Uploader(self._catalog, rundir.url, spec.checkpoint.retention, _say)
+        if spec.checkpoint.url is not None or own is None:
+            store = open_store(run_url(spec.checkpoint.url, spec.run.id)) if spec.checkpoint.url else rundir.store
+            self._remote = RemoteCatalog(store)
+            self._uploader = Uploader(self._catalog, store.url, spec.checkpoint.retention, _say)
+        self._unloadable: dict[int, str] = {}
         self.resumed_from_step: int | None = None
         self.found: Found | None = None
 
@@ -71,20 +73,29 @@ class Checkpoints:
             The variable that tells the ranks.
 
         Raises:
+            CheckpointUnloadable: if there are checkpoints and not one of them loads.
             CheckpointError: if there are checkpoints and none is usable, or if one is required and there is none.
-            StorageError: if the run directory cannot be read.
+            StorageError: if the storage cannot be read.
             RestoreStopped: if a stop came meanwhile.
         """
-        if self._uploader is not None:
+        if self._staged:
             _make_private(self._catalog.folder)
         self._catalog.sweep()
+        resume = self._spec.checkpoint.resume
+        beginning = Beginning(self._spec.checkpoint, self._catalog, self._remote, _say)
         try:
-            found = self.found = self._find(stopped)
-            if self._spec.checkpoint.resume not in ("auto", "require"):
-                self._supersede(found.manifest.step if found else -1)
-        except BaseException:
-            self.close()
-            raise
+            found = self.found = beginning.find(stopped, frozenset(self._unloadable))
+        except CheckpointCorrupt as error:
+            if not self._unloadable:
+                raise
+            raise CheckpointUnloadable(self._none_loads()) from error
+        if self._unloadable and resume.isdigit():
+            raise CheckpointUnloadable(self._none_loads())
+        if self._uploader is not None:
+            self._uploader.durable = beginning.durable
+        if resume == "never" or resume.isdigit():
+            after = found.manifest.step if found else -1
+            self._supersede(lambda step: step > after)
         if found is not None:
             self.resumed_from_step = found.manifest.step
             _say(f"resuming from step {found.manifest.step} ({found.path})")
@@ -103,7 +114,16 @@ class Checkpoints:
     def catalog(self) -> Catalog:
         return self._catalog
 
-    def ask_to_stop(self, ranks: int) -> bool:
+    def go_back(self) -> bool:
+        """Whether ranks that failed did so because their checkpoint would not load, so that the one before is next."""
+        told = [w for w in self._host_dir.workers() if "unloadable" in w]
+        if not told or self.found is None:
+            return False
+        self._unloadable[self.found.manifest.step] = str(told[0]["unloadable"])
+        _say(f"{self.found.path} verifies but does not load ({told[0]['unloadable']}); going back to the one before")
+        return True
+
+    def ask_to_stop(self) -> bool:
         """Ask the ranks to meet at a step, save and end.
 
         Returns:
@@ -112,7 +132,7 @@ class Checkpoints:
         restart = self._host_dir.restart()
         path = self._host_dir.agreement(restart)
         polling = [w for w in self._host_dir.workers() if w.get("polling") and w["restart"] == restart]
-        if len(polling) < ranks or not path.exists():
+        if len(polling) < self._ranks or not path.exists():
             return False
         agreement = Agreement(path)
         agreement.want(Kind.STOP)
@@ -153,6 +173,10 @@ class Checkpoints:
         """Keep the upload going, without waiting for it."""
         if self._uploader is not None:
             self._uploader.poll()
+        if self._unloadable and self._all_restored():
+            # Only now: had none of them loaded, all would be as before.
+            self._supersede(self._unloadable.__contains__)
+            self._unloadable.clear()
 
     def finish_upload(self) -> None:
         """Have the last checkpoint carried to the run directory; `upload_goes_on` tells when."""
@@ -172,64 +196,36 @@ class Checkpoints:
             return
         self._uploader.end()
         folder, steps = self._catalog.folder, self._catalog.steps()
-        if self._uploader.finished or not steps:
+        if self._staged and (self._uploader.finished or not steps):
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
-        elif self._uploader.durable[-1:] != steps[-1:]:
+        elif not self._uploader.finished and self._uploader.durable[-1:] != steps[-1:]:
             why = f" ({self._uploader.failing})" if self._uploader.failing else ""
             _say(f"the checkpoint of step {steps[-1]} is not in {self._remote.place}{why}")
             _say(f"it stays on this host, for the next attempt of this run here: {self._catalog.path(steps[-1])}")
 
-    def _supersede(self, after: int) -> None:
-        """An attempt that was told where to begin makes what lies beyond count no more."""
-        later = set(self._catalog.supersede(after, self._attempt))
+    def _all_restored(self) -> bool:
+        restored = [w for w in self._host_dir.workers() if "restored_step" in w]
+        return len(restored) >= self._ranks
+
+    def _supersede(self, counts_no_more: Callable[[int], bool]) -> None:
+        """Have checkpoints count no more, or the next attempt would go on from what this one does not begin from."""
+        here = list(filter(counts_no_more, self._catalog.steps()))
+        self._catalog.supersede(here, self._attempt)
+        there = list(filter(counts_no_more, self._remote.steps())) if self._remote is not None else []
         if self._remote is not None:
-            later |= set(self._remote.supersede(after))
-        if later:
-            _say(f"checkpoints of steps {', '.join(map(str, sorted(later)))} are superseded; they are kept, unused")
+            self._remote.supersede(there)
+        if here or there:
+            steps = ", ".join(map(str, sorted({*here, *there})))
+            _say(f"checkpoints of steps {steps} are superseded; they are kept, unused")
 
-    def _find(self, stopped: Callable[[], bool]) -> Found | None:
-        resume = self._spec.checkpoint.resume
-        if resume == "never":
-            return None
-        if self._remote is not None and self._uploader is not None:
-            return self._find_remote(self._remote, self._uploader, stopped)
-        if resume.isdigit():
-            path = self._catalog.path(int(resume))
-            return Found(path, self._catalog.verified(int(resume)))
-        found = self._catalog.newest(lambda error: _say(f"{error}; going back to the one before"))
-        if found is None and resume == "require":
-            raise CheckpointError(f"checkpoint.resume=require: there is no checkpoint in {self._catalog.folder}")
-        return found
-
-    def _find_remote(self, remote: RemoteCatalog, uploader: Uploader, stopped: Callable[[], bool]) -> Found | None:
-        """The same where checkpoints may have to be downloaded: in a thread, so that a stop is heard meanwhile."""
-        resume = self._spec.checkpoint.resume
-        stop = threading.Event()
-        restore = Restore(self._catalog, remote, _say, stop)
-        result: list[Found | None] = []
-        errors: list[BaseException] = []
-
-        def find() -> None:
-            try:
-                result.append(restore.of_step(int(resume)) if resume.isdigit() else restore.newest())
-                uploader.durable = remote.steps()
-            except BaseException as error:  # noqa: BLE001 (it goes on in the main thread)
-                errors.append(error)
-
-        thread = threading.Thread(target=find, name="runctl-restore", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(_LOOK_S)
-            if stopped():
-                stop.set()
-                raise RestoreStopped("stopped while a checkpoint was being downloaded")
-        if errors:
-            raise errors[0]
-        if result[0] is None and resume == "require":
-            raise CheckpointError(f"checkpoint.resume=require: there is no checkpoint in {remote.place}")
-        return result[0]
+    def _none_loads(self) -> str:
+        tried = "; ".join(f"step {step}: {why}" for step, why in self._unloadable.items())
+        return (
+            f"no checkpoint of this run loads ({tried}). Nothing was changed: mend the script and launch again, "
+            "or begin anew with checkpoint.resume=never"
+        )
 
 
 def _staging(host_dir: HostDir, run_id: str, url: str) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,24 +122,21 @@ class Catalog:
             shutil.rmtree(doomed, ignore_errors=True)
         return removed
 
-    def supersede(self, after: int, attempt: int) -> list[int]:
-        """Have the checkpoints beyond a step count no more: an attempt was told to begin before them.
+    def supersede(self, steps: Iterable[int], attempt: int) -> None:
+        """Have checkpoints count no more: an attempt begins before them.
 
         They stay for people, under `superseded-by-aN/`. Otherwise the next attempt would go on from them.
 
         Args:
-            after: the step that the attempt begins from; -1 for a begin without a checkpoint.
-            attempt: its number.
-
-        Returns:
-            Their steps.
+            steps: of checkpoints that are here.
+            attempt: the attempt's number.
         """
-        later = [step for step in self.steps() if step > after]
-        for step in later:
+        for step in steps:
             away = self.folder / f"superseded-by-a{attempt}"
             away.mkdir(exist_ok=True)
-            self.path(step).rename(away / manifests.folder_name(step))
-        return later
+            name = manifests.folder_name(step)
+            taken = (away / name).exists()
+            self.path(step).rename(away / (f"{name}-{time.time_ns()}" if taken else name))
 
     def sweep(self) -> None:
         """Remove what writers that were killed left behind."""

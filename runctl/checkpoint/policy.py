@@ -21,7 +21,8 @@ class RankPolicy:
         restore: the verified checkpoint to begin from, or None to begin at step 0.
         grace_s: how long a stop may take.
         retention: which checkpoints stay.
-        launched: whether there is a launcher, which hears signals for the ranks.
+        launched: whether there is a launcher, which hears signals for the ranks and carries checkpoints on.
+        upload_to: where rank 0 has checkpoints carried to if there is none: path or URL, or None.
     """
 
     folder: str
@@ -32,6 +33,7 @@ class RankPolicy:
     grace_s: float = 30.0
     retention: Retention = field(default_factory=Retention)
     launched: bool = True
+    upload_to: str | None = None
 
     def to_environment(self) -> dict[str, str]:
         """The policy as the variable that ranks read."""

@@ -35,15 +35,17 @@ class RemoteCatalog:
 
     Args:
         store: the run directory.
+        folder: where in it they lie.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, folder: str = FOLDER) -> None:
         self._store = store
+        self._base = folder
 
     @property
     def place(self) -> str:
         """Where the checkpoints lie, for people."""
-        return f"{self._store.url}/{FOLDER}"
+        return f"{self._store.url}/{self._base}"
 
     def url(self, step: int) -> str:
         """Where a checkpoint lies, for people."""
@@ -97,7 +99,7 @@ class RemoteCatalog:
         manifest = manifests.read(folder)
         if not self._is_there(manifest):
             self._replace(folder, manifest, arrived)
-        self._store.write(f"{FOLDER}/{LATEST}", f"{manifests.folder_name(manifest.step)}\n".encode())
+        self._store.write(f"{self._base}/{LATEST}", f"{manifests.folder_name(manifest.step)}\n".encode())
 
     def fetch(self, step: int, aside: Path, stop: threading.Event) -> Manifest:
         """Copy a checkpoint into a folder of this machine, every byte of it checked.
@@ -136,12 +138,10 @@ class RemoteCatalog:
         """Have a checkpoint that is not usable count no more; its files stay for people to look at."""
         self._rename_manifest(step, _BAD)
 
-    def supersede(self, after: int) -> list[int]:
-        """Have the checkpoints beyond a step count no more; as `Catalog.supersede`."""
-        later = [step for step in self.steps() if step > after]
-        for step in later:
+    def supersede(self, steps: Iterable[int]) -> None:
+        """Have checkpoints count no more; as `Catalog.supersede`."""
+        for step in steps:
             self._rename_manifest(step, _SUPERSEDED)
-        return later
 
     def prune(self, durable: dict[int, Manifest], retention: Retention, newest: int) -> list[int]:
         """Remove what the retention does not keep.
@@ -163,7 +163,7 @@ class RemoteCatalog:
 
     def abort(self) -> None:
         """Discard the parts of large files that never became whole."""
-        self._store.abort_uploads(FOLDER)
+        self._store.abort_uploads(self._base)
 
     def sweep(self) -> None:
         """Remove what uploads that were killed left behind: parts, and files without a manifest."""
@@ -228,11 +228,11 @@ class RemoteCatalog:
     def _listing(self) -> dict[int, set[str]]:
         """What there is of each step, finished or not."""
         found: dict[int, set[str]] = {}
-        for path in self._store.sizes(FOLDER):
+        for path in self._store.sizes(self._base):
             folder, _, name = path.partition("/")
             if (step := manifests.step_of(folder)) is not None and name:
                 found.setdefault(step, set()).add(name)
         return found
 
     def _folder(self, step: int) -> str:
-        return f"{FOLDER}/{manifests.folder_name(step)}"
+        return f"{self._base}/{manifests.folder_name(step)}"

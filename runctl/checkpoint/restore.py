@@ -29,27 +29,33 @@ class Restore:
         remote: the run directory's.
         say: takes what people should know: a corrupt checkpoint, a storage that does not answer.
         stop: once set, a copy that is under way ends soon with an error.
+        borrowed: the remote checkpoints are another run's: nothing there is changed.
     """
 
     def __init__(
-        self, local: Catalog, remote: RemoteCatalog, say: Callable[[str], None], stop: threading.Event
-    ) -> None:
+        self, local: Catalog, remote: RemoteCatalog, say: Callable[[str], None], stop: threading.Event, *,
+        borrowed: bool = False,
+    ) -> None:  # fmt: skip
         self._local = local
         self._remote = remote
         self._say = say
         self._stop = stop
+        self._borrowed = borrowed
 
-    def newest(self) -> Found | None:
+    def newest(self, skip: frozenset[int] = frozenset()) -> Found | None:
         """The newest checkpoint that verifies, or None if there is none at all.
 
         Corrupt ones are named and set aside.
+
+        Args:
+            skip: steps not to consider: those that did not load.
 
         Raises:
             CheckpointCorrupt: if there are checkpoints and none is usable.
             StorageError: if the storage cannot be read.
         """
         here, there = set(self._local.steps()), set(self._patiently(self._remote.steps))
-        for step in sorted(here | there, reverse=True):
+        for step in sorted((here | there) - skip, reverse=True):
             if step in here and (found := self._take(self._verified, step, self._local)):
                 return found
             if step in there and (found := self._take(self._fetched, step, self._remote)):
@@ -81,7 +87,8 @@ class Restore:
             return get(step)
         except CheckpointCorrupt as error:
             self._say(f"{error}; going back to the one before")
-            self._patiently(lambda: catalog.set_aside(step))
+            if not (self._borrowed and catalog is self._remote):
+                self._patiently(lambda: catalog.set_aside(step))
             return None
 
     def _verified(self, step: int) -> Found:

@@ -138,7 +138,7 @@ class Upload:
 def main(local: str, url: str, retention: str, parent_pid: int) -> None:
     """Carry checkpoints until told to finish."""
     processes.die_with_parent(parent_pid)
-    _set_idle(True)
+    processes.run_when_idle(os.getpid(), True)
     upload = Upload(Catalog(Path(local)), RemoteCatalog(open_store(url)), loads(Retention, retention))
     finishing = begun = False
     pause_s = 0.0
@@ -146,7 +146,7 @@ def main(local: str, url: str, retention: str, parent_pid: int) -> None:
         failing = pause_s > 0
         pause_s = max(pause_s, _LOOK_S)
         if not finishing and (finishing := _told_to_finish(pause_s)):
-            _set_idle(False)
+            processes.run_when_idle(os.getpid(), False)
         elif finishing and failing:
             _told_to_finish(min(pause_s, _PAUSE_FINISHING_S))
         try:
@@ -177,15 +177,6 @@ def _told_to_finish(timeout_s: float) -> bool:
 
 def _identity(manifest: Manifest) -> str:
     return f"{manifest.step} of attempt {manifest.attempt} at {manifest.created_at}"
-
-
-def _set_idle(idle: bool) -> None:
-    """Run only when nobody else wants to, or as everybody does: this thread and those that it has started."""
-    policy = getattr(os, "SCHED_IDLE", None) if idle else getattr(os, "SCHED_OTHER", None)
-    if policy is not None:
-        for thread in Path("/proc/self/task").iterdir():
-            with contextlib.suppress(OSError):
-                os.sched_setscheduler(int(thread.name), policy, os.sched_param(0))
 
 
 def _say(**told: Any) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from runctl import processes
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.upload import FINISH
 from runctl.encoding import dumps
@@ -19,6 +20,8 @@ from runctl.spec import Retention
 #: How long the last upload may take when nobody is in a hurry, and how much of that without anything going through.
 FINISH_WITHIN_S = 1800.0
 FINISH_FAILING_S = 120.0
+#: How long a checkpoint may wait for processors that the training leaves idle.
+PATIENCE_S = 20.0
 _RESTART_AFTER_S = 2.0
 _RESTART_AT_MOST_S = 60.0
 _PACKAGE_DIR = str(Path(__file__).resolve().parents[2])
@@ -47,6 +50,8 @@ class Uploader:
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
         self._start_at = 0.0
+        self._behind_since: float | None = None
+        self._hurried = False
         self._restart_s = _RESTART_AFTER_S
         self._heard = b""
         self._told = False
@@ -65,6 +70,8 @@ class Uploader:
         """Take in what the process says, without waiting; start it if there is something to carry."""
         if self._process is not None:
             self._hear(self._process)
+        if self._process is not None:
+            self._hurry(self._process.pid)
         due = self._process is None and not self.finished and time.monotonic() >= self._start_at
         if due and self._local.steps():
             self._start()
@@ -93,6 +100,19 @@ class Uploader:
             self._process.kill()
             self._forget(self._process)
 
+    def _hurry(self, pid: int) -> None:
+        """Let it compete for the processors once a checkpoint has waited for long.
+
+        At idle priority it gets next to nothing where every processor is busy, as with a training on the CPU.
+        """
+        behind = bool(set(self._local.steps()[-1:]) - set(self.durable))
+        now = time.monotonic()
+        self._behind_since = (self._behind_since or now) if behind else None
+        waited_s = now - self._behind_since if self._behind_since is not None else 0.0
+        if (waited_s > PATIENCE_S) != self._hurried:
+            self._hurried = not self._hurried
+            processes.run_when_idle(pid, not self._hurried)
+
     def _start(self) -> None:
         words = [str(self._local.folder), self._url, dumps(self._retention), str(os.getpid())]
         self._process = subprocess.Popen(
@@ -106,6 +126,7 @@ class Uploader:
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         self._heard = b""
+        self._hurried = False
         if self._finishing_since is not None:
             self._tell(self._process)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import hashlib
 import os
@@ -29,6 +30,7 @@ from runctl.errors import ConfigError
 from runctl.spec import CheckpointPolicy, LaunchSpec, Limits, Logs, Program, Retention, RunIdentity, Trainer
 
 _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_RESUME_WORDS = ("auto", "never", "require")
 _NPROC_WORDS = ("auto", "gpu", "cpu")
 
 
@@ -84,8 +86,9 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
     name = cfg.run.name or (Path(program.script).stem if program.script else str(program.module).rpartition(".")[2])
     if cfg.run.id is not None and typed.command_line.is_multirun and typed.source_of("run.id") != "sweep":
         raise ConfigError(f"run.id={cfg.run.id}: -m makes several runs and an id belongs to one; use run.name instead")
+    root = _absolute("run.root", cfg.run.root, workdir)
     return LaunchSpec(
-        run=RunIdentity(_run_id(cfg.run.id, name), name, _absolute_root(cfg.run.root, workdir)),
+        run=RunIdentity(_run_id(cfg.run.id, name), name, root),
         program=program,
         args=args,
         args_style=ArgumentStyle(
@@ -96,7 +99,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         secrets=_secrets(cfg.secrets),
         tags=_strings("tags", cfg.tags),
         limits=Limits(parse_duration_s(cfg.limits.max_time, "limits.max_time") if cfg.limits.max_time else None),
-        checkpoint=_checkpoint(cfg.checkpoint),
+        checkpoint=_checkpoint(cfg.checkpoint, root, workdir),
         logs=Logs(cfg.logs.show.value, cfg.logs.prefix.value),
         plugins_disabled=(*cfg.plugins.disable, *typed.command_line.disabled),
     )
@@ -212,10 +215,10 @@ def _trainer(cfg: LaunchConfig) -> Trainer:
     )
 
 
-def _checkpoint(checkpoint: CheckpointConfig) -> CheckpointPolicy:
-    resume = str(checkpoint.resume)
-    if resume not in ("auto", "never", "require") and not resume.isdigit():
-        raise ConfigError(f"checkpoint.resume={resume}: auto, never, require, or the number of a step")
+def _checkpoint(checkpoint: CheckpointConfig, root: str, workdir: Path) -> CheckpointPolicy:
+    resume, origin = str(checkpoint.resume), None
+    if resume not in _RESUME_WORDS and not resume.isdigit():
+        resume, origin = "auto", _origin(resume, root, workdir)
     for key in ("keep_last", "keep_every"):
         value = getattr(checkpoint, key)
         if value is not None and value < 1:
@@ -235,6 +238,8 @@ def _checkpoint(checkpoint: CheckpointConfig) -> CheckpointPolicy:
     return CheckpointPolicy(
         every=parse_every(checkpoint.every, "checkpoint.every"),
         resume=resume,
+        origin=origin,
+        url=_absolute("checkpoint.url", checkpoint.url, workdir) if checkpoint.url is not None else None,
         grace_s=parse_duration_s(checkpoint.grace, "checkpoint.grace"),
         retention=Retention(checkpoint.keep_last, checkpoint.keep_every, checkpoint.keep_best),
         watch=watch,
@@ -259,11 +264,28 @@ def _run_id(given: str | None, name: str) -> str:
     return f"{word}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{letters}"
 
 
-def _absolute_root(root: str, workdir: Path) -> str:
-    if not root:
-        raise ConfigError("run.root is empty; name a folder or a URL, such as runs or s3://bucket/runs")
-    root = root.removeprefix("file://")
-    return root if "://" in root else str(workdir / Path(root).expanduser())
+def _origin(resume: str, root: str, workdir: Path) -> str:
+    """Where the checkpoints that `checkpoint.resume` names lie; what lies on this machine is looked for at once."""
+    is_id = "/" not in resume
+    place = f"{root.rstrip('/')}/{resume}" if is_id else _absolute("checkpoint.resume", resume, workdir)
+    if "://" in place or Path(place).is_dir():
+        return place
+    if not is_id:
+        raise ConfigError(f"checkpoint.resume={resume}: there is no folder {place}")
+    runs = [path.parent.name for path in Path(root).glob("*/spec.json")]
+    near = difflib.get_close_matches(resume, runs, 3, 0.5)
+    raise ConfigError(
+        f"checkpoint.resume={resume}: auto, never, require, the number of a step, or where to begin from: "
+        f"a run's id, a path or a URL. There is no run {resume} in {root}"
+        + (f"; there are {', '.join(near)}" if near else "")
+    )
+
+
+def _absolute(key: str, place: str, workdir: Path) -> str:
+    if not place:
+        raise ConfigError(f"{key} is empty; name a folder or a URL, such as runs or s3://bucket/runs")
+    place = place.removeprefix("file://")
+    return place if "://" in place else str(workdir / Path(place).expanduser())
 
 
 def _strings(key: str, values: Mapping[str, Any]) -> dict[str, str]:

@@ -142,7 +142,10 @@ class LogsConfig:
 
 @dataclass
 class CheckpointConfig:
-    """every: 10m, 500steps or 1epoch; resume: auto, never, require or a step; grace: how long a stop may take.
+    """every: 10m, 500steps or 1epoch; grace: how long a stop may take.
+
+    resume: auto, never, require, a step, another run's id, or a path or URL of checkpoints; url: where checkpoints are
+    carried to, by default the run directory.
 
     watch: glob of the checkpoints that a script writes by itself; resume_flag: its option for the path to resume
     from; resume_argv: words that tell it to resume.
@@ -150,6 +153,7 @@ class CheckpointConfig:
 
     every: str = "10m"
     resume: Any = "auto"
+    url: Optional[str] = None
     keep_last: int = 3
     keep_every: Optional[int] = None
     keep_best: Optional[str] = None

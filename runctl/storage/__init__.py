@@ -12,7 +12,7 @@ from pathlib import Path
 from runctl.errors import StorageError
 from runctl.storage.base import TEMPORARY, Store, Stream
 
-__all__ = ["TEMPORARY", "Store", "Stream", "is_writable", "open_store"]
+__all__ = ["TEMPORARY", "Store", "Stream", "check_place", "open_store"]
 
 
 def open_store(url: str) -> Store:
@@ -30,17 +30,23 @@ def open_store(url: str) -> Store:
     return FsspecStore(url)
 
 
-def is_writable(url: str) -> None:
+def check_place(key: str, url: str) -> None:
     """Check before a launch that objects can be written below `url`.
+
+    Args:
+        key: the configuration key that names it.
+        url: a path, looked at closely, or an fsspec URL, of which only the file system is looked for: a bucket answers
+            at the first write, and a probe would cost a request and rights.
 
     Raises:
         StorageError: with the reason.
     """
     if "://" in url and not url.startswith("file://"):
-        return  # a bucket answers at the first write; a probe object would cost a request and rights
+        open_store(url)
+        return
     path = Path(url.removeprefix("file://")).absolute()
     existing = next(p for p in (path, *path.parents) if p.exists())
     if not existing.is_dir():
-        raise StorageError(f"run.root={url}: {existing} is not a folder; choose another place with run.root=…")
+        raise StorageError(f"{key}={url}: {existing} is not a folder; choose another place with {key}=…")
     if not os.access(existing, os.W_OK | os.X_OK):
-        raise StorageError(f"run.root={url}: {existing} cannot be written; choose another place with run.root=…")
+        raise StorageError(f"{key}={url}: {existing} cannot be written; choose another place with {key}=…")

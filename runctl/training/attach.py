@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.policy import RankPolicy
-from runctl.errors import CheckpointCorrupt
 from runctl.spec import Every
 from runctl.training.checkpointer import RESERVED, Checkpointer, key_of
 
@@ -28,6 +24,7 @@ def attach(
     folder: str | Path = "checkpoints",
     every_s: float = 600.0,
     every_steps: int | None = None,
+    url: str | None = None,
     **others: Any,
 ) -> Checkpointer:
     """Restore what there is to restore, and checkpoint from now on.
@@ -38,6 +35,8 @@ def attach(
         loader: for its position in the data.
         config: plain values that belong to the training, kept in each checkpoint.
         folder, every_s, every_steps: where and how often, without a launcher; the launcher's word wins.
+        url: where checkpoints are carried to without a launcher, below `<url>/checkpoints/`: any fsspec URL. What is
+            there is found again from another machine.
         **others: anything else with `state_dict` and `load_state_dict`, by name.
 
     Returns:
@@ -57,19 +56,8 @@ def attach(
     policy = RankPolicy.from_environment()
     if policy is None:
         every = Every("steps", every_steps) if every_steps else Every("seconds", every_s)
-        policy = _plain_policy(Path(folder).absolute(), every)
+        policy = RankPolicy(str(Path(folder).absolute()), "plain", every=every, launched=False, upload_to=url)
     return Checkpointer(policy, parts, loader, config)
-
-
-def _plain_policy(folder: Path, every: Every) -> RankPolicy:
-    """Without a launcher each rank looks for itself; all see the same files and find the same checkpoint."""
-    rank = int(os.environ.get("RANK", "0"))
-    newest = Catalog(folder).newest(_say, set_aside=rank == 0)
-    return RankPolicy(str(folder), "plain", every=every, restore=str(newest.path) if newest else None, launched=False)
-
-
-def _say(error: CheckpointCorrupt) -> None:
-    sys.stderr.write(f"runctl: {error}; going back to the one before\n")
 
 
 def _unwrapped(model: Any) -> Any:

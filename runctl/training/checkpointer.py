@@ -25,8 +25,9 @@ import torch
 
 from runctl.agreement import Appointment, Kind
 from runctl.checkpoint.policy import RankPolicy
-from runctl.errors import CheckpointError, CheckpointUnloadable
+from runctl.errors import CheckpointError
 from runctl.training import randomness
+from runctl.training.beginning import begin
 from runctl.training.log import log as log_metrics
 from runctl.training.meeting import Meeting
 from runctl.training.saver import Saver
@@ -68,10 +69,10 @@ class Checkpointer:
         self._batch_in_hand = False
         self._epoch_random: dict[str, Any] | None = None
         self._pass_done = False
-        if policy.restore is not None:
-            self._restore(Path(policy.restore))
+        begin(policy, self._meeting, self._load)
         self._saved_step = self.step
         self._meeting.agreement.publish(self._meeting.local_rank, self.step)
+        self._meeting.say_restored(self.step)
 
     # --- the loop ---
 
@@ -235,19 +236,15 @@ class Checkpointer:
             state["loader"] = self._loader.state_dict()
         return state
 
-    def _restore(self, folder: Path) -> None:
-        try:
-            state = torch.load(folder / DATA, weights_only=True, map_location="cpu", mmap=True)
-            for name, part in self._parts.items():
-                part.load_state_dict(state[key_of(name)])
-            self.step, self.epoch = state["step"], state["epoch"]
-            self._loss = state["loss"]
-            self._batches_done, self._batch_in_hand = state["batches_done"], state["batch_in_hand"]
-            self._restore_rank(folder)
-        except Exception as error:
-            raise CheckpointUnloadable(
-                f"{folder} verifies but does not load: {type(error).__name__}: {error}"
-            ) from error
+    def _load(self, folder: Path) -> None:
+        """Put the state of a checkpoint in place."""
+        state = torch.load(folder / DATA, weights_only=True, map_location="cpu", mmap=True)
+        for name, part in self._parts.items():
+            part.load_state_dict(state[key_of(name)])
+        self.step, self.epoch = state["step"], state["epoch"]
+        self._loss = state["loss"]
+        self._batches_done, self._batch_in_hand = state["batches_done"], state["batch_in_hand"]
+        self._restore_rank(folder)
 
     def _restore_rank(self, folder: Path) -> None:
         own, first = folder / rank_name(self._rank), folder / rank_name(0)

@@ -18,6 +18,7 @@ from runctl.hostdir import HostDir
 _POLL_S = 0.02
 _OPEN_TIMEOUT_S = 60.0
 _DECISION_TIMEOUT_S = 30.0
+_EXCHANGE_TIMEOUT_S = 1800.0
 #: Ranks are at most a step apart, so that the step about to be written is always among the last few.
 _KEEP_RANK_FILES = 4
 
@@ -50,9 +51,8 @@ class Meeting:
             threading.Thread(target=self._decide, name="runctl-agreement", daemon=True).start()
         else:
             self.agreement = _opened(path)
-        self.host_dir.register_worker(
-            rank, self._restart, {"pid": os.getpid(), "local_rank": self.local_rank, "polling": True}
-        )
+        self._words: dict[str, Any] = {"pid": os.getpid(), "local_rank": self.local_rank, "polling": True}
+        self._say()
 
     def new_appointments(self) -> list[Appointment]:
         """The appointments that this rank has not seen yet, once they are decided."""
@@ -87,13 +87,43 @@ class Meeting:
         while self.agreement.committed < step and time.monotonic() < deadline:
             time.sleep(_POLL_S)
 
+    def exchange(self, name: str, value: Any) -> list[Any]:
+        """Tell the other ranks of this host something, and hear what each of them tells; all must call it.
+
+        Args:
+            name: what it is about, for each call another.
+            value: anything that JSON can hold.
+
+        Returns:
+            The ranks' values, by rank.
+
+        Raises:
+            TimeoutError: if a rank tells nothing within half an hour, which is what a collective waits.
+        """
+        name = f"{name}-{self._restart}"
+        self.host_dir.tell(name, self.rank, value)
+        deadline = time.monotonic() + _EXCHANGE_TIMEOUT_S
+        while len(told := self.host_dir.told(name)) < self.agreement.ranks:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(told)} of {self.agreement.ranks} ranks came to {name}")
+            time.sleep(_POLL_S)
+        return [told[rank] for rank in sorted(told)]
+
+    def say_restored(self, step: int) -> None:
+        """Leave word that this rank has loaded what it begins from."""
+        self._say(restored_step=step)
+
+    def say_unloadable(self, error: str) -> None:
+        """Leave word that what this rank was to begin from does not load."""
+        self._say(unloadable=error)
+
     def say_stopped(self, step: int) -> None:
         """Leave word that this rank ended because it was asked to."""
-        self.host_dir.register_worker(
-            self.rank,
-            self._restart,
-            {"pid": os.getpid(), "local_rank": self.local_rank, "polling": True, "stopped_at_step": step},
-        )
+        self._say(stopped_at_step=step)
+
+    def _say(self, **words: Any) -> None:
+        self._words |= words
+        self.host_dir.register_worker(self.rank, self._restart, self._words)
 
     def stop_on_signals(self, grace_s: float) -> None:
         """Without a launcher: the first SIGTERM or SIGINT asks for a stop, the next does what it always did.

@@ -14,7 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.policy import RankPolicy
+from runctl.checkpoint.uploader import Uploader
 from runctl.errors import CheckpointError, CheckpointUnloadable
 from runctl.training.meeting import Meeting
 from runctl.training.snapshot import Snapshot
@@ -22,6 +24,8 @@ from runctl.training.writer import Job
 
 #: How long a writer may take at idle priority.
 _PATIENCE_S = 20.0
+_UPLOADER_LOOK_S = 0.5
+_LOOK_S = 0.05
 _PACKAGE_DIR = str(Path(__file__).resolve().parents[2])
 
 
@@ -56,6 +60,10 @@ class Saver:
         os.close(reply_write)
         if not policy.launched:
             atexit.register(self._at_exit)
+        self._uploader = None
+        if policy.upload_to is not None:
+            self._uploader = Uploader(Catalog(Path(policy.folder)), policy.upload_to, policy.retention, _say)
+        self._uploader_at = 0.0
         self.busy = False
         self._first = True
         self._missed = False
@@ -127,9 +135,19 @@ class Saver:
             self._hear(0)
             if self.busy and time.monotonic() - self.saved_at > _PATIENCE_S:
                 self._hurry()
+        if self._uploader is not None and time.monotonic() - self._uploader_at > _UPLOADER_LOOK_S:
+            self._uploader_at = time.monotonic()
+            self._uploader.poll()
 
     def finish(self) -> None:
-        """Wait for the writer to finish, and let it go."""
+        """Wait for the writer to finish, and let it go; have what it wrote carried to where it belongs."""
+        try:
+            self._finish_writing()
+        finally:
+            if self._uploader is not None:
+                self._finish_upload(self._uploader)
+
+    def _finish_writing(self) -> None:
         self._wait()
         assert self._writer.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it went before; what it had to do is done
@@ -138,9 +156,21 @@ class Saver:
             self._writer.stdin.close()
         self._writer.wait()
 
+    def _finish_upload(self, uploader: Uploader) -> None:
+        """Wait for as long as it gets on; a stop's own timer ends the rank if that takes too long."""
+        self._uploader = None
+        uploader.finish()
+        while not uploader.finished and not uploader.hopeless():
+            uploader.poll()
+            time.sleep(_LOOK_S)
+        uploader.end()
+        if not uploader.finished:
+            _say(f"the last checkpoint has not arrived at {self._policy.upload_to} ({uploader.failing}); "
+                 f"it stays in {self._policy.folder} for the next start")  # fmt: skip
+
     def _at_exit(self) -> None:
         """Without an agent that would see to it: an exception ends the script, and what was saved is kept."""
-        if self._writer.poll() is None:
+        if self._writer.poll() is None or self._uploader is not None:
             with contextlib.suppress(CheckpointError):
                 self.finish()
 
@@ -168,3 +198,7 @@ class Saver:
         reply = json.loads(text)
         if "error" in reply:
             raise CheckpointUnloadable(f"the checkpoint of step {reply['step']} failed: {reply['error']}")
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"runctl: {text}\n")

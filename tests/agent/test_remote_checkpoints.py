@@ -14,7 +14,8 @@ import pytest
 from real_launches import Launch, Launcher, wait_until
 from test_resume import SCRIPT
 
-from runctl.agent.checkpoints import Checkpoints, RestoreStopped
+from runctl.agent.beginning import RestoreStopped
+from runctl.agent.checkpoints import Checkpoints
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.manifest import Manifest
 from runctl.checkpoint.remote import RemoteCatalog
@@ -179,7 +180,7 @@ def test_a_stop_is_heard_while_a_checkpoint_is_downloaded(remote: Remote, tmp_pa
 
     monkeypatch.setattr(store, "get_file", hang)
     spec = LaunchSpec(RunIdentity("one", "one", remote.root), Program("train.py", None))
-    checkpoints = Checkpoints(spec, remote.rundir, HostDir(tmp_path / "runctl-0/one/a1"), 1)
+    checkpoints = Checkpoints(spec, remote.rundir, HostDir(tmp_path / "runctl-0/one/a1"), 1, ranks=1)
     began = time.monotonic()
     with pytest.raises(RestoreStopped):
         checkpoints.begin(lambda: time.monotonic() > began + 1)

@@ -1,0 +1,67 @@
+"""The record of an attempt: opened in the run directory before it begins, closed when it has ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import time
+
+from runctl import processes
+from runctl.agent.attempt import NODE, RunningAttempt
+from runctl.agent.inbox import Inbox
+from runctl.agent.order import Order
+from runctl.agent.ranks import TorchrunRanks
+from runctl.agent.troubles import Troubles
+from runctl.agent.verdict import Verdict
+from runctl.errors import RunctlError
+from runctl.rundir import RunDir, event_line
+from runctl.spec import Attempt, RunState
+
+
+def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
+    """Carry out one attempt on this host and leave its record in the run directory.
+
+    Args:
+        order: what to do.
+        inbox: where stop requests come from.
+        warm: a torchrun child started ahead, or None.
+
+    Returns:
+        The exit code that the launch should have.
+    """
+    rundir = RunDir(order.run_dir)
+    spec = rundir.read_spec()
+    record = Attempt(order.attempt, order.platform, socket.gethostname(), order.market, started_at=time.time())
+    rundir.take_lease(os.getpid(), heir_of=os.getppid())
+    events = rundir.event_stream(f"a{order.attempt}-n{NODE}")
+    rundir.write_attempt(record)
+    rundir.write_status(RunState.RUNNING, order.attempt, host=record.host, pid=os.getpid())
+    events.append(event_line("attempt_started", attempt=order.attempt, host=record.host))
+    troubles = Troubles()
+    attempt: RunningAttempt | None = None
+    try:
+        attempt = RunningAttempt(order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles)
+        verdict = attempt.run(warm)
+    except RunctlError as error:
+        verdict = Verdict(RunState.FAILED, int(error.exit_code), str(error))
+    finally:
+        processes.end_descendants()
+    record.ended_at = time.time()
+    record.state, record.exit_code, record.end_reason = verdict.state, verdict.exit_code, verdict.reason
+    record.failure = verdict.failure
+    progress = attempt.progress() if attempt is not None else {}
+    record.step = progress.get("step")
+    with troubles.kept():
+        rundir.write_attempt(record)
+        rundir.write_status(
+            verdict.state, order.attempt, host=record.host, exit_code=verdict.exit_code, reason=verdict.reason,
+            **progress,
+        )  # fmt: skip
+        events.append(event_line("attempt_ended", attempt=order.attempt, state=verdict.state, reason=verdict.reason))
+        events.close()
+        rundir.drop_lease()
+    if troubles.first is not None:
+        sys.stderr.write(f"runctl: the records of this attempt are not whole: {troubles.first}\n")
+        sys.stderr.write(f"runctl: attempt {order.attempt} {verdict.state.value}: {verdict.reason}\n")
+    return verdict.exit_code

@@ -22,9 +22,9 @@ from runctl import scaling
 from runctl.arguments import ArgumentStyle, flatten
 from runctl.config import complaints
 from runctl.config.argv import GROUPS, CommandLine
-from runctl.config.durations import parse_duration_s, parse_every
-from runctl.config.schemas import CheckpointConfig, LaunchConfig
+from runctl.config.schemas import CheckpointConfig, LaunchConfig, PlatformConfig
 from runctl.config.sources import Source
+from runctl.durations import parse_duration_s, parse_every
 from runctl.errors import ConfigError
 from runctl.spec import CheckpointPolicy, LaunchSpec, Limits, Logs, Program, Retention, RunIdentity, Trainer
 
@@ -96,7 +96,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         secrets=_secrets(cfg.secrets),
         tags=_strings("tags", cfg.tags),
         limits=Limits(parse_duration_s(cfg.limits.max_time, "limits.max_time") if cfg.limits.max_time else None),
-        checkpoint=_checkpoint(cfg.checkpoint),
+        checkpoint=_checkpoint(cfg.checkpoint, cfg.platform),
         logs=Logs(cfg.logs.show.value, cfg.logs.prefix.value),
         plugins_disabled=(*cfg.plugins.disable, *typed.command_line.disabled),
     )
@@ -212,7 +212,7 @@ def _trainer(cfg: LaunchConfig) -> Trainer:
     )
 
 
-def _checkpoint(checkpoint: CheckpointConfig) -> CheckpointPolicy:
+def _checkpoint(checkpoint: CheckpointConfig, platform: PlatformConfig) -> CheckpointPolicy:
     resume = str(checkpoint.resume)
     if resume not in ("auto", "never", "require") and not resume.isdigit():
         raise ConfigError(f"checkpoint.resume={resume}: auto, never, require, or the number of a step")
@@ -236,6 +236,9 @@ def _checkpoint(checkpoint: CheckpointConfig) -> CheckpointPolicy:
         every=parse_every(checkpoint.every, "checkpoint.every"),
         resume=resume,
         grace_s=parse_duration_s(checkpoint.grace, "checkpoint.grace"),
+        mean_time_to_interruption_s=parse_duration_s(
+            platform.mean_time_to_interruption, "platform.mean_time_to_interruption"
+        ),
         retention=Retention(checkpoint.keep_last, checkpoint.keep_every, checkpoint.keep_best),
         watch=watch,
         resume_flag=checkpoint.resume_flag,

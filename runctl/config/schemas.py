@@ -109,9 +109,14 @@ class TrainerConfig:
 
 @dataclass
 class PlatformConfig:
-    """What every platform has; a platform's own options class derives from it."""
+    """What every platform has; a platform's own options class derives from it.
+
+    mean_time_to_interruption: how long a host runs on average before something takes it away, such as 8h;
+    checkpoint.every=auto reckons with it.
+    """
 
     kind: str = "local"
+    mean_time_to_interruption: str = "24h"
     multipliers: Dict[str, Any] = field(default_factory=dict)
     args: Dict[str, Any] = field(default_factory=dict)
 
@@ -142,7 +147,7 @@ class LogsConfig:
 
 @dataclass
 class CheckpointConfig:
-    """every: 10m, 500steps or 1epoch; resume: auto, never, require or a step; grace: how long a stop may take.
+    """every: 10m, 500steps, 1epoch or auto; resume: auto, never, require or a step; grace: how long a stop may take.
 
     watch: glob of the checkpoints that a script writes by itself; resume_flag: its option for the path to resume
     from; resume_argv: words that tell it to resume.

@@ -12,6 +12,7 @@ import torch
 
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.policy import RankPolicy
+from runctl.durations import parse_every
 from runctl.errors import CheckpointCorrupt
 from runctl.spec import Every
 from runctl.training.checkpointer import RESERVED, Checkpointer, key_of
@@ -26,8 +27,7 @@ def attach(
     loader: Any = None,
     config: Mapping[str, Any] | None = None,
     folder: str | Path = "checkpoints",
-    every_s: float = 600.0,
-    every_steps: int | None = None,
+    every: str = "10m",
     **others: Any,
 ) -> Checkpointer:
     """Restore what there is to restore, and checkpoint from now on.
@@ -37,7 +37,9 @@ def attach(
         optimizer, scheduler, scaler: as in any PyTorch training.
         loader: for its position in the data.
         config: plain values that belong to the training, kept in each checkpoint.
-        folder, every_s, every_steps: where and how often, without a launcher; the launcher's word wins.
+        folder: where the checkpoints lie, without a launcher; the launcher's word wins.
+        every: how often one is taken, as `checkpoint.every` says it: `10m`, `500steps`, `1epoch`, or `auto`, which
+            weighs what a save costs against what an interruption would; the launcher's word wins.
         **others: anything else with `state_dict` and `load_state_dict`, by name.
 
     Returns:
@@ -45,6 +47,7 @@ def attach(
 
     Raises:
         CheckpointError: if a checkpoint is there and cannot be restored.
+        ConfigError: for an `every` that is none.
         TypeError: for something without `state_dict`.
     """
     given = {"model": _unwrapped(model), "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler, **others}
@@ -54,10 +57,10 @@ def attach(
             raise TypeError(f"runctl.attach({name}=…): a {type(part).__name__} has no state_dict and load_state_dict")
         if key_of(name) in RESERVED and name not in ("model", "optimizer"):
             raise TypeError(f"runctl.attach({name}=…): the name is taken; choose another")
+    wanted = parse_every(str(every), "every")  # also under a launcher, so that a bad one is found wherever it runs
     policy = RankPolicy.from_environment()
     if policy is None:
-        every = Every("steps", every_steps) if every_steps else Every("seconds", every_s)
-        policy = _plain_policy(Path(folder).absolute(), every)
+        policy = _plain_policy(Path(folder).absolute(), wanted)
     return Checkpointer(policy, parts, loader, config)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import math
 import os
 import pickle
 import select
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from runctl.checkpoint.interval import AutoInterval
 from runctl.checkpoint.policy import RankPolicy
 from runctl.errors import CheckpointError, CheckpointUnloadable
 from runctl.training.meeting import Meeting
@@ -36,6 +38,7 @@ class Saver:
         saved_at: when the last save was begun (monotonic).
         deferred: saves that had to be put off.
         retry_due: a save was put off, and the writer is free again.
+        interval_s: after so long a save is due by the clock; infinite where steps or epochs decide.
         stall_s: seconds that the training loop waited for copies, per save.
     """
 
@@ -63,10 +66,19 @@ class Saver:
         self.deferred = 0
         self.retry_due = False
         self.stall_s: list[float] = []
+        every = policy.every
+        self._auto = AutoInterval(policy.mean_time_to_interruption_s) if every.unit == "auto" else None
+        self._on_its_way: tuple[int, float] | None = None
+        self.interval_s = every.count if every.unit == "seconds" else math.inf
+        if self._auto is not None:
+            self.interval_s = self._auto.seconds
 
     def prepare(self, state: dict[str, Any]) -> None:
         """Get ready for saves of such a state, beside the training."""
         self._snapshot.prepare(state)
+        if self._auto is not None:
+            # The first save measures what one costs: that must not be a wait for what is prepared here.
+            self.saved_at = time.monotonic()
 
     def wait_until_prepared(self) -> None:
         """Wait for what `prepare` began."""
@@ -127,6 +139,8 @@ class Saver:
             self._hear(0)
             if self.busy and time.monotonic() - self.saved_at > _PATIENCE_S:
                 self._hurry()
+        if self._auto is not None:
+            self._follow(self._auto)
 
     def finish(self) -> None:
         """Wait for the writer to finish, and let it go."""
@@ -168,3 +182,17 @@ class Saver:
         reply = json.loads(text)
         if "error" in reply:
             raise CheckpointUnloadable(f"the checkpoint of step {reply['step']} failed: {reply['error']}")
+        if self._auto is not None:
+            self._auto.saved(self.stall_s[-1], reply["took_s"])
+            self._on_its_way = self._on_its_way or (reply["step"], time.monotonic())
+
+    def _follow(self, auto: AutoInterval) -> None:
+        """Take over the interval as it is reckoned now, and say so if it is news."""
+        if self._on_its_way is not None:
+            step, committed_at = self._on_its_way
+            if self._meeting.agreement.durable >= step:
+                self._on_its_way = None
+                auto.uploaded(time.monotonic() - committed_at)
+        self.interval_s = auto.seconds
+        if (news := auto.news()) is not None:
+            sys.stderr.write(f"runctl: {news}\n")

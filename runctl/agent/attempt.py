@@ -106,6 +106,8 @@ class _Attempt:
         begin = self._metrics_file.stat().st_size if self._metrics_file else None
         self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles, begin)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt)
+        # Never longer than a whole stop may take: what takes the machine away does not wait.
+        self._kill_after_s = min(KILL_AFTER_S, spec.checkpoint.grace_s)
         self._nproc = 0
         self._stop: Stop | None = None
         self._restart = 0
@@ -154,7 +156,7 @@ class _Attempt:
             pump.start()
             try:
                 watcher.start(found)
-                ranks.start(command.rank_argv(spec, here, words), env, workdir)
+                ranks.start(command.rank_argv(spec, here, words), env, workdir, self._kill_after_s)
                 self._watch(ranks)
                 stop = self._stop  # one that comes later cuts the last output short and judges nothing
                 if stop is None or stop.polite:
@@ -256,7 +258,7 @@ class _Attempt:
             return
         polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop(self._nproc)
         # Without ranks there is only the last upload to wait for.
-        wait_s = self._spec.checkpoint.grace_s if polite or ranks is None else KILL_AFTER_S
+        wait_s = self._spec.checkpoint.grace_s if polite or ranks is None else self._kill_after_s
         self._stop = Stop(request.reason, time.time(), now + (0 if request.now else wait_s), polite)
         if ranks is None:
             return
@@ -268,7 +270,7 @@ class _Attempt:
     def _enforce(self, ranks: Ranks, stop: Stop, now: float) -> None:
         """The time is over: signal ranks that were only asked so far, kill those that were signalled."""
         if stop.polite:
-            self._stop = Stop(stop.reason, stop.at, now + KILL_AFTER_S)
+            self._stop = Stop(stop.reason, stop.at, now + self._kill_after_s)
             ranks.stop()
         else:
             processes.end_descendants(but=self._checkpoints.upload_pid)

@@ -104,7 +104,7 @@ def lightning_async(state: dict[str, torch.Tensor], folder: Path) -> Iterator[Ca
 
 @contextlib.contextmanager
 def ours(state: dict[str, torch.Tensor], folder: Path) -> Iterator[Callable[[], float]]:
-    ck = runctl.attach(model=Weights(state), folder=folder / "ours", every_steps=1_000_000_000)
+    ck = runctl.attach(model=Weights(state), folder=folder / "ours", every="1000000000steps")
     ck.saver.prepare(ck.state())
     ck.saver.wait_until_prepared()
 
@@ -177,7 +177,7 @@ def beside_saves(size_gb: float) -> tuple[float, float, int]:
     model = Weights({f"t{number}": torch.randn(count) for number in range(TENSORS)})
     left, right = torch.randn(256, 256), torch.randn(256, 256)
     folder = tempfile.mkdtemp()
-    ck = runctl.attach(model=model, folder=folder, every_steps=1_000_000_000)
+    ck = runctl.attach(model=model, folder=folder, every="1000000000steps")
     gc.collect()
     times: dict[bool, list[float]] = {True: [], False: []}
     began_all = time.monotonic()

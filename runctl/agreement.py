@@ -25,8 +25,8 @@ SETTLE_S = 0.02
 _RING = 16
 _WORD = 8
 # Words of the file: wanted kind | raised | decided | committed step | step in writing | writer's pid |
-# ring of (kind, step) | steps.
-_WANTED, _RAISED, _DECIDED, _COMMITTED, _WRITING, _WRITER = range(6)
+# durable step | ring of (kind, step) | steps.
+_WANTED, _RAISED, _DECIDED, _COMMITTED, _WRITING, _WRITER, _DURABLE = range(7)
 _RING_AT = 8
 _STEPS_AT = _RING_AT + 2 * _RING
 _WAIT_S = 0.0005
@@ -66,7 +66,7 @@ class Agreement:
     def create(cls, path: Path, ranks: int) -> Agreement:
         """Make the file for so many ranks of this host; no rank has published a step yet."""
         words = [0] * _STEPS_AT + [-1] * ranks
-        words[_COMMITTED] = words[_WRITING] = -1
+        words[_COMMITTED] = words[_WRITING] = words[_DURABLE] = -1
         aside = path.with_name(f".tmp-{path.name}-{os.getpid()}")
         aside.write_bytes(struct.pack(f"={len(words)}q", *words))
         aside.replace(path)
@@ -123,6 +123,15 @@ class Agreement:
     def committed(self) -> int:
         """Step of the newest committed checkpoint, or -1."""
         return self._words[_COMMITTED]
+
+    def announce_durable(self, step: int) -> None:
+        """Say that the checkpoint of a step has arrived on object storage."""
+        self._words[_DURABLE] = step
+
+    @property
+    def durable(self) -> int:
+        """Step of the newest checkpoint that has arrived on object storage; -1 before the first, and without one."""
+        return self._words[_DURABLE]
 
     @property
     def stop_wanted(self) -> bool:

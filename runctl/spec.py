@@ -106,7 +106,10 @@ class Logs:
 
 @dataclass(frozen=True)
 class Every:
-    """How often a checkpoint is due: every so many `steps`, `epochs` or `seconds`."""
+    """How often a checkpoint is due: every so many `steps`, `epochs` or `seconds`.
+
+    With `auto` the interval is worked out while the training runs, and `count` means nothing.
+    """
 
     unit: str = "seconds"
     count: float = 600.0
@@ -138,6 +141,7 @@ class CheckpointPolicy:
         origin: path or URL of another run's checkpoints, from which a run that has none yet begins; None without.
         url: checkpoints are carried to `<url>/<run id>` instead of the run directory; None for that.
         grace_s: how long a stop may take, from the request to the last rank's end.
+        mean_time_to_interruption_s: how long the platform lets a host run on average; `every=auto` reckons with it.
         retention: which stay.
         watch: glob, relative to the script's working directory, of checkpoints that the script writes by itself.
         resume_flag: the script's option for the path to resume from, or None.
@@ -149,6 +153,7 @@ class CheckpointPolicy:
     origin: str | None = None
     url: str | None = None
     grace_s: float = 30.0
+    mean_time_to_interruption_s: float = 86400.0
     retention: Retention = field(default_factory=Retention)
     watch: str | None = None
     resume_flag: str | None = None

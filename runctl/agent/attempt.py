@@ -72,6 +72,8 @@ class RunningAttempt:
         self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles, begin)
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc)
+        # Never longer than a whole stop may take: what takes the machine away does not wait.
+        self._kill_after_s = min(KILL_AFTER_S, spec.checkpoint.grace_s)
         self._stop: Stop | None = None
         self._restart = 0
         self._beat_at = self._polled_at = 0.0
@@ -140,7 +142,7 @@ class RunningAttempt:
         pump.start()
         try:
             watcher.start(found)
-            ranks.start(command.rank_argv(spec, here, words), env | variables, workdir)
+            ranks.start(command.rank_argv(spec, here, words), env | variables, workdir, self._kill_after_s)
             self._watch(ranks)
             stop = self._stop  # one that comes later cuts the last output short and judges nothing
             if stop is None or stop.polite:
@@ -236,7 +238,7 @@ class RunningAttempt:
             return
         polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop()
         # Without ranks there is only the last upload to wait for.
-        wait_s = self._spec.checkpoint.grace_s if polite or ranks is None else KILL_AFTER_S
+        wait_s = self._spec.checkpoint.grace_s if polite or ranks is None else self._kill_after_s
         self._stop = Stop(request.reason, time.time(), now + (0 if request.now else wait_s), polite)
         if ranks is None:
             return
@@ -248,7 +250,7 @@ class RunningAttempt:
     def _enforce(self, ranks: Ranks, stop: Stop, now: float) -> None:
         """The time is over: signal ranks that were only asked so far, kill those that were signalled."""
         if stop.polite:
-            self._stop = Stop(stop.reason, stop.at, now + KILL_AFTER_S)
+            self._stop = Stop(stop.reason, stop.at, now + self._kill_after_s)
             ranks.stop()
         else:
             processes.end_descendants(but=self._checkpoints.upload_pid)

@@ -107,6 +107,7 @@ class Checkpoints:
             every=policy.every,
             restore=str(found.path) if found and found.manifest.watched is None else None,
             grace_s=policy.grace_s,
+            mean_time_to_interruption_s=policy.mean_time_to_interruption_s,
             retention=policy.retention,
         ).to_environment()
 
@@ -172,11 +173,22 @@ class Checkpoints:
     def poll(self) -> None:
         """Keep the upload going, without waiting for it."""
         if self._uploader is not None:
+            before = self._uploader.durable
             self._uploader.poll()
+            if self._uploader.durable and self._uploader.durable != before:
+                self._announce_durable(max(self._uploader.durable))
         if self._unloadable and self._all_restored():
             # Only now: had none of them loaded, all would be as before.
             self._supersede(self._unloadable.__contains__)
             self._unloadable.clear()
+
+    def _announce_durable(self, step: int) -> None:
+        """Let rank 0 see how long uploads take: with `checkpoint.every=auto` it saves no more often than that."""
+        path = self._host_dir.agreement(self._host_dir.restart())
+        if path.exists():
+            agreement = Agreement(path)
+            agreement.announce_durable(step)
+            agreement.close()
 
     def finish_upload(self) -> None:
         """Have the last checkpoint carried to the run directory; `upload_goes_on` tells when."""

@@ -54,8 +54,12 @@ class Ranks(ABC):
     process: subprocess.Popen[bytes]
 
     @abstractmethod
-    def start(self, argv: list[str], env: dict[str, str], cwd: str) -> None:
-        """Start the ranks."""
+    def start(self, argv: list[str], env: dict[str, str], cwd: str, kill_after_s: float) -> None:
+        """Start the ranks.
+
+        Args:
+            kill_after_s: what they get between SIGTERM and SIGKILL from whoever runs them, beside the agent.
+        """
 
     @abstractmethod
     def report(self) -> Report:
@@ -78,7 +82,7 @@ class Ranks(ABC):
 class PlainRank(Ranks):
     """One rank, one plain python process."""
 
-    def start(self, argv: list[str], env: dict[str, str], cwd: str) -> None:
+    def start(self, argv: list[str], env: dict[str, str], cwd: str, kill_after_s: float) -> None:
         self.process = subprocess.Popen(
             argv,
             env={**os.environ, **env, "RUNCTL_PARENT_PID": str(os.getpid())},
@@ -117,9 +121,10 @@ class TorchrunRanks(Ranks):
         os.close(report_write)
         os.close(log_write)
 
-    def start(self, argv: list[str], env: dict[str, str], cwd: str) -> None:
+    def start(self, argv: list[str], env: dict[str, str], cwd: str, kill_after_s: float) -> None:
         words = argv[argv.index("torch.distributed.run") + 1 :]
-        rest = memoryview(json.dumps({"argv": words, "env": env, "cwd": cwd}).encode() + b"\n")
+        order = {"argv": words, "env": env, "cwd": cwd, "kill_after_s": kill_after_s}
+        rest = memoryview(json.dumps(order).encode() + b"\n")
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died; report() tells how
             while rest:

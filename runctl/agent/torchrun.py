@@ -1,8 +1,8 @@
 """The torchrun child: the one file of the agent that imports torch.
 
 Started ahead of its orders, it imports `torch.distributed.run` while the launcher still composes the
-configuration. It then reads one line {"argv", "env", "cwd"} from its standard input, runs torchrun, and reports
-on the descriptor given as its argument: torchrun's own exit code is 1 for everything, the ChildFailedError
+configuration. It then reads one line {"argv", "env", "cwd", "kill_after_s"} from its standard input, runs torchrun,
+and reports on the descriptor given as its argument: torchrun's own exit code is 1 for everything, the ChildFailedError
 that it raises knows each rank's.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import sys
@@ -18,9 +19,6 @@ import traceback
 from typing import Any
 
 from runctl import processes
-
-#: Seconds between SIGTERM and SIGKILL for a rank, when torchrun is told to stop and when another rank failed.
-SHUTDOWN_TIMEOUT_S = 10
 
 
 def main(report_fd: int) -> None:
@@ -37,7 +35,8 @@ def main(report_fd: int) -> None:
     agent_gone = _watch_agent(order["env"]["RUNCTL_RUN_ID"])
     os.environ.update(order["env"])
     os.environ["RUNCTL_PARENT_PID"] = str(os.getpid())
-    timeout = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN_TIMEOUT_S))
+    # The agent's own time between SIGTERM and SIGKILL; torchrun takes whole seconds.
+    timeout = os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(math.ceil(order["kill_after_s"])))
     os.chdir(order["cwd"])
     first = _FirstFailures(int(timeout))
 
@@ -79,7 +78,7 @@ class _FirstFailures:
     them as failed too. Both are seen to where it closes a group of ranks.
 
     Args:
-        timeout_s: seconds that the peers get between SIGTERM and SIGKILL.
+        timeout_s: seconds that ranks get between SIGTERM and SIGKILL, whyever they are to end.
     """
 
     def __init__(self, timeout_s: int) -> None:
@@ -89,10 +88,11 @@ class _FirstFailures:
         self._closed: object = None
         close = PContext.close
 
-        def close_sooner(group: Any, death_sig: signal.Signals | None = None, timeout: int = timeout_s) -> None:
+        # Where it is given a time, that is the 30 s again or ours.
+        def close_sooner(group: Any, death_sig: signal.Signals | None = None, timeout: int = 30) -> None:  # noqa: ARG001
             if group is not self._closed:  # it is closed once more on the way out
                 self._closed, self.local_ranks = group, frozenset(getattr(group, "_failures", ()))
-            close(group, death_sig, timeout)
+            close(group, death_sig, timeout_s)
 
         PContext.close = close_sooner
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 
 from runctl.encoding import dumps, loads
-from runctl.spec import Every, Retention
+from runctl.spec import CheckpointPolicy, Every, Retention
 
 ENV = "RUNCTL_CHECKPOINT"
 
@@ -20,6 +20,7 @@ class RankPolicy:
         every: when one is due.
         restore: the verified checkpoint to begin from, or None to begin at step 0.
         grace_s: how long a stop may take.
+        mean_time_to_interruption_s: what `every=auto` reckons with.
         retention: which checkpoints stay.
         launched: whether there is a launcher, which hears signals for the ranks and carries checkpoints on.
         upload_to: where rank 0 has checkpoints carried to if there is none: path or URL, or None.
@@ -31,6 +32,7 @@ class RankPolicy:
     every: Every = field(default_factory=Every)
     restore: str | None = None
     grace_s: float = 30.0
+    mean_time_to_interruption_s: float = CheckpointPolicy.mean_time_to_interruption_s
     retention: Retention = field(default_factory=Retention)
     launched: bool = True
     upload_to: str | None = None

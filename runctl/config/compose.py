@@ -23,9 +23,9 @@ from runctl import scaling
 from runctl.arguments import ArgumentStyle, flatten
 from runctl.config import complaints
 from runctl.config.argv import GROUPS, CommandLine
-from runctl.config.durations import parse_duration_s, parse_every
-from runctl.config.schemas import CheckpointConfig, LaunchConfig
+from runctl.config.schemas import LaunchConfig
 from runctl.config.sources import Source
+from runctl.durations import parse_duration_s, parse_every
 from runctl.errors import ConfigError
 from runctl.spec import CheckpointPolicy, LaunchSpec, Limits, Logs, Program, Retention, RunIdentity, Trainer
 
@@ -99,7 +99,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         secrets=_secrets(cfg.secrets),
         tags=_strings("tags", cfg.tags),
         limits=Limits(parse_duration_s(cfg.limits.max_time, "limits.max_time") if cfg.limits.max_time else None),
-        checkpoint=_checkpoint(cfg.checkpoint, root, workdir),
+        checkpoint=_checkpoint(cfg, root, workdir),
         logs=Logs(cfg.logs.show.value, cfg.logs.prefix.value),
         plugins_disabled=(*cfg.plugins.disable, *typed.command_line.disabled),
     )
@@ -215,7 +215,8 @@ def _trainer(cfg: LaunchConfig) -> Trainer:
     )
 
 
-def _checkpoint(checkpoint: CheckpointConfig, root: str, workdir: Path) -> CheckpointPolicy:
+def _checkpoint(cfg: LaunchConfig, root: str, workdir: Path) -> CheckpointPolicy:
+    checkpoint, platform = cfg.checkpoint, cfg.platform
     resume, origin = str(checkpoint.resume), None
     if resume not in _RESUME_WORDS and not resume.isdigit():
         resume, origin = "auto", _origin(resume, root, workdir)
@@ -241,6 +242,9 @@ def _checkpoint(checkpoint: CheckpointConfig, root: str, workdir: Path) -> Check
         origin=origin,
         url=_absolute("checkpoint.url", checkpoint.url, workdir) if checkpoint.url is not None else None,
         grace_s=parse_duration_s(checkpoint.grace, "checkpoint.grace"),
+        mean_time_to_interruption_s=parse_duration_s(
+            platform.mean_time_to_interruption, "platform.mean_time_to_interruption"
+        ),
         retention=Retention(checkpoint.keep_last, checkpoint.keep_every, checkpoint.keep_best),
         watch=watch,
         resume_flag=checkpoint.resume_flag,

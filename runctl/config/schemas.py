@@ -109,9 +109,14 @@ class TrainerConfig:
 
 @dataclass
 class PlatformConfig:
-    """What every platform has; a platform's own options class derives from it."""
+    """What every platform has; a platform's own options class derives from it.
+
+    mean_time_to_interruption: how long a host runs on average before something takes it away, such as 8h;
+    checkpoint.every=auto reckons with it.
+    """
 
     kind: str = "local"
+    mean_time_to_interruption: str = "24h"
     multipliers: Dict[str, Any] = field(default_factory=dict)
     args: Dict[str, Any] = field(default_factory=dict)
 
@@ -142,7 +147,7 @@ class LogsConfig:
 
 @dataclass
 class CheckpointConfig:
-    """every: 10m, 500steps or 1epoch; grace: how long a stop may take.
+    """every: 10m, 500steps, 1epoch or auto; grace: how long a stop may take.
 
     resume: auto, never, require, a step, another run's id, or a path or URL of checkpoints; url: where checkpoints are
     carried to, by default the run directory.

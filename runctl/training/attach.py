@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from runctl.checkpoint.policy import RankPolicy
-from runctl.spec import Every
+from runctl.durations import parse_every
 from runctl.training.checkpointer import RESERVED, Checkpointer, key_of
 
 
@@ -22,8 +22,7 @@ def attach(
     loader: Any = None,
     config: Mapping[str, Any] | None = None,
     folder: str | Path = "checkpoints",
-    every_s: float = 600.0,
-    every_steps: int | None = None,
+    every: str = "10m",
     url: str | None = None,
     **others: Any,
 ) -> Checkpointer:
@@ -34,7 +33,9 @@ def attach(
         optimizer, scheduler, scaler: as in any PyTorch training.
         loader: for its position in the data.
         config: plain values that belong to the training, kept in each checkpoint.
-        folder, every_s, every_steps: where and how often, without a launcher; the launcher's word wins.
+        folder: where the checkpoints lie, without a launcher; the launcher's word wins.
+        every: how often one is taken, as `checkpoint.every` says it: `10m`, `500steps`, `1epoch`, or `auto`, which
+            weighs what a save costs against what an interruption would; the launcher's word wins.
         url: where checkpoints are carried to without a launcher, below `<url>/checkpoints/`: any fsspec URL. What is
             there is found again from another machine.
         **others: anything else with `state_dict` and `load_state_dict`, by name.
@@ -44,6 +45,7 @@ def attach(
 
     Raises:
         CheckpointError: if a checkpoint is there and cannot be restored.
+        ConfigError: for an `every` that is none.
         TypeError: for something without `state_dict`.
     """
     given = {"model": _unwrapped(model), "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler, **others}
@@ -53,10 +55,10 @@ def attach(
             raise TypeError(f"runctl.attach({name}=…): a {type(part).__name__} has no state_dict and load_state_dict")
         if key_of(name) in RESERVED and name not in ("model", "optimizer"):
             raise TypeError(f"runctl.attach({name}=…): the name is taken; choose another")
+    wanted = parse_every(str(every), "every")  # also under a launcher, so that a bad one is found wherever it runs
     policy = RankPolicy.from_environment()
     if policy is None:
-        every = Every("steps", every_steps) if every_steps else Every("seconds", every_s)
-        policy = RankPolicy(str(Path(folder).absolute()), "plain", every=every, launched=False, upload_to=url)
+        policy = RankPolicy(str(Path(folder).absolute()), "plain", every=wanted, launched=False, upload_to=url)
     return Checkpointer(policy, parts, loader, config)
 
 

@@ -182,7 +182,7 @@ class Checkpointer:
                 self.saver.prepare(self.state())
                 self._prepared = True
             self.saver.poll()
-            by_clock = every.unit == "seconds" and time.monotonic() - self.saver.saved_at >= every.count
+            by_clock = time.monotonic() - self.saver.saved_at >= self.saver.interval_s
             if by_clock or self.saver.retry_due:
                 self.saver.saved_at, self.saver.retry_due = time.monotonic(), False
                 meeting.agreement.want(Kind.SAVE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import math
 import os
 import pickle
 import select
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from runctl.checkpoint.catalog import Catalog
+from runctl.checkpoint.interval import AutoInterval
 from runctl.checkpoint.policy import RankPolicy
 from runctl.checkpoint.uploader import Uploader
 from runctl.errors import CheckpointError, CheckpointUnloadable
@@ -40,6 +42,7 @@ class Saver:
         saved_at: when the last save was begun (monotonic).
         deferred: saves that had to be put off.
         retry_due: a save was put off, and the writer is free again.
+        interval_s: after so long a save is due by the clock; infinite where steps or epochs decide.
         stall_s: seconds that the training loop waited for copies, per save.
     """
 
@@ -71,10 +74,19 @@ class Saver:
         self.deferred = 0
         self.retry_due = False
         self.stall_s: list[float] = []
+        every = policy.every
+        self._auto = AutoInterval(policy.mean_time_to_interruption_s) if every.unit == "auto" else None
+        self._on_its_way: tuple[int, float] | None = None
+        self.interval_s = every.count if every.unit == "seconds" else math.inf
+        if self._auto is not None:
+            self.interval_s = self._auto.seconds
 
     def prepare(self, state: dict[str, Any]) -> None:
         """Get ready for saves of such a state, beside the training."""
         self._snapshot.prepare(state)
+        if self._auto is not None:
+            # The first save measures what one costs: that must not be a wait for what is prepared here.
+            self.saved_at = time.monotonic()
 
     def wait_until_prepared(self) -> None:
         """Wait for what `prepare` began."""
@@ -138,6 +150,10 @@ class Saver:
         if self._uploader is not None and time.monotonic() - self._uploader_at > _UPLOADER_LOOK_S:
             self._uploader_at = time.monotonic()
             self._uploader.poll()
+            if self._uploader.durable:
+                self._meeting.agreement.announce_durable(max(self._uploader.durable))
+        if self._auto is not None:
+            self._follow(self._auto)
 
     def finish(self) -> None:
         """Wait for the writer to finish, and let it go; have what it wrote carried to where it belongs."""
@@ -198,6 +214,20 @@ class Saver:
         reply = json.loads(text)
         if "error" in reply:
             raise CheckpointUnloadable(f"the checkpoint of step {reply['step']} failed: {reply['error']}")
+        if self._auto is not None:
+            self._auto.saved(self.stall_s[-1], reply["took_s"])
+            self._on_its_way = self._on_its_way or (reply["step"], time.monotonic())
+
+    def _follow(self, auto: AutoInterval) -> None:
+        """Take over the interval as it is reckoned now, and say so if it is news."""
+        if self._on_its_way is not None:
+            step, committed_at = self._on_its_way
+            if self._meeting.agreement.durable >= step:
+                self._on_its_way = None
+                auto.uploaded(time.monotonic() - committed_at)
+        self.interval_s = auto.seconds
+        if (news := auto.news()) is not None:
+            _say(news)
 
 
 def _say(text: str) -> None:

@@ -168,3 +168,39 @@ def test_a_peer_that_ignores_its_end_holds_a_failed_training_up_for_ten_seconds_
     assert launch.end() == 1
     assert 8 < time.monotonic() - began < 16  # torchrun alone takes 30 s
     assert launch.json("outcome.json")["reason"] == "rank 1 failed: ValueError: boom"
+
+
+def test_such_a_peer_gets_no_longer_than_the_whole_of_a_stop_may_take(launcher: Launcher) -> None:
+    """Where a machine is taken away within 5 s, torchrun gives no 10 s of them away."""
+    code, launch = launcher.run(
+        "checkpoint.grace=1500ms",
+        ranks=2,
+        script="""
+        import os, signal, time
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open("ready-" + os.environ["RANK"], "w")
+        if os.environ["RANK"] == "1":
+            while not os.path.exists("ready-0"):
+                time.sleep(0.01)
+            print("torchrun's", os.environ["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"], flush=True)
+            raise ValueError("boom")
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            open("lived", "a").write("0.1 s\\n")
+            time.sleep(0.1)
+        """,
+    )
+    assert code == 1
+    assert b"torchrun's 2\n" in launch.log("r1"), "torchrun takes whole seconds"
+    assert len((launcher.project / "lived").read_text().splitlines()) < 80, "it ended before 8 s had gone by"
+    assert launch.json("outcome.json")["reason"] == "rank 1 failed: ValueError: boom"
+
+
+def test_the_users_own_time_for_torchrun_stays(launcher: Launcher) -> None:
+    code, launch = launcher.run(
+        ranks=2,
+        script="import os\nprint('torchrun', os.environ['TORCH_ELASTIC_SHUTDOWN_TIMEOUT'], flush=True)",
+        env={"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "3"},
+    )
+    assert code == 0
+    assert launch.log("r0") == b"torchrun 3\n"

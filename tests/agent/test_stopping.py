@@ -73,6 +73,17 @@ def test_a_script_that_ignores_its_end_is_killed_after_ten_seconds(launcher: Lau
 
 
 @pytest.mark.parametrize("ranks", [0, 2])
+def test_it_is_killed_sooner_where_a_whole_stop_may_take_less(launcher: Launcher, ranks: int) -> None:
+    launch = launcher.start("checkpoint.grace=2s", ranks=ranks, script=DEAF)
+    launch.ready("ready-0")
+    began = time.monotonic()
+    launch.process.send_signal(signal.SIGINT)
+    assert launch.end(20) == 130
+    assert 2 <= time.monotonic() - began < 9
+    check_stopped(launch, 130)
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
 def test_a_second_signal_stops_at_once(launcher: Launcher, ranks: int) -> None:
     launch = launcher.start(ranks=ranks, script=DEAF)
     launch.ready("ready-0")

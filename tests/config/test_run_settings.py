@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from runctl.config.durations import parse_duration_s
+from runctl.durations import parse_duration_s
 from runctl.errors import ConfigError
 
 

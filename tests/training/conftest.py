@@ -27,7 +27,7 @@ wrapped = nn.parallel.DistributedDataParallel(model) if ddp else model
 optimizer = torch.optim.Adam(wrapped.parameters(), 1e-2)
 scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 20, 0.9)
 torch.manual_seed(rank), np.random.seed(rank), random.seed(rank)
-ck = runctl.attach(model=wrapped, optimizer=optimizer, scheduler=scheduler, every_steps=5)
+ck = runctl.attach(model=wrapped, optimizer=optimizer, scheduler=scheduler, every="5steps")
 print("start", ck.step, flush=True)
 for step in ck.steps(int(sys.argv[1])):
     # Every generator takes part, so that one that is not restored changes the weights.

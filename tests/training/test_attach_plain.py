@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import psutil
 import pytest
 import torch
 
+import runctl
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.manifest import verify
+from runctl.errors import ConfigError
 
 STEPS = 120
 
@@ -118,3 +121,34 @@ def test_nothing_of_a_plain_run_is_left_in_the_temporary_folder(training, tmp_pa
         clean.command(10, None), cwd=clean.folder, env={**os.environ, "TMPDIR": str(temporary)}, timeout=90, check=True
     )
     assert [path for path in temporary.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("every", ["often", "5 bananas", "0steps", "0s", "10", ""])
+def test_an_interval_that_is_none_is_said_at_once(every: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"every={every}: "):
+        runctl.attach(model=torch.nn.Linear(1, 1), folder=tmp_path / "none", every=every)
+    assert not (tmp_path / "none").exists()
+
+
+def test_auto_takes_checkpoints_and_says_how_often(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(
+        "import time, torch, runctl\n"
+        "ck = runctl.attach(model=torch.nn.Linear(8, 8), every='auto')\n"
+        "for step in ck.steps(10**9):\n"
+        "    time.sleep(0.01)\n"
+    )
+    with (tmp_path / "err").open("wb") as err:
+        process = subprocess.Popen([sys.executable, "train.py"], cwd=tmp_path, stderr=err, start_new_session=True)
+    try:
+        wait_for_a_checkpoint(tmp_path / "checkpoints")
+        while b"a checkpoint every" not in (tmp_path / "err").read_bytes():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        kill_tree(process.pid)
+        process.wait()
+    said = (tmp_path / "err").read_text()
+    assert said.count("a checkpoint every") == 1
+    assert "stall, one interruption in 24 h" in said

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 torch.manual_seed(3)
 weight = torch.nn.Linear(1, 1)
 loader = DataLoader(list(range(12)), batch_size=3, shuffle=True, num_workers=int(sys.argv[2]))
-ck = runctl.attach(model=weight, loader=loader, every_steps=1000)
+ck = runctl.attach(model=weight, loader=loader, every="1000steps")
 for epoch in ck.epochs(3):
     for batch in ck.batches():
         if ck.step == int(sys.argv[1]):

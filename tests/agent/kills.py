@@ -196,13 +196,13 @@ class KilledRun:
         launcher: starts it.
         expected: what it has to end with.
         bucket: where its run directory lies; None for this machine.
-        step_s: how long a step takes besides (seconds).
     """
 
-    def __init__(self, launcher: Launcher, expected: Expected, bucket: str | None = None, step_s: float = 0.03) -> None:
+    def __init__(self, launcher: Launcher, expected: Expected, bucket: str | None = None) -> None:
         self._launcher = launcher
         self._expected = expected
-        self._step_s = step_s
+        # Slow enough to be killed in the middle, and for an upload, which runs only when nobody else wants to.
+        self._step_s = 0.08 if bucket else 0.03
         self._run_id = f"k-{uuid.uuid4().hex[:8]}"
         self._words = [*WORDS, f"run.root={bucket}"] if bucket else list(WORDS)
         self._rundir = RunDir(f"{bucket or launcher.project / 'runs'}/{self._run_id}")
@@ -289,19 +289,19 @@ class KilledRun:
         assert "going back to the one before" not in told, told
         here = self._local()
         assert not here.has_bad()
-        verified = {step for step in here.steps() if here.verified(step)}
+        verified = durable = {step for step in here.steps() if here.verified(step)}
         if self._remote is not None:
             assert not self._remote.has_bad()
-            there = self._remote.steps()
+            durable = set(self._remote.steps())
             with tempfile.TemporaryDirectory(dir=self._launcher.scratch) as scratch:
-                for step in there:
+                for step in durable:
                     aside = Path(scratch) / str(step)
                     aside.mkdir()
                     self._remote.fetch(step, aside, threading.Event())
-            verified |= set(there)
+            verified |= durable
         assert max(verified, default=-1) >= (-1 if begin is None else begin), told
-        assert len(verified) >= min(self._most, KEEP_AT_LEAST), told
-        self._most = max(self._most, len(verified))
+        assert len(durable) >= min(self._most, KEEP_AT_LEAST), told
+        self._most = max(self._most, len(durable))
         attempts = self._rundir.attempts()
         if len(attempts) > self._known:
             self._known = len(attempts)
@@ -323,7 +323,6 @@ class KilledRun:
     def _other_host(self) -> None:
         for base in self._launcher.scratch.glob("runctl-*"):
             shutil.rmtree(base)
-        self._most = 0
 
     def _local(self) -> Catalog:
         """The checkpoints on this machine."""

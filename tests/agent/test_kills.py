@@ -53,6 +53,7 @@ def test_killed_while_it_saves_and_while_it_restores(launcher: Launcher, expecte
     run = KilledRun(launcher, expected)
     for victim, name, role, statement in (
         (WRITER, "_HashingFile.write", WRITER, 100),
+        (RANKS[1], "Meeting.leave_rank_state", RANKS[1], 1),
         (RANKS[0], "Snapshot.take", RANKS[0], 12),
         (AGENT, "publish", WRITER, 12),
         (WRITER, "Catalog.prune", WRITER, 6),

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from runctl.spec import Retention
 from runctl.storage import TEMPORARY
 
 STEPS = 80
+STEP_S = 0.03
 WORDS = ("checkpoint.every=4steps", f"args.steps={STEPS}")
 #: Ten megabytes, so that a file is written in several pieces and uploaded in several parts.
 SCRIPT = """
@@ -105,6 +107,7 @@ LOCAL = (
     Point("find", "runctl.checkpoint.catalog:Catalog.newest", AGENT, resuming=True),
     Point("find", "runctl.checkpoint.manifest:verify", AGENT, resuming=True),
     Point("load", "runctl.training.checkpointer:Checkpointer._restore", RANKS[0], resuming=True),
+    Point("load", "runctl.training.checkpointer:Checkpointer._restore", RANKS[1], resuming=True),
     Point("load", "runctl.training.checkpointer:Checkpointer._restore_rank", RANKS[1], resuming=True),
     Point("meet", "runctl.training.meeting:Meeting.leave_rank_state", RANKS[0], calls=3),
     Point("meet", "runctl.training.meeting:Meeting.leave_rank_state", RANKS[1], calls=3),
@@ -147,46 +150,92 @@ class Kill:
 
     Attributes:
         victim: a role.
-        after_s: the moment; None for a place.
+        moment: when, as a fraction of the time that an undisturbed launch takes; None for a place.
         point: the place.
         statement: see `Fault`.
+        elsewhere: the launch is on another host than the one before.
     """
 
     victim: str
-    after_s: float | None = None
+    moment: float | None = None
     point: Point | None = None
     statement: int = 1
+    elsewhere: bool = False
 
     @property
     def resuming(self) -> bool:
+        """Whether it can happen only where there is a checkpoint to begin from."""
         return self.point is not None and self.point.resuming
 
-    @property
-    def elsewhere(self) -> bool:
-        return self.point is not None and self.point.elsewhere
-
     def __str__(self) -> str:
+        where = " on another host" if self.elsewhere else ""
         if self.point is None:
-            return f"{self.victim} after {self.after_s:.2f} s"
-        return f"{self.victim} at {self.point.function} of {self.point.role}, statement {self.statement}"
+            return f"{self.victim} after {self.moment:.2f} of the time{where}"
+        place = f"{self.point.function} of {self.point.role}, statement {self.statement}"
+        return f"{self.victim} at {self.point.phase} ({place}){where}"
+
+
+#: What leaves a run with a checkpoint for the next kill, where that one needs it: a launcher that goes right then.
+BEGIN = Kill(LAUNCHER, point=Point("begin", "runctl.checkpoint.catalog:Catalog.prune", WRITER))
+BEGIN_REMOTE = Kill(LAUNCHER, point=Point("begin", "runctl.checkpoint.remote:RemoteCatalog.prune", UPLOADER))
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the weights' digest is at the end, and the loss of every step."""
+    """What a run that nobody disturbs ends with: the digest of its weights, the loss of every step, its seconds."""
 
     digest: str
     losses: dict[int, float]
+    took_s: float
 
 
 def undisturbed(launcher: Launcher) -> Expected:
-    """What a run without kills ends with."""
-    launch = launcher.start(*WORDS, script=SCRIPT, ranks=2, run_id="undisturbed")
+    """Run it to its end without a kill."""
+    began = time.monotonic()
+    launch = launcher.start(*WORDS, script=SCRIPT, ranks=2, run_id="undisturbed", env={"STEP_S": str(STEP_S)})
     assert launch.end(ENDED_WITHIN_S) == 0, launch.err
+    took_s = time.monotonic() - began
     losses = {entry["step"]: entry["loss"] for entry in RunDir(str(launch.run_dir)).metrics()}
     assert sorted(losses) == list(range(1, STEPS + 1))
-    digest = launcher.project / "digest"
-    return Expected(digest.read_text(), losses)
+    return Expected((launcher.project / "digest").read_text(), losses, took_s)
+
+
+def endure(
+    launcher: Launcher, expected: Expected, bucket: str | None, kills: Iterable[Kill], *, count: int, tries: int
+) -> list[Kill]:
+    """Kill a run again and again; when it has come to its end, which is looked at, another is begun.
+
+    Args:
+        bucket: where the run directories lie; None for this machine.
+        kills: in turn.
+        count: how many are to happen.
+        tries: launches for one kill: whether a place is reached is a matter of what there is to be done.
+
+    Returns:
+        The kills that did not happen.
+    """
+    run = KilledRun(launcher, expected, bucket)
+    done = 0
+    missed = []
+    for kill in kills:
+        for _ in range(tries):
+            if kill.resuming and not run.has_checkpoint(elsewhere=kill.elsewhere):
+                assert run.survives(BEGIN_REMOTE if bucket else BEGIN)
+            happened = run.survives(kill)
+            print(f"{'killed' if happened else 'not reached'}: {kill}; newest checkpoint {run.newest}", flush=True)
+            if run.ended:
+                run.comes_to_its_end()
+                run = KilledRun(launcher, expected, bucket)
+            if happened:
+                break
+        done += happened
+        if not happened:
+            missed.append(kill)
+        if done == count:
+            break
+    run.comes_to_its_end()
+    print(f"{done} kills happened, {len(missed)} were not reached")
+    return missed
 
 
 class KilledRun:
@@ -201,8 +250,8 @@ class KilledRun:
     def __init__(self, launcher: Launcher, expected: Expected, bucket: str | None = None) -> None:
         self._launcher = launcher
         self._expected = expected
-        # Slow enough to be killed in the middle, and for an upload, which runs only when nobody else wants to.
-        self._step_s = 0.08 if bucket else 0.03
+        # Time for uploads, which run only when nobody else wants to.
+        self._step_s = STEP_S if bucket is None else 3 * STEP_S
         self._run_id = f"k-{uuid.uuid4().hex[:8]}"
         self._words = [*WORDS, f"run.root={bucket}"] if bucket else list(WORDS)
         self._rundir = RunDir(f"{bucket or launcher.project / 'runs'}/{self._run_id}")
@@ -217,17 +266,17 @@ class KilledRun:
         """Step of the newest checkpoint, on this machine or in the bucket."""
         return max([*self._local().steps(), *(self._remote.steps() if self._remote else [])], default=None)
 
-    def survives(self, kill: Kill, *, elsewhere: bool = False) -> bool:
-        """Launch it, kill, and look at what is left.
+    def has_checkpoint(self, *, elsewhere: bool) -> bool:
+        """Whether there is a checkpoint to begin from, also on another host."""
+        return bool(self._remote.steps() if self._remote is not None and elsewhere else self.newest is not None)
 
-        Args:
-            kill: when or where.
-            elsewhere: nothing of what was on this host is there any more, as if the launch were on another.
+    def survives(self, kill: Kill) -> bool:
+        """Launch it, kill, and look at what is left.
 
         Returns:
             Whether it came to the kill; if not, the run has come to its end.
         """
-        if elsewhere and self._remote is not None:
+        if kill.elsewhere and self._remote is not None:
             self._other_host()
         begin = self.newest
         launch, tag, marker = self._start(kill)
@@ -273,11 +322,11 @@ class KilledRun:
 
     def _wait(self, kill: Kill, launch: Launch, tag: str, marker: Path) -> bool:
         """Wait for the kill, or do it; False if the launch comes to its end before."""
-        if kill.after_s is None:
+        if kill.moment is None:
             launch.end(ENDED_WITHIN_S)
             return marker.exists()
         fault = Fault(str(marker), kill.victim)
-        deadline = time.monotonic() + kill.after_s
+        deadline = time.monotonic() + kill.moment * self._expected.took_s
         while launch.process.poll() is None:
             if time.monotonic() >= deadline and fault_points.kill(fault, tag):
                 return True

@@ -5,7 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fix bench build clean
+# `make soak SEED=…` repeats one; KILLS says how many.
+SEED := $(or $(SEED),$(shell date +%s))
+KILLS ?= 200
+
+.PHONY: help setup demo test soak check fix bench build clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +27,10 @@ demo: $(READY) ## train on real data with two processes on this machine
 
 test: $(READY) ## every test that this machine can run
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+soak: $(READY) ## 200 kills and 20 stops of trainings, for an hour; SEED=… repeats one
+	@echo "seed $(SEED)"
+	RUNCTL_SOAK_SEED=$(SEED) RUNCTL_SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -m soak -rA
 
 check: $(READY) ## ruff, mypy on the package, the layer test
 	$(BIN)/ruff check .

@@ -135,6 +135,17 @@ def started_at(pid: int) -> float | None:
         return None
 
 
+def lives(pid: int) -> bool:
+    """Whether a process runs; where there is no psutil, one that ended and waits to be collected counts as well."""
+    try:
+        return started_at(pid) is not None
+    except ImportError:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, 0)
+            return True
+        return False
+
+
 def _end_all(find: Callable[[], list[psutil.Process]]) -> int:
     """Kill what `find` finds until it finds nothing that lives: one that forks meanwhile is found again."""
     import psutil

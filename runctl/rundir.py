@@ -150,6 +150,8 @@ class RunDir:
         """
         with self.store.locked():
             self.check_lease(besides=heir_of)
+            if heir_of is None:
+                self.store.sweep()  # whoever wrote here has died, and nobody does yet
             lease = {
                 "host": socket.gethostname(),
                 "pid": pid,

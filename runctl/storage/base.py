@@ -85,6 +85,12 @@ class Store(ABC):
     def delete(self, name: str) -> None:
         """Remove an object; nothing happens if there is none."""
 
+    def sweep(self) -> None:  # noqa: B027 (most stores have nothing to do)
+        """Remove what writers that were killed left behind; only where nobody else writes.
+
+        Object storage has nothing of the kind: a put is there whole or not at all.
+        """
+
     @abstractmethod
     def stream(self, name: str, writer: str = "") -> Stream:
         """Open a stream for appending; `writer` tells writers of one stream apart."""

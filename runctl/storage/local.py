@@ -110,6 +110,13 @@ class LocalStore(Store):
         with translated(f"cannot delete {self.root / name}"):
             (self.root / name).unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        for path in self.root.rglob(f"{TEMPORARY}*"):
+            # Folders of that name are checkpoints that were being written, which the catalog sees to.
+            if path.is_file():
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
     def stream(self, name: str, writer: str = "") -> Stream:
         with translated(f"cannot write {self.root / name}"):
             return _FileStream(self.root / name)

@@ -24,11 +24,13 @@ from typing import Any, BinaryIO
 
 import torch
 
-from runctl import __version__
+from runctl import __version__, processes
 from runctl.agreement import Agreement
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.manifest import FileEntry, Manifest
+from runctl.errors import CheckpointError
+from runctl.hostdir import HostDir
 from runctl.spec import Retention
 from runctl.training.snapshot import fill
 
@@ -100,6 +102,7 @@ def write(job: Job, buffer: mmap.mmap) -> Path:
 
     Raises:
         OSError: if the disk refuses.
+        CheckpointError: if a rank died before it left its own state: without that a resume would not be exact.
     """
     catalog = Catalog(Path(job.folder))
     aside = catalog.folder / f".tmp-{manifests.folder_name(job.step)}-{os.getpid()}"
@@ -112,7 +115,7 @@ def write(job: Job, buffer: mmap.mmap) -> Path:
         if job.read_back:
             torch.load(aside / DATA, weights_only=True, mmap=True)
         for rank, source in enumerate(job.rank_files):
-            if _wait_for(Path(source)):
+            if _wait_for(Path(source), rank, Path(job.agreement)):
                 shutil.move(source, aside / rank_name(rank))
                 files[rank_name(rank)] = manifests.hash_file(aside / rank_name(rank), hash_name)
         manifest = Manifest(
@@ -159,14 +162,27 @@ def main(snapshot_fd: int, reply_fd: int) -> None:
             os.write(reply_fd, json.dumps(reply).encode() + b"\n")
 
 
-def _wait_for(path: Path) -> bool:
-    """Whether a rank's file comes; a rank that died leaves none, and its random state is derived at a resume."""
+def _wait_for(path: Path, rank: int, agreement: Path) -> bool:
+    """Whether a rank's file comes; a rank that never calls `save` leaves none, its random state is derived then.
+
+    Raises:
+        CheckpointError: if the rank has died without it.
+    """
     deadline = time.monotonic() + _RANK_FILES_WAIT_S
     while not path.exists():
+        if not _rank_lives(rank, agreement) and not path.exists():
+            raise CheckpointError(f"rank {rank} died before it left its state")
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
     return True
+
+
+def _rank_lives(rank: int, agreement: Path) -> bool:
+    """Whether a rank of the restart that has this agreement still runs."""
+    host_dir = HostDir(agreement.parent)
+    ours = (w for w in host_dir.workers() if w["rank"] == rank and host_dir.agreement(w["restart"]) == agreement)
+    return any(processes.lives(worker["pid"]) for worker in ours)
 
 
 def _announce(job: Job) -> None:

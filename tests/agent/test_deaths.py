@@ -130,6 +130,7 @@ def test_a_run_directory_can_be_read_after_its_agent_was_killed_and_the_run_goes
     assert again.json("attempts/2.json")["state"] == "succeeded"
     assert again.log("r0", attempt=2) == b"again\n"
     assert not (again.run_dir / "lease.json").exists()
+    assert [path for path in again.run_dir.rglob("*") if path.name.startswith(".tmp-")] == []
     assert again.host_dirs() == []
 
 

@@ -1,20 +1,13 @@
-"""Whatever of a launch is killed, and whenever: the same launch again ends with the weights of an undisturbed run."""
+"""A launch that was stopped, or that failed, goes on from its newest checkpoint (`test_kills.py` has those killed)."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import random
 import signal
-import time
-from pathlib import Path
 
-import psutil
 import pytest
 from real_launches import Launch, Launcher, wait_until
 
 from runctl.checkpoint.catalog import Catalog
-from runctl.rundir import RunDir
 
 STEPS = 250
 WORDS = ("checkpoint.every=5steps", f"args.steps={STEPS}")
@@ -53,67 +46,9 @@ def start(launcher: Launcher, step_s: float = 0.0) -> Launch:
     return launcher.start(*WORDS, script=SCRIPT, ranks=2, run_id="killed", env={"STEP_S": str(step_s)})
 
 
-def victims(launch: Launch) -> dict[str, int]:
-    """What can be killed of a training that runs."""
-    status = [(w.pid, " ".join(w.cmdline())) for w in psutil.Process(launch.agent()).children(recursive=True)]
-    ranks = [pid for pid, words in status if "training/worker.py" in words]
-    writers = [pid for pid, words in status if "runctl.training.writer" in words]
-    return {
-        "launcher": launch.process.pid,
-        "agent": launch.agent(),
-        "torchrun": launch.torchrun(),
-        "rank": ranks[-1],
-        "first rank": ranks[0],
-        "writer": writers[0],
-    }
-
-
-def undisturbed(launcher: Launcher, folder: Path) -> str:
-    launch = launcher.start(*WORDS, script=SCRIPT, ranks=2, run_id="undisturbed")
-    assert launch.end() == 0, launch.err
-    digest = (launcher.project / "digest").read_text()
-    (launcher.project / "digest").unlink()
-    (launcher.project / "begun").unlink()
-    return digest
-
-
-def test_killed_anywhere_the_run_resumes_to_bit_identical_weights(launcher: Launcher, tmp_path: Path) -> None:
-    expected = undisturbed(launcher, tmp_path)
-    chance = random.Random(7)
-    for number, name in enumerate(("launcher", "agent", "torchrun", "rank", "writer")):
-        launch = start(launcher, step_s=0.05)
-        kill_one(launch, name, chance.uniform(0, 0.6))
-        assert len(RunDir(str(launch.run_dir)).attempts()) == number + 1
-    last = start(launcher)
-    assert last.end() == 0, last.err
-    assert (launcher.project / "digest").read_text() == expected
-    steps = [entry["step"] for entry in RunDir(str(last.run_dir)).metrics()]
-    assert steps == list(range(1, STEPS + 1)), "no step is counted twice, and none is missing"
-    assert last.json("outcome.json")["resumed_from_step"] > 0
-
-
-def kill_one(launch: Launch, name: str, after_s: float) -> None:
-    """Kill one process of a launch a moment after its training has begun, and see that all the others go."""
-    begun = launch.project / "begun"
-    wait_until(lambda: begun.exists() and _has_writer(launch), 60, "the training has begun")
-    begun.unlink()
-    victim = victims(launch)[name]
-    time.sleep(after_s)
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(victim, signal.SIGKILL)
-    launch.end()
-    wait_until(lambda: not launch.of_this_run(), 20, f"nothing is left after {name} was killed")
-
-
 def _has_checkpoint(launch: Launch) -> bool:
     assert launch.process.poll() is None, launch.err
     return bool(Catalog(launch.run_dir / "checkpoints").steps())
-
-
-def _has_writer(launch: Launch) -> bool:
-    with contextlib.suppress(psutil.Error, StopIteration, IndexError, FileNotFoundError):
-        return bool(victims(launch))
-    return False
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

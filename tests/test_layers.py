@@ -38,6 +38,7 @@ HOME = {
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws"},
+    "botocore": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/storage/s3.py"},
     "runpod": {"runctl/platforms/runpod"},
     "fsspec": {"runctl/storage"},
     "rich": {"runctl/terminal.py"},

@@ -1,5 +1,7 @@
 """A store in a prefix of an fsspec file system, such as a bucket.
 
+Small objects go through fsspec whatever the file system; files in a bucket have a path of their own (s3.py).
+
 Who retries: botocore repeats one request (`_options`), the publisher repeats what may be late until it gets through.
 s3fs, which would multiply botocore's attempts by its own, repeats nothing.
 """
@@ -18,9 +20,10 @@ from typing import Any
 from runctl.errors import StorageError
 from runctl.storage.base import TEMPORARY, Store, Stream, translated
 from runctl.storage.publisher import Publisher, SegmentStream
+from runctl.storage.s3 import Bucket
 
 _S3_SCHEMES = ("s3", "s3a")
-#: Large files travel in parts of this size, so many at a time, one file after another: 64 MiB are in flight.
+#: Elsewhere than in a bucket a file comes back in parts of this size, so many at a time, one file after another.
 _PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 8
 
@@ -39,9 +42,11 @@ class FsspecStore(Store):
             raise StorageError(f"{url}: {scheme}:// needs a package that is not installed: {error}") from error
         except ValueError as error:
             raise StorageError(f"{url}: no file system for {scheme}:// ({error})") from error
-        self._s3 = scheme in _S3_SCHEMES
-        if self._s3:
+        self._bucket: Bucket | None = None
+        if scheme in _S3_SCHEMES:
             self._fs.retries = 1
+            name, _, self._prefix = self._root.partition("/")
+            self._bucket = Bucket(self._fs, name)
         self._publisher = Publisher(self)
         self._large = threading.Lock()
 
@@ -89,13 +94,17 @@ class FsspecStore(Store):
         return {path: size for path, size in paths.items() if not path.rsplit("/", 1)[-1].startswith(TEMPORARY)}
 
     def put_file(self, source: Path, name: str) -> None:
-        options = {"chunksize": _PART_BYTES, "max_concurrency": _PARTS_AT_ONCE} if self._s3 else {}
-        with contextlib.ExitStack() as held, self._request("write", name):
-            if source.stat().st_size > _PART_BYTES:
-                held.enter_context(self._large)
-            self._fs.put_file(str(source), f"{self._root}/{name}", **options)
+        with self._request("write", name):
+            if self._bucket is not None:
+                self._bucket.put(source, self._key(name))
+            else:
+                self._fs.put_file(str(source), f"{self._root}/{name}")
 
     def get_file(self, name: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
+        if self._bucket is not None:
+            with self._request("read", name):
+                self._bucket.get(self._key(name), target, size_bytes, stop)
+            return
         path = f"{self._root}/{name}"
 
         def copy(start: int) -> None:
@@ -116,7 +125,7 @@ class FsspecStore(Store):
                 os.close(descriptor)
 
     def abort_uploads(self, folder: str) -> int:
-        if not self._s3:
+        if self._bucket is None:
             return 0
         bucket, _, prefix = f"{self._root}/{folder}/".partition("/")
         with self._request("abort uploads below", folder):
@@ -136,6 +145,9 @@ class FsspecStore(Store):
     def read_stream(self, name: str) -> Iterator[bytes]:
         for segment in self.names(name):
             yield self.read(f"{name}/{segment}") or b""
+
+    def _key(self, name: str) -> str:
+        return f"{self._prefix}/{name}" if self._prefix else name
 
     def _request(self, verb: str, name: str) -> contextlib.AbstractContextManager[None]:
         # Each back-end lets exceptions of its vendor's through (botocore's and aiohttp's are no OSErrors).

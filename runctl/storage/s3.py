@@ -1,0 +1,219 @@
+"""Files to and from a bucket: in parts, several at once, from threads.
+
+botocore's blocking client and not s3fs's, which runs all requests in one event loop and signs every byte: carrying
+1 GB costs a third of the processor time there and a quarter on the way back (benchmarks/transfer.py). Its parts are
+read from the file while they are sent, so that memory does not depend on their size.
+
+Who retries: botocore repeats a request, with the same part; a part whose download breaks off is asked for again here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PART_BYTES = 8 << 20
+_PARTS_AT_ONCE = 8
+#: docs.aws.amazon.com/AmazonS3/latest/userguide/qfacts.html
+_PARTS_AT_MOST = 10_000
+_PIECE_BYTES = 1 << 20
+#: Of 1,000 parts, with one request in ten failing, none fails for good in 99 files of 100.
+_ATTEMPTS = 5
+_PAUSE_S = 0.5
+
+
+class Bucket:
+    """Files of one bucket.
+
+    Args:
+        files: s3fs's file system, whose settings are used.
+        name: the bucket.
+    """
+
+    def __init__(self, files: Any, name: str) -> None:
+        self._files = files
+        self._name = name
+        self._made: Any = None
+        self._making = threading.Lock()
+        # Shared by all files, so that many at once are no more requests at once than one large one.
+        self._parts = ThreadPoolExecutor(_PARTS_AT_ONCE, "runctl-part")
+
+    def put(self, source: Path, key: str) -> None:
+        """Publish a file whole.
+
+        Raises:
+            OSError: if the file cannot be read.
+            Exception: what botocore raises; the parts that arrived have been discarded then, if that was possible.
+        """
+        with source.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            step = part_bytes(size)
+            if size <= step:
+                body = _Part(file.fileno(), 0, size)
+                where = self._where(key, "put_object")
+                self._all(lambda whole: self._client().put_object(**where, Body=whole), [body])
+                return
+            upload = self._client().create_multipart_upload(**self._where(key, "create_multipart_upload"))["UploadId"]
+            where = {**self._where(key, "upload_part"), "UploadId": upload}
+            done: dict[int, dict[str, Any]] = {}
+
+            def send(number: int) -> None:
+                start = (number - 1) * step
+                body = _Part(file.fileno(), start, min(step, size - start))
+                answer = self._client().upload_part(**where, PartNumber=number, Body=body)
+                # A checksum that botocore sent comes back, and belongs to what the parts are named by.
+                tags = {name: value for name, value in answer.items() if name == "ETag" or name.startswith("Checksum")}
+                done[number] = {"PartNumber": number, **tags}
+
+            try:
+                self._all(send, range(1, -(-size // step) + 1))
+                self._client().complete_multipart_upload(
+                    **{**self._where(key, "complete_multipart_upload"), "UploadId": upload},
+                    MultipartUpload={"Parts": [done[number] for number in sorted(done)]},
+                )
+            except BaseException:
+                with contextlib.suppress(Exception):
+                    self._client().abort_multipart_upload(Bucket=self._name, Key=key, UploadId=upload)
+                raise
+
+    def get(self, key: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
+        """Copy an object of a known size into a file.
+
+        Raises:
+            OSError: if the file cannot be written, or `stop` was set.
+            Exception: what botocore raises.
+        """
+        step = part_bytes(size_bytes)
+        with target.open("wb", buffering=0) as file:
+
+            def receive(start: int) -> None:
+                self._receive(key, file.fileno(), start, min(start + step, size_bytes), stop)
+
+            self._all(receive, range(0, size_bytes, step))
+
+    def _receive(self, key: str, target: int, start: int, end: int, stop: threading.Event) -> None:
+        from botocore.exceptions import HTTPClientError, IncompleteReadError
+
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                # What arrived before a connection broke need not come again.
+                for piece in self._pieces(key, start, end):
+                    if stop.is_set():
+                        raise InterruptedError(errno.EINTR, "stopped")
+                    os.pwrite(target, piece, start)
+                    start += len(piece)
+            except (HTTPClientError, IncompleteReadError):
+                if attempt == _ATTEMPTS:
+                    raise
+                stop.wait(_PAUSE_S * attempt)
+            else:
+                return
+
+    def _pieces(self, key: str, start: int, end: int) -> Iterable[bytes]:
+        if start == end:
+            return
+        answer = self._client().get_object(**self._where(key, "get_object"), Range=f"bytes={start}-{end - 1}")
+        with contextlib.closing(answer["Body"]) as body:
+            while piece := body.read(_PIECE_BYTES):
+                yield piece
+
+    def _all(self, call: Callable[[T], object], parts: Iterable[T]) -> None:
+        """Have all parts done; at the first that fails, nothing of the rest is left running."""
+        futures = [self._parts.submit(call, part) for part in parts]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+    def _where(self, key: str, method: str) -> dict[str, Any]:
+        from s3fs.utils import ParamKwargsHelper
+
+        more = {**self._files.s3_additional_kwargs, **self._files.req_kw}
+        return {"Bucket": self._name, "Key": key, **ParamKwargsHelper(self._client()).filter_dict(method, more)}
+
+    def _client(self) -> Any:
+        with self._making:
+            if self._made is None:
+                self._made = _client(self._files)
+            return self._made
+
+
+class _Part(io.RawIOBase):
+    """A range of a file as a body that can be sent again; it holds nothing."""
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._start = start
+        self._size = size
+        self._at = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        self._at = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence] + offset
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self._at)
+        data = os.pread(self._descriptor, left if size is None or size < 0 else min(size, left), self._start + self._at)
+        self._at += len(data)
+        return data
+
+
+def part_bytes(size_bytes: int) -> int:
+    """The size of the parts of a file: such that they are no more than S3 allows, in whole MiB."""
+    least = -(-size_bytes // _PARTS_AT_MOST)
+    return max(PART_BYTES, -(-least // (1 << 20)) << 20)
+
+
+def _client(files: Any) -> Any:
+    """A blocking client with the settings of a file system of s3fs, which its `set_session` reads likewise."""
+    from botocore import UNSIGNED
+    from botocore.config import Config
+    from botocore.session import Session
+
+    given = {
+        "aws_access_key_id": files.key,
+        "aws_secret_access_key": files.secret,
+        "aws_session_token": files.token,
+        "endpoint_url": files.endpoint_url,
+        "use_ssl": files.use_ssl,
+        **files.client_kwargs,
+    }
+    config = {
+        **files.config_kwargs,
+        "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        "max_pool_connections": _PARTS_AT_ONCE,
+        # Over TLS it is so anyway: botocore's checksum of each part goes with it, which the server compares.
+        "s3": {**files.config_kwargs.get("s3", {}), "payload_signing_enabled": False},
+        # The manifest's hash is looked at once the file is whole.
+        "response_checksum_validation": "when_required",
+    }
+    if files.anon:
+        config["signature_version"] = UNSIGNED
+    settings = {name: value for name, value in given.items() if value is not None}
+    return Session(**files.kwargs).create_client("s3", config=Config(**config), **settings)

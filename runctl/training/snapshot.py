@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 
-from runctl.errors import CheckpointUnloadable
+from runctl.errors import CheckpointError, CheckpointUnloadable
 
 _ALIGN = 64
 _PLAIN = (bool, int, float, str, bytes, type(None))
+#: cudaHostRegisterPortable: pinned for the contexts of all devices (CUDA runtime API, "Memory Management").
+_PORTABLE = 1
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,10 @@ class Snapshot:
         self._views: dict[Slot, torch.Tensor] = {}
         self._slots: dict[tuple[Any, ...], Slot] = {}
         self._used = 0
-        self._preparing: threading.Thread | None = None
+        self._reserving: threading.Thread | None = None
+        self._failure: Exception | None = None
+        self._pinned_at: int | None = None
+        self._unpinnable = False
 
     def prepare(self, state: Mapping[str, Any]) -> None:
         """Lay the buffer out for such a state and have its pages brought in, beside the training.
@@ -67,12 +72,13 @@ class Snapshot:
         Raises:
             CheckpointUnloadable: as `take`.
         """
-        size_bytes = self._lay_out(state)[2]
-        self._preparing = threading.Thread(target=self._reserve, args=(size_bytes,), name="runctl-buffer", daemon=True)
-        self._preparing.start()
+        _, pairs, size_bytes = self._lay_out(state)
+        self._reserve(size_bytes, _gpus(pairs))
 
     def take(self, state: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         """Copy every tensor of a nested state into the buffer.
+
+        A tensor on a GPU is copied when its device's current stream has done what it was given before.
 
         Args:
             state: nested dicts, lists and tuples of tensors and plain values.
@@ -82,22 +88,31 @@ class Snapshot:
 
         Raises:
             CheckpointUnloadable: for a value that would save but not load, naming its key.
+            CheckpointError: if there is no memory for the buffer.
         """
         skeleton, pairs, size_bytes = self._lay_out(state)
+        gpus = _gpus(pairs)
+        self._reserve(size_bytes, gpus)
         self.join()
-        self._reserve(size_bytes)
-        on_gpu = False
         for tensor, slot in pairs:
-            self._view(slot).copy_(tensor.detach(), non_blocking=True)
-            on_gpu = on_gpu or tensor.is_cuda
-        if on_gpu:
-            torch.cuda.current_stream().synchronize()
+            # Only CUDA promises that what was begun is done once its stream is waited for.
+            self._view(slot).copy_(tensor.detach().resolve_conj().resolve_neg(), non_blocking=tensor.is_cuda)
+        for gpu in gpus:
+            torch.cuda.current_stream(gpu).synchronize()
         return skeleton, size_bytes
 
     def join(self) -> None:
-        """Wait until the buffer that `prepare` asked for is there."""
-        if self._preparing is not None:
-            self._preparing.join()
+        """Wait until the buffer that `prepare` asked for is there.
+
+        Raises:
+            CheckpointError: if there is no memory for it.
+        """
+        if self._reserving is not None:
+            self._reserving.join()
+            self._reserving = None
+        if self._failure is not None:
+            failure, self._failure = self._failure, None
+            raise CheckpointError(f"no memory for a snapshot of {self._used} bytes: {failure}") from failure
 
     def _lay_out(self, state: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[torch.Tensor, Slot]], int]:
         """The skeleton of a state, its tensors with their slots, and the bytes they take."""
@@ -147,25 +162,65 @@ class Snapshot:
             view = self._views[slot] = slot.view(self._buffer)
         return view
 
-    def _reserve(self, size_bytes: int) -> None:
-        """Have the buffer at least so large, every page of it in memory."""
+    def _reserve(self, size_bytes: int, gpus: list[torch.device]) -> None:
+        """Begin to get the buffer at least so large, every page of it in memory, pinned if there are GPUs."""
+        self.join()
         size_bytes = max(size_bytes, mmap.PAGESIZE)
-        if self._buffer is not None and len(self._buffer) >= size_bytes:
+        large = self._buffer is not None and len(self._buffer) >= size_bytes
+        if large and (not gpus or self._pinned_at is not None or self._unpinnable):
             return
-        self._views.clear()
-        os.ftruncate(self.descriptor, size_bytes)
-        buffer = mmap.mmap(self.descriptor, size_bytes)
-        _touch(buffer)
-        self._buffer = buffer
+        # Always a thread of its own: CUDA keeps the last error of each thread, and PyTorch would raise one that
+        # pinning left behind in the training's thread at its next kernel.
+        self._reserving = threading.Thread(
+            target=self._make_room, args=(size_bytes, large, gpus), name="runctl-buffer", daemon=True
+        )
+        self._reserving.start()
+
+    def _make_room(self, size_bytes: int, large: bool, gpus: list[torch.device]) -> None:
+        try:
+            if not large:
+                self._unpin()
+                self._views.clear()
+                self._buffer = None
+                os.ftruncate(self.descriptor, size_bytes)
+                buffer = mmap.mmap(self.descriptor, size_bytes)
+                # By PyTorch, which lets go of the interpreter's lock while the kernel clears the pages.
+                torch.frombuffer(buffer, dtype=torch.uint8)[:: mmap.PAGESIZE].fill_(0)
+                self._buffer = buffer
+            if gpus:
+                self._pin(gpus[0])
+        except Exception as error:  # noqa: BLE001 (whoever waits for the buffer raises it)
+            self._failure = error
+
+    def _pin(self, gpu: torch.device) -> None:
+        """Have the devices copy into the buffer at full speed; without it copies are right all the same, but slow."""
+        assert self._buffer is not None
+        address = torch.frombuffer(self._buffer, dtype=torch.uint8).data_ptr()
+        # A new thread stands at device 0, where this process may have no business.
+        with torch.cuda.device(gpu):
+            runtime = torch.cuda.cudart()
+            code = runtime.cudaHostRegister(address, len(self._buffer), _PORTABLE)
+        if int(code) == 0:
+            self._pinned_at = address
+        else:
+            self._unpinnable = True
+            sys.stderr.write(
+                "runctl: the memory for snapshots can't be pinned, so that copies from the GPU take longer: "
+                f"cudaHostRegister answered {int(code)}, {runtime.cudaGetErrorString(code)}\n"
+            )
+
+    def _unpin(self) -> None:
+        """Before the buffer is unmapped: the driver would go on writing to the pages that were at these addresses."""
+        if self._pinned_at is not None:
+            code = torch.cuda.cudart().cudaHostUnregister(self._pinned_at)
+            self._pinned_at = None
+            if int(code) != 0:
+                raise RuntimeError(f"cudaHostUnregister answered {int(code)}")
 
 
-def _touch(buffer: mmap.mmap) -> None:
-    """Bring every page in, without holding the interpreter's lock while the kernel clears them."""
-    whole = torch.frombuffer(buffer, dtype=torch.uint8)
-    whole[:: mmap.PAGESIZE].fill_(0)
-    if torch.cuda.is_available():
-        # Pinned memory is what a device copies into at full speed; it stays registered as long as the process lives.
-        torch.cuda.cudart().cudaHostRegister(whole.data_ptr(), len(buffer), 0)
+def _gpus(pairs: list[tuple[torch.Tensor, Slot]]) -> list[torch.device]:
+    """The CUDA devices that the tensors are on."""
+    return list({tensor.device: None for tensor, _ in pairs if tensor.is_cuda})
 
 
 def fill(skeleton: Any, buffer: mmap.mmap) -> Any:

@@ -46,7 +46,7 @@ SAVING_AND_RESTORING = [
     at(RANKS[1], LOCAL, "Meeting.leave_rank_state", RANKS[1], 1),
     at(RANKS[0], LOCAL, "Snapshot.take", RANKS[0], 12),
     at(AGENT, LOCAL, "publish", WRITER, 12),
-    at(RANKS[1], LOCAL, "Checkpointer._restore", RANKS[1], 2),
+    at(RANKS[1], LOCAL, "Checkpointer._load", RANKS[1], 2),
     at(LAUNCHER, LOCAL, "Catalog.newest", AGENT, 2),
 ]
 UPLOADING_AND_DOWNLOADING = [

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.catalog import kept
 from runctl.checkpoint.manifest import Manifest
-from runctl.encoding import loads
+from runctl.encoding import dumps, loads
 from runctl.errors import CheckpointCorrupt, CheckpointError, StorageError
 from runctl.spec import Retention
 from runctl.storage import Store
@@ -117,19 +117,27 @@ class RemoteCatalog:
             CheckpointError: if this machine's disk does not take it.
             StorageError: if the storage cannot be read.
         """
+        try:
+            return self._fetch(step, aside, stop)
+        except CheckpointCorrupt:
+            # It may have been the network: also what the manifest says comes anew.
+            return self._fetch(step, aside, stop)
+
+    def _fetch(self, step: int, aside: Path, stop: threading.Event) -> Manifest:
         manifest = self.manifest(step)
         for name, entry in manifest.files.items():
-            (aside / name).parent.mkdir(parents=True, exist_ok=True)
-            for _ in range(2):
-                self._store.get_file(f"{self._folder(step)}/{name}", aside / name, entry.size_bytes, stop)
-                if manifests.hash_file(aside / name, manifest.hash) == entry:
-                    break
-            else:
+            target = aside / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists() and manifests.hash_file(target, manifest.hash) == entry:
+                continue
+            self._store.get_file(f"{self._folder(step)}/{name}", target, entry.size_bytes, stop)
+            if manifests.hash_file(target, manifest.hash) != entry:
                 raise CheckpointCorrupt(
                     f"{self.url(step)}/{name}: its bytes are not those that were written ({manifest.hash} differs)"
                 )
         try:
-            (aside / manifests.NAME).write_bytes(self._store.read(f"{self._folder(step)}/{manifests.NAME}") or b"")
+            # What was checked, and not what another request would bring.
+            (aside / manifests.NAME).write_text(dumps(manifest))
         except OSError as error:
             raise CheckpointError(f"{aside}: cannot be written ({error.strerror})") from error
         return manifest
@@ -188,7 +196,10 @@ class RemoteCatalog:
             if have.get(name) != entry.size_bytes:
                 arrived.discard(name)
                 raise StorageError(f"{self.url(manifest.step)}/{name}: arrived with {have.get(name, 0)} bytes")
-        self._store.write(f"{where}/{manifests.NAME}", (folder / manifests.NAME).read_bytes())
+        data = (folder / manifests.NAME).read_bytes()
+        self._store.write(f"{where}/{manifests.NAME}", data)
+        if self._store.read(f"{where}/{manifests.NAME}") != data:  # no other hash stands behind it
+            raise StorageError(f"{self.url(manifest.step)}/{manifests.NAME}: arrived with other bytes")
         for stale in (_BAD, _SUPERSEDED):
             self._store.delete(f"{where}/{stale}")
 

@@ -118,6 +118,14 @@ class Upload:
         self.durable[manifest.step] = manifest
         self._remote.prune(self.durable, self._retention, manifest.step)
 
+    def end(self) -> None:
+        """Discard uploads that nobody knows of: one was begun, and the answer that named it was lost.
+
+        Raises:
+            StorageError: if the storage does not answer.
+        """
+        self._remote.abort()
+
     def _hold(self, step: int) -> Path | None:
         """A second name for a checkpoint's files, which the ranks may prune while they travel; None if they did.
 
@@ -157,6 +165,8 @@ def main(local: str, url: str, retention: str, parent_pid: int) -> None:
             while (manifest := upload.pending()) is not None:
                 upload.carry(manifest)
                 _say(durable=sorted(upload.durable))
+            if finishing:
+                upload.end()
             pause_s = 0.0
             if failing:
                 _say(error=None)

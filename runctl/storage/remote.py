@@ -26,6 +26,8 @@ _S3_SCHEMES = ("s3", "s3a")
 #: Elsewhere than in a bucket a file comes back in parts of this size, so many at a time, one file after another.
 _PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 8
+#: How often a small object is asked for whose bytes break off on the way, or are not those that were written.
+_READS = 3
 
 
 class FsspecStore(Store):
@@ -52,10 +54,16 @@ class FsspecStore(Store):
 
     def read(self, name: str) -> bytes | None:
         with self._request("read", name):
-            try:
-                return bytes(self._fs.cat_file(f"{self._root}/{name}"))
-            except FileNotFoundError:
-                return None
+            for _ in range(_READS - 1 if self._bucket is not None else 0):
+                with contextlib.suppress(*_broken_off()):
+                    return self._read(name)
+            return self._read(name)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return bytes(self._fs.cat_file(f"{self._root}/{name}"))
+        except FileNotFoundError:
+            return None
 
     def write(self, name: str, data: bytes) -> None:
         with self._publisher.overtaken(name):
@@ -152,6 +160,14 @@ class FsspecStore(Store):
     def _request(self, verb: str, name: str) -> contextlib.AbstractContextManager[None]:
         # Each back-end lets exceptions of its vendor's through (botocore's and aiohttp's are no OSErrors).
         return translated(f"cannot {verb} {self.url}/{name}", Exception)
+
+
+def _broken_off() -> tuple[type[Exception], ...]:
+    """What is raised while an answer's bytes come, which is after botocore's own tries."""
+    from aiohttp import ClientError
+    from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
+
+    return ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
 
 def _options(scheme: str) -> dict[str, Any]:

@@ -1,8 +1,7 @@
 """Files to and from a bucket: in parts, several at once, from threads.
 
-botocore's blocking client and not s3fs's, which runs all requests in one event loop and signs every byte: carrying
-1 GB costs a third of the processor time there and a quarter on the way back (benchmarks/transfer.py). Its parts are
-read from the file while they are sent, so that memory does not depend on their size.
+botocore's blocking client and not s3fs's, which runs all requests in one event loop and signs every byte; and parts are
+read from the file while they are sent, so that memory does not depend on their size (benchmarks/transfer.py).
 
 Who retries: botocore repeats a request, with the same part; a part whose download breaks off is asked for again here.
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -28,6 +27,10 @@ PRESSED = 5
 PRESSED_PACE_S = 0.5
 #: Lightning queues every save with a copy of its own: more than that would not fit a small machine.
 PRESSED_AT_MOST_GB = 1.0
+
+
+class WayFailed(Exception):
+    """A way's process ended before it had told its figures."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def measure(name: str, case: Case, env: Mapping[str, str]) -> Stalls:
         env: variables for the process that is measured.
 
     Raises:
-        SystemExit: if that process fails.
+        WayFailed: if that process fails; it has said why on standard error.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -108,7 +111,7 @@ def measure(name: str, case: Case, env: Mapping[str, str]) -> Stalls:
         told = ours.recv()
     except EOFError:
         child.join()
-        sys.exit(f"{name}: its process ended with code {child.exitcode}")
+        raise WayFailed(f"failed: its process ended with code {child.exitcode}") from None
     child.join()
     return Stalls(**told, extra_bytes=extra, pressed_bytes=pressed)
 

@@ -80,7 +80,8 @@ def torch_save(training: Training, folder: Path) -> Iterator[Way]:
 def torch_save_and_upload(training: Training, folder: Path) -> Iterator[Way]:
     import s3fs
 
-    files = s3fs.S3FileSystem()
+    # moto puts the parts of a large object together so slowly that s3fs's 15 s would be over, and the row would fail.
+    files = s3fs.S3FileSystem(config_kwargs={"read_timeout": 600})
 
     def save() -> None:
         torch.save(training.state(), folder / "state.pt")

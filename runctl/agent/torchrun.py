@@ -32,7 +32,7 @@ def main(report_fd: int) -> None:
     if not line:
         os._exit(0)  # the agent went without needing us
     order = json.loads(line)
-    agent_gone = _watch_agent(order["env"]["RUNCTL_RUN_ID"])
+    agent_gone = _watch_agent(order["env"]["RUNCTL_RUN_DIR"])
     os.environ.update(order["env"])
     os.environ["RUNCTL_PARENT_PID"] = str(os.getpid())
     # The agent's own time between SIGTERM and SIGKILL; torchrun takes whole seconds.
@@ -97,7 +97,7 @@ class _FirstFailures:
         PContext.close = close_sooner
 
 
-def _watch_agent(run_id: str) -> threading.Event:
+def _watch_agent(run_dir: str) -> threading.Event:
     """Keep an eye on the pipe from the agent; ranks get an empty standard input instead of it.
 
     If the agent goes, whatever belongs to the run is ended: also what the ranks started, which would outlive
@@ -118,7 +118,7 @@ def _watch_agent(run_id: str) -> threading.Event:
             pass
         gone.set()
         try:
-            processes.end_by_environment("RUNCTL_RUN_ID", run_id)
+            processes.end_by_environment("RUNCTL_RUN_DIR", run_dir)
         finally:
             os.kill(os.getpid(), signal.SIGKILL)  # ranks started meanwhile die with us
 

@@ -108,7 +108,9 @@ class LocalPlatform(Platform):
             agent, self._standby = self._standby or LocalAgent(), None
             agent.tell(plan.requests[0]["order"])
             self._agents[key] = agent
-        return RunHandle(self.kind, plan.run_id, plan.attempt, {"pid": self._agents[key].process.pid})
+        return RunHandle(
+            self.kind, plan.run_id, plan.attempt, {"pid": self._agents[key].process.pid, "run_dir": plan.run_dir}
+        )
 
     def _wait(self, handle: RunHandle, timeout_s: float) -> RunState:
         process = self._agent(handle).process
@@ -132,8 +134,9 @@ class LocalPlatform(Platform):
         self._agent(handle).tell({"reason": reason, "now": now})
 
     def _clean_up(self, handle: RunHandle) -> None:
-        """An agent that was killed could not end its ranks' children: what carries the run's id is ours."""
-        processes.end_by_environment("RUNCTL_RUN_ID", handle.run_id)
+        """An agent that was killed could not end its ranks' children: what carries the run's place is ours."""
+        # Not its id: two people, or two tests, may give the same one to runs in two places.
+        processes.end_by_environment("RUNCTL_RUN_DIR", handle.address["run_dir"])
         HostDir.for_attempt(handle.run_id, handle.attempt).remove()
 
     def _agent(self, handle: RunHandle) -> LocalAgent:

@@ -20,7 +20,7 @@ from typing import Any
 from runctl.errors import StorageError
 from runctl.storage.base import TEMPORARY, Store, Stream, translated
 from runctl.storage.publisher import Publisher, SegmentStream
-from runctl.storage.s3 import Bucket
+from runctl.storage.s3 import Bucket, broken_off
 
 _S3_SCHEMES = ("s3", "s3a")
 #: Elsewhere than in a bucket a file comes back in parts of this size, so many at a time, one file after another.
@@ -55,7 +55,7 @@ class FsspecStore(Store):
     def read(self, name: str) -> bytes | None:
         with self._request("read", name):
             for _ in range(_READS - 1 if self._bucket is not None else 0):
-                with contextlib.suppress(*_broken_off()):
+                with contextlib.suppress(*broken_off()):
                     return self._read(name)
             return self._read(name)
 
@@ -160,14 +160,6 @@ class FsspecStore(Store):
     def _request(self, verb: str, name: str) -> contextlib.AbstractContextManager[None]:
         # Each back-end lets exceptions of its vendor's through (botocore's and aiohttp's are no OSErrors).
         return translated(f"cannot {verb} {self.url}/{name}", Exception)
-
-
-def _broken_off() -> tuple[type[Exception], ...]:
-    """What is raised while an answer's bytes come, which is after botocore's own tries."""
-    from aiohttp import ClientError
-    from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
-
-    return ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
 
 def _options(scheme: str) -> dict[str, Any]:

@@ -183,6 +183,14 @@ class _Part(io.RawIOBase):
         return data
 
 
+def broken_off() -> tuple[type[Exception], ...]:
+    """What is raised while an answer's bytes come, which is after botocore's own tries."""
+    from aiohttp import ClientError
+    from botocore.exceptions import FlexibleChecksumError, HTTPClientError, IncompleteReadError
+
+    return ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
+
+
 def part_bytes(size_bytes: int) -> int:
     """The size of the parts of a file: such that they are no more than S3 allows, in whole MiB."""
     least = -(-size_bytes // _PARTS_AT_MOST)

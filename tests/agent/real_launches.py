@@ -66,7 +66,9 @@ class Launch:
 
     def of_this_run(self) -> list[int]:
         """Processes that carry the run's id in their environment."""
-        return processes.find_by_environment("RUNCTL_RUN_ID", self.run_id)
+        # Another test's run may have the same id; its temporary folder is its own.
+        here = set(processes.find_by_environment("TMPDIR", str(self.scratch)))
+        return [pid for pid in processes.find_by_environment("RUNCTL_RUN_ID", self.run_id) if pid in here]
 
     @property
     def out(self) -> str:
@@ -158,4 +160,4 @@ class Launcher:
             if launch.process.poll() is None:
                 launch.process.kill()
                 launch.process.wait(10)
-            processes.end_by_environment("RUNCTL_RUN_ID", launch.run_id)
+        processes.end_by_environment("TMPDIR", str(self.scratch))

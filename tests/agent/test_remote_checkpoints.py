@@ -185,6 +185,7 @@ def test_a_stop_is_heard_while_a_checkpoint_is_downloaded(remote: Remote, tmp_pa
     with pytest.raises(RestoreStopped):
         checkpoints.begin(lambda: time.monotonic() > began + 1)
     wait_until(lambda: ended, 5, "the copy has ended")
+    checkpoints.close()
     wait_until(lambda: not list((tmp_path / "runctl-0").rglob("*")), 5, "nothing is left")
 
 

@@ -24,6 +24,7 @@ class ExitCode(IntEnum):
     HOST_LOST = 71
     NO_CAPACITY = 75
     VETOED = 77
+    NOT_ALLOWED = 78
     LIMIT = 124
     USER_INTERRUPT = 130
     STOPPED = 143
@@ -86,6 +87,18 @@ class NoCapacity(PlatformError):
     """No offer of the platform could be had within the time given."""
 
     exit_code = ExitCode.NO_CAPACITY
+
+
+class OfferRefused(PlatformError):
+    """One offer cannot be had now: the next one may be."""
+
+    exit_code = ExitCode.NO_CAPACITY
+
+
+class NotAllowed(PlatformError):
+    """A quota, a permission or the account itself is in the way: another offer would meet the same."""
+
+    exit_code = ExitCode.NOT_ALLOWED
 
 
 class AgentLost(PlatformError):

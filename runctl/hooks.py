@@ -25,8 +25,9 @@ from runctl.errors import HookFailed, PluginError, RunctlError
 from runctl.spec import LaunchSpec
 
 if TYPE_CHECKING:
+    from runctl.outcome import Attempt, Outcome
     from runctl.rundir import RunDir
-    from runctl.spec import Attempt, Outcome, Plan
+    from runctl.spec import Plan
 
 PREFIX = "runctl_"
 ENTRY_POINTS = "runctl"

@@ -12,8 +12,9 @@ from typing import Any
 
 from runctl.encoding import dumps
 from runctl.errors import ConfigError
+from runctl.outcome import Attempt
 from runctl.rundir import RunDir
-from runctl.spec import Attempt, LaunchSpec, RunIdentity, RunState
+from runctl.spec import LaunchSpec, RunIdentity, RunState
 from runctl.storage import open_store
 
 

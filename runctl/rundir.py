@@ -29,7 +29,8 @@ from typing import Any, TypeVar
 from runctl import processes
 from runctl.encoding import dumps, loads, to_data
 from runctl.errors import LeaseHeld, StorageError
-from runctl.spec import Attempt, LaunchSpec, Outcome, RunState
+from runctl.outcome import Attempt, Outcome
+from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Store, Stream, check_place, open_store
 
 T = TypeVar("T")

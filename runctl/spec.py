@@ -1,4 +1,4 @@
-"""The plain data of a launch: LaunchSpec, Quote, Plan, RunHandle and what becomes of them.
+"""The plain data of a launch: LaunchSpec, Quote, Plan, RunHandle; what becomes of them stands in `outcome`.
 
 Frozen dataclasses, standard library only, JSON both ways, so that a laptop, an instance and a pod read the
 same thing. Paths in a spec are relative to the project; the host that carries it out makes them absolute.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any
 
 from runctl.arguments import ArgumentStyle, flatten, render_argv, render_env
-from runctl.encoding import to_data
 from runctl.scaling import Argument
 
 SCHEMA = 1
@@ -86,9 +85,45 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds on an attempt; None is no bound."""
+    """Bounds on a run; None is no bound. They are kept by the host, so that they hold with the laptop closed.
+
+    Attributes:
+        max_time_s: how long one attempt may train.
+        max_usd: what all attempts together may cost.
+        idle_s: how long GPUs and processors may have nothing to do.
+    """
 
     max_time_s: float | None = None
+    max_usd: float | None = None
+    idle_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Files that are brought from one place to another.
+
+    Attributes:
+        source: a path, relative to the script's working directory, or an fsspec URL.
+        target: likewise.
+    """
+
+    source: str
+    target: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is brought to the host before the training, and from it afterwards.
+
+    Attributes:
+        inputs: brought before it.
+        outputs: brought away after it, also after a failure or an interruption.
+        before_train: command lines that run once on the host between the two; a `.py` runs under the ranks' Python.
+    """
+
+    inputs: tuple[Transfer, ...] = ()
+    outputs: tuple[Transfer, ...] = ()
+    before_train: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -173,6 +208,7 @@ class LaunchSpec:
     secrets: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    data: Data = field(default_factory=Data)
     logs: Logs = field(default_factory=Logs)
     checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
     plugins_disabled: tuple[str, ...] = ()
@@ -200,6 +236,7 @@ class Offer:
     machine: str
     market: str
     region: str | None = None
+    zone: str | None = None
     price_usd_per_hour: float | None = None
 
 
@@ -244,77 +281,3 @@ class RunHandle:
     run_id: str
     attempt: int
     address: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The root cause of a failed attempt, as its rank or torchrun told it."""
-
-    rank: int | None
-    host: str
-    exit_code: int
-    message: str
-    traceback: str | None = None
-    at: float | None = None
-
-
-@dataclass
-class Attempt:
-    """One life of a run on one set of hosts, as the run directory records it.
-
-    Attributes:
-        started_at, ended_at: seconds since the epoch.
-        end_reason: a word or a sentence for people; empty while it lives.
-        resumed_from_step: the step of the checkpoint it began from, or None.
-        step: the last step it is known to have completed.
-        cost_usd: filled in by the cost book.
-    """
-
-    number: int
-    platform: str
-    host: str
-    market: str = "own"
-    started_at: float = 0.0
-    ended_at: float | None = None
-    state: RunState = RunState.RUNNING
-    exit_code: int | None = None
-    end_reason: str = ""
-    failure: Failure | None = None
-    resumed_from_step: int | None = None
-    step: int | None = None
-    cost_usd: float | None = None
-
-
-@dataclass
-class Outcome:
-    """What became of a launch; `output=json` prints it on the last line of stdout."""
-
-    KEYS: ClassVar[tuple[str, ...]] = (
-        "platform",
-        "host",
-        "market",
-        "started_at",
-        "ended_at",
-        "end_reason",
-        "cost_usd",
-    )
-
-    run_id: str
-    name: str
-    state: RunState
-    exit_code: int
-    reason: str
-    run_dir: str
-    attempts: list[Attempt] = field(default_factory=list)
-    step: int | None = None
-    resumed_from_step: int | None = None
-    steps_lost: int | None = None
-    checkpoints: list[str] = field(default_factory=list)
-    metrics: dict[str, float] = field(default_factory=dict)
-    cost_usd: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The versioned public form: an attempt shows `KEYS` alone."""
-        data = to_data(self)
-        data["attempts"] = [{key: attempt[key] for key in self.KEYS} for attempt in data["attempts"]]
-        return {"schema": SCHEMA, **data}

@@ -15,9 +15,10 @@ from runctl.checkpoint.manifest import folder_name
 from runctl.cost import total_usd
 from runctl.errors import ExitCode, StorageError
 from runctl.hooks import Hooks
+from runctl.outcome import Attempt, Outcome
 from runctl.platforms.base import Platform
 from runctl.rundir import RunDir, event_line
-from runctl.spec import Attempt, LaunchSpec, Outcome, Plan, RunHandle, RunState
+from runctl.spec import LaunchSpec, Plan, RunHandle, RunState
 
 _TICK_S = 0.2
 _REASONS = {signal.SIGINT: "user", signal.SIGTERM: "terminated", signal.SIGHUP: "hangup"}

@@ -11,9 +11,10 @@ from typing import Any
 
 from runctl.encoding import to_data
 from runctl.hooks import PluginInfo
+from runctl.outcome import Attempt, Outcome
 from runctl.rundir import RunDir, log_name
 from runctl.scaling import Argument
-from runctl.spec import SCHEMA, Attempt, LaunchSpec, Outcome, Plan, RunState
+from runctl.spec import SCHEMA, LaunchSpec, Plan, RunState
 
 _TAIL_LINES = 15
 

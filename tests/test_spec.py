@@ -9,23 +9,9 @@ import pytest
 
 from runctl.arguments import ArgumentStyle
 from runctl.encoding import dumps, from_data, loads, to_data
+from runctl.outcome import Attempt, Failure, Outcome
 from runctl.scaling import Argument
-from runctl.spec import (
-    Attempt,
-    Failure,
-    LaunchSpec,
-    Limits,
-    Logs,
-    Offer,
-    Outcome,
-    Plan,
-    Program,
-    Quote,
-    RunHandle,
-    RunIdentity,
-    RunState,
-    Trainer,
-)
+from runctl.spec import LaunchSpec, Limits, Logs, Offer, Plan, Program, Quote, RunHandle, RunIdentity, RunState, Trainer
 
 SPEC = LaunchSpec(
     run=RunIdentity("one", "größe", "s3://bucket/runs"),

@@ -26,8 +26,9 @@ from runctl.errors import CheckpointUnloadable, ConfigError
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
 from runctl.hosts import facts
+from runctl.outcome import Attempt
 from runctl.rundir import HEARTBEAT_S, RunDir, event_line
-from runctl.spec import Attempt, LaunchSpec, RunState
+from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Stream
 
 #: Between SIGTERM and SIGKILL for a script that does not poll for stops.

@@ -19,6 +19,10 @@ class Order:
         market: how the host is paid for, for the record.
         attached: whether the attempt ends with its launcher.
         output_to_stderr: whether all output of the ranks goes to standard error.
+        price_usd_per_hour: of this host; None where it is not known.
+        billed_from: since when the host is billed, seconds since the epoch; None if that is the attempt's begin.
+        notices: who tells that the host is about to be taken away: `aws`, `runpod`, or `none`.
+        python: the interpreter of the ranks, absolute; None is the agent's own.
     """
 
     run_dir: str
@@ -28,6 +32,10 @@ class Order:
     market: str = "own"
     attached: bool = True
     output_to_stderr: bool = False
+    price_usd_per_hour: float | None = None
+    billed_from: float | None = None
+    notices: str = "none"
+    python: str | None = None
 
     @classmethod
     def from_line(cls, line: bytes) -> Order:

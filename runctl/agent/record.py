@@ -15,8 +15,9 @@ from runctl.agent.ranks import TorchrunRanks
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Verdict
 from runctl.errors import RunctlError
+from runctl.outcome import Attempt
 from runctl.rundir import RunDir, event_line
-from runctl.spec import Attempt, RunState
+from runctl.spec import RunState
 
 
 def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:

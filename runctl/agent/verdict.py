@@ -10,7 +10,8 @@ from typing import Any
 
 from runctl.agent.ranks import RankExit, Report, describe_exit
 from runctl.errors import ExitCode
-from runctl.spec import Failure, RunState
+from runctl.outcome import Failure
+from runctl.spec import RunState
 
 #: What a rank says whose peer has gone: gloo, NCCL and the store each in their own words.
 _LOST_PEER = re.compile(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from runctl.cost import cost_usd
-from runctl.spec import Attempt
+from runctl.outcome import Attempt
 
 
 def runctl_attempt_ended(attempt: Attempt, price_usd_per_hour: float | None) -> None:

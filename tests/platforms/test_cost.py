@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from runctl.cost import cost_usd, total_usd
+from runctl.outcome import Attempt
 from runctl.plugins import cost as book
-from runctl.spec import Attempt
 
 
 def test_cost_is_price_times_billed_hours() -> None:

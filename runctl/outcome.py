@@ -1,0 +1,83 @@
+"""The plain data of what became of a launch: its attempts, their failures, the outcome."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from runctl.encoding import to_data
+from runctl.spec import SCHEMA, RunState
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The root cause of a failed attempt, as its rank or torchrun told it."""
+
+    rank: int | None
+    host: str
+    exit_code: int
+    message: str
+    traceback: str | None = None
+    at: float | None = None
+
+
+@dataclass
+class Attempt:
+    """One life of a run on one set of hosts, as the run directory records it.
+
+    Attributes:
+        started_at, ended_at: seconds since the epoch.
+        end_reason: a word or a sentence for people; empty while it lives.
+        resumed_from_step: the step of the checkpoint it began from, or None.
+        step: the last step it is known to have completed.
+        cost_usd: filled in by the cost book.
+    """
+
+    number: int
+    platform: str
+    host: str
+    market: str = "own"
+    started_at: float = 0.0
+    ended_at: float | None = None
+    state: RunState = RunState.RUNNING
+    exit_code: int | None = None
+    end_reason: str = ""
+    failure: Failure | None = None
+    resumed_from_step: int | None = None
+    step: int | None = None
+    cost_usd: float | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of a launch; `output=json` prints it on the last line of stdout."""
+
+    KEYS: ClassVar[tuple[str, ...]] = (
+        "platform",
+        "host",
+        "market",
+        "started_at",
+        "ended_at",
+        "end_reason",
+        "cost_usd",
+    )
+
+    run_id: str
+    name: str
+    state: RunState
+    exit_code: int
+    reason: str
+    run_dir: str
+    attempts: list[Attempt] = field(default_factory=list)
+    step: int | None = None
+    resumed_from_step: int | None = None
+    steps_lost: int | None = None
+    checkpoints: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    cost_usd: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The versioned public form: an attempt shows `KEYS` alone."""
+        data = to_data(self)
+        data["attempts"] = [{key: attempt[key] for key in self.KEYS} for attempt in data["attempts"]]
+        return {"schema": SCHEMA, **data}

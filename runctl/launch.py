@@ -135,8 +135,9 @@ class _Launch:
         from runctl import terminal
         from runctl.config import compose
         from runctl.hooks import Hooks
+        from runctl.platforms import registry
 
-        checked = compose.checked(cfg)
+        checked = compose.checked(cfg, registry.options)
         hooks = Hooks.load(self._workdir, (*checked.plugins.disable, *self._line.disabled))
         if checked.plugins.list:
             terminal.show_plugins(hooks.plugins())
@@ -226,6 +227,7 @@ class _Launch:
         return Typed(self._line, tuple(HydraConfig.get().overrides.task))
 
     def _platform(self, cfg: LaunchConfig) -> Platform:
+        from runctl import terminal
         from runctl.config.compose import project_root
         from runctl.platforms import registry
         from runctl.platforms.local import LocalPlatform
@@ -234,7 +236,7 @@ class _Launch:
         project_dir = project_root(self._workdir)
         if kind is LocalPlatform:
             return LocalPlatform(project_dir, self._standby, output_to_stderr=cfg.output.value == "json")
-        return kind(project_dir)
+        return kind(project_dir, cfg.platform, terminal.tell)
 
 
 @contextlib.contextmanager

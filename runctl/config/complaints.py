@@ -16,6 +16,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from runctl.arguments import quote_for_hydra
+from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import FREE_MAPS, LaunchConfig
 from runctl.errors import ConfigError
 
@@ -26,8 +27,13 @@ ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 _FILES = {"runctl_project/file": "conf/runctl.yaml", "runctl_user/file": "~/.config/runctl/config.yaml"}
 
 
-def translate(error: Exception) -> ConfigError:
-    """The same complaint in our words; Hydra's own where we have none of ours."""
+def translate(error: Exception, platform: type[PlatformConfig] = PlatformConfig) -> ConfigError:
+    """The same complaint in our words; Hydra's own where we have none of ours.
+
+    Args:
+        error: what Hydra or OmegaConf raised.
+        platform: the options of the chosen platform.
+    """
     if isinstance(error, yaml.YAMLError):
         return ConfigError(unreadable_yaml(error))
     if isinstance(error, OverrideParseException):
@@ -35,7 +41,7 @@ def translate(error: Exception) -> ConfigError:
     if isinstance(error, UnicodeDecodeError):
         return ConfigError(f"a file below conf/runctl/ is no text in UTF-8: {error}")
     chain = list(_chain(error))
-    return ConfigError(_file("\n".join(map(str, chain))) + _said(chain))
+    return ConfigError(_file("\n".join(map(str, chain))) + _said(chain, platform))
 
 
 def unreadable_yaml(error: yaml.YAMLError) -> str:
@@ -46,7 +52,7 @@ def unreadable_yaml(error: yaml.YAMLError) -> str:
     return f"{mark.name}, line {mark.line + 1}: not readable as YAML: {error.problem}"
 
 
-def unknown_key(key: str) -> str:
+def unknown_key(key: str, platform: type[PlatformConfig] = PlatformConfig) -> str:
     """What to say of a key that does not exist: the nearest one, and all that are there."""
     parts = key.split(".")
     node: Any = LaunchConfig
@@ -63,11 +69,11 @@ def unknown_key(key: str) -> str:
                 hint = f"; an argument of the script is written args.{key}=…"
             there = f"{prefix or 'the top level'} has {', '.join(sorted(names))}"
             return f"{key}: no such key{hint} ({there})"
-        node = names[part]
+        node = platform if (depth, part) == (0, "platform") else names[part]
     return f"{key}: no such key"
 
 
-def _said(chain: list[BaseException]) -> str:
+def _said(chain: list[BaseException], platform: type[PlatformConfig]) -> str:
     missing = next((e for e in chain if isinstance(e, MissingConfigException)), None)
     if missing is not None:
         return _missing(missing)
@@ -75,18 +81,18 @@ def _said(chain: list[BaseException]) -> str:
     told = next((e for e in chain if isinstance(e, OmegaConfBaseException) and e.full_key), None)
     if told is not None:
         typed = re.match(r"Error merging override \+*([^=]+)=", str(chain[0]))
-        return _about_key(str(told.full_key), typed[1] if typed else "", told)
+        return _about_key(str(told.full_key), typed[1] if typed else "", told, platform)
     if "Merge error: " in str(chain[0]):
         return "holds a list; it must be a mapping, such as `kind: ddp`"
     lines = str(chain[0]).strip().splitlines()
     return _about_override(lines) or " ".join(line.strip() for line in lines)
 
 
-def _about_key(key: str, typed_key: str, error: OmegaConfBaseException) -> str:
+def _about_key(key: str, typed_key: str, error: OmegaConfBaseException, platform: type[PlatformConfig]) -> str:
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)) and not key.startswith("hydra."):
-        return unknown_key(key)
+        return unknown_key(key, platform)
     if typed_key.startswith(f"{key}.") and not key.startswith(FREE_MAPS):
-        return unknown_key(typed_key)
+        return unknown_key(typed_key, platform)
     if key in FREE_MAPS:
         return f"{key} holds keys of its own and takes no value; write {key}.KEY=VALUE"
     if key.startswith("secrets."):

@@ -10,7 +10,7 @@ import re
 import secrets
 import string
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,6 +23,7 @@ from runctl import scaling
 from runctl.arguments import ArgumentStyle, flatten
 from runctl.config import complaints
 from runctl.config.argv import GROUPS, CommandLine
+from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import LaunchConfig
 from runctl.config.sources import Source
 from runctl.durations import parse_duration_s, parse_every
@@ -105,19 +106,29 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
     )
 
 
-def checked(cfg: DictConfig) -> LaunchConfig:
+def checked(cfg: DictConfig, options_of: Callable[[str], type[PlatformConfig]]) -> LaunchConfig:
     """The composed configuration as objects of the schema.
 
     A key added with `+` gets past Hydra's own check; merging into the bare schema catches it.
 
+    Args:
+        cfg: the composed configuration.
+        options_of: the class of a platform's options, by its kind.
+
     Raises:
         ConfigError: for such a key, and for an interpolation that leads nowhere.
     """
+    schema: type[PlatformConfig] = PlatformConfig
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(LaunchConfig), OmegaConf.to_container(cfg))
-        objects = OmegaConf.to_object(merged)
+        given = OmegaConf.to_container(cfg)
+        assert isinstance(given, dict)
+        kind = cfg.platform.kind if isinstance(cfg.platform, DictConfig) and "kind" in cfg.platform else "local"
+        schema = options_of(str(kind))
+        bare = OmegaConf.structured(LaunchConfig)
+        bare.platform = OmegaConf.structured(schema)
+        objects = OmegaConf.to_object(OmegaConf.merge(bare, given))
     except OmegaConfBaseException as error:
-        raise complaints.translate(error) from error
+        raise complaints.translate(error, schema) from error
     assert isinstance(objects, LaunchConfig)
     return objects
 

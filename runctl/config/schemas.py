@@ -12,6 +12,8 @@ from typing import Any, Dict, List, Optional
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from runctl.config.platform import PlatformConfig
+
 #: Maps that take new keys from the command line without `+`, by path.
 FREE_MAPS = (
     "args",
@@ -108,20 +110,6 @@ class TrainerConfig:
 
 
 @dataclass
-class PlatformConfig:
-    """What every platform has; a platform's own options class derives from it.
-
-    mean_time_to_interruption: how long a host runs on average before something takes it away, such as 8h;
-    checkpoint.every=auto reckons with it.
-    """
-
-    kind: str = "local"
-    mean_time_to_interruption: str = "24h"
-    multipliers: Dict[str, Any] = field(default_factory=dict)
-    args: Dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
 class ScalingConfig:
     """rule derives the learning rate's multiplier; strict makes a multiplier without argument an error."""
 
@@ -189,7 +177,8 @@ class LaunchConfig:
     args_booleans: ArgsBooleans = ArgsBooleans.value
     args_lists: ArgsLists = ArgsLists.repeat
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    platform: PlatformConfig = field(default_factory=PlatformConfig)
+    #: A `PlatformConfig`, or what the platform's own class derives from it: known when its kind is.
+    platform: Any = field(default_factory=PlatformConfig)
     multipliers: Dict[str, Any] = field(default_factory=dict)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     run: RunConfig = field(default_factory=RunConfig)
@@ -209,7 +198,10 @@ def schema() -> DictConfig:
     """The schema as a config node, with the free maps open for new keys."""
     node: DictConfig = OmegaConf.structured(LaunchConfig)
     for path in FREE_MAPS:
-        OmegaConf.set_struct(OmegaConf.select(node, path), False)
+        if not path.startswith("platform."):
+            OmegaConf.set_struct(OmegaConf.select(node, path), False)
+    # What a platform has, its own class says once its kind is known (`compose.checked`).
+    OmegaConf.set_struct(node.platform, False)
     return node
 
 

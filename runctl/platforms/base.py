@@ -3,11 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from runctl.config.platform import PlatformConfig
 from runctl.errors import PlatformError
 from runctl.spec import LaunchSpec, Plan, Quote, RunHandle, RunState
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On what terms a platform's hosts are to be had; as they stand here, on one's own machine.
+
+    Attributes:
+        rented: whether a host is somebody else's: it lives without its launcher, and is given back at the end.
+        markets: in the order in which they are tried: `spot`, `on_demand`, `own`.
+        fallback_after_s: how long the first market may have nothing before the next one is tried.
+        wait_for_capacity_s: how long no market may have anything before the launch is given up.
+        spot_attempts: interruptions after which the next attempt is on demand, if that is among the markets.
+        max_attempts: attempts of one launch.
+        keep_on_failure_s: how long a host stays after a failure, for whoever wants to look.
+    """
+
+    rented: bool = False
+    markets: tuple[str, ...] = ("own",)
+    fallback_after_s: float = 0.0
+    wait_for_capacity_s: float = 0.0
+    spot_attempts: int = 1
+    max_attempts: int = 1
+    keep_on_failure_s: float = 0.0
 
 
 class Platform(ABC):
@@ -15,12 +41,24 @@ class Platform(ABC):
 
     Args:
         project_dir: the root of the user's project on this machine.
+        config: the platform's options, as objects of `options`; None for its defaults.
+        tell: takes lines for the user.
     """
 
     kind: ClassVar[str]
+    #: What stands below `platform` in the configuration.
+    options: ClassVar[type[PlatformConfig]] = PlatformConfig
+    terms: Terms = Terms()
 
-    def __init__(self, project_dir: Path) -> None:
+    def __init__(
+        self,
+        project_dir: Path,
+        config: Any = None,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._project_dir = str(project_dir)
+        self._config = config if config is not None else self.options(kind=self.kind)
+        self._tell = tell
 
     def check_ready(self) -> None:
         """Check, before anything is written, that this machine can launch there: what `dry_run` does not need.
@@ -58,6 +96,14 @@ class Platform(ABC):
         except OSError as error:
             raise PlatformError(f"{self.kind}: {error}") from error
 
+    def find(self, plan: Plan) -> RunHandle | None:
+        """The host of an attempt that an earlier launcher submitted, or None if none lives any more.
+
+        Args:
+            plan: as it was submitted then.
+        """
+        return self._find(plan)
+
     def wait(self, handle: RunHandle, timeout_s: float) -> RunState:
         """Where the attempt stands, after waiting for its end at most `timeout_s`."""
         return self._wait(handle, timeout_s)
@@ -66,9 +112,14 @@ class Platform(ABC):
         """Ask the attempt to end, gracefully or `now`. An attempt that has ended is left as it is."""
         self._cancel(handle, reason, now)
 
-    def clean_up(self, handle: RunHandle) -> None:
-        """After an attempt's end: see to it that nothing of it is left running."""
-        self._clean_up(handle)
+    def clean_up(self, handle: RunHandle, *, keep_s: float = 0.0) -> None:
+        """After an attempt's end: see to it that nothing of it is left running.
+
+        Args:
+            handle: the attempt.
+            keep_s: a host that is rented may end itself within so many seconds.
+        """
+        self._clean_up(handle, keep_s)
 
     def price_usd_per_hour(self, plan: Plan) -> float | None:
         """What the attempt's host costs an hour; None where it is not known."""
@@ -93,4 +144,7 @@ class Platform(ABC):
     def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None: ...
 
     @abstractmethod
-    def _clean_up(self, handle: RunHandle) -> None: ...
+    def _clean_up(self, handle: RunHandle, keep_s: float) -> None: ...
+
+    def _find(self, plan: Plan) -> RunHandle | None:
+        return None

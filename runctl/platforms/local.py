@@ -133,7 +133,7 @@ class LocalPlatform(Platform):
     def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
         self._agent(handle).tell({"reason": reason, "now": now})
 
-    def _clean_up(self, handle: RunHandle) -> None:
+    def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
         """An agent that was killed could not end its ranks' children: what carries the run's place is ours."""
         # Not its id: two people, or two tests, may give the same one to runs in two places.
         processes.end_by_environment("RUNCTL_RUN_DIR", handle.address["run_dir"])

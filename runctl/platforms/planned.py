@@ -55,7 +55,7 @@ class PlannedPlatform(Platform):
     def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
         raise self._not_yet()
 
-    def _clean_up(self, handle: RunHandle) -> None:
+    def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
         raise self._not_yet()
 
     def _not_yet(self) -> NotBuiltYet:

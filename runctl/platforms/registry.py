@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 
+from runctl.config.platform import PlatformConfig
 from runctl.errors import ConfigError
 from runctl.platforms.base import Platform
 
@@ -28,6 +29,15 @@ def others() -> list[str]:
     """The kinds of installed plugins; none of them can stand in for one of ours."""
     found = {entry.name for entry in importlib.metadata.entry_points(group=ENTRY_POINTS)}
     return sorted(found - _OURS.keys())
+
+
+def options(kind: str) -> type[PlatformConfig]:
+    """The class of a platform's options.
+
+    Raises:
+        ConfigError: as `load`.
+    """
+    return load(kind).options
 
 
 def load(kind: str) -> type[Platform]:

@@ -95,10 +95,20 @@ class OfferRefused(PlatformError):
     exit_code = ExitCode.NO_CAPACITY
 
 
+class MarketClosed(OfferRefused):
+    """A market has nothing for this account, however long one waits."""
+
+
 class NotAllowed(PlatformError):
     """A quota, a permission or the account itself is in the way: another offer would meet the same."""
 
     exit_code = ExitCode.NOT_ALLOWED
+
+
+class Stopped(RunctlError):
+    """The user stopped a launch that had nothing running just then."""
+
+    exit_code = ExitCode.USER_INTERRUPT
 
 
 class AgentLost(PlatformError):

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from runctl.hooks import Hooks
     from runctl.platforms.base import Platform
     from runctl.platforms.local import LocalAgent
-    from runctl.spec import LaunchSpec
+    from runctl.rundir import RunDir
+    from runctl.spec import LaunchSpec, Plan, RunHandle
 
 
 def main() -> None:
@@ -183,7 +184,7 @@ class _Launch:
         from runctl.supervisor import Supervisor
 
         as_json = cfg.output.value == "json"
-        platform.check_ready()
+        platform.check_ready(spec)
         RunDir.check(spec.run.root)
         if spec.checkpoint.url is not None:
             check_place("checkpoint.url", spec.checkpoint.url)
@@ -192,9 +193,11 @@ class _Launch:
         if known is not None:
             spec = identity.under_id(spec, known)
         rundir = RunDir(run_url(spec.run.root, spec.run.id))
-        rundir.check_lease()
+        living = self._living(platform, rundir)
+        if living is None:
+            rundir.check_lease()
         earlier = rundir.attempts()
-        if rundir.exists() and cfg.checkpoint.resume != "never":
+        if living is None and rundir.exists() and cfg.checkpoint.resume != "never":
             accept = cfg.run.changed.value == "accept"
             spec = identity.going_on(spec, rundir, earlier, platform.kind, accept=accept)
             if identity.finished(earlier) and not spec.checkpoint.resume.isdigit():
@@ -205,19 +208,41 @@ class _Launch:
                 return 0
             if identity.script_changed(spec, rundir):
                 terminal.tell(f"{spec.program.script} has changed since this run was launched last")
-        plan = platform.plan(spec, platform.quote(spec), 1 + (earlier[-1].number if earlier else 0))
-        hooks.require("runctl_before_submit", spec=spec, plan=plan)
-        rundir.take_lease(os.getpid())  # the agent inherits it; until here nothing was written
-        rundir.write_spec(spec)
-        rundir.publish("config.yaml", config_yaml.encode())
-        if key is not None and known is None:
-            identity.remember(spec.run.root, key, spec.run.id)
-        terminal.show_start(spec, plan)
-        outcome = Supervisor(spec, platform, hooks, terminal.tell).run(plan, rundir)
+        supervisor = Supervisor(
+            spec, platform, hooks, rundir, terminal.tell, output=(sys.stderr if as_json else sys.stdout).fileno()
+        )
+        if living is not None:
+            plan, handle = living
+            terminal.tell(f"{spec.run.id} runs on {handle.address.get('instance')}: following it · {rundir.url}")
+            outcome = supervisor.run(plan, found=handle)
+        else:
+            plan = supervisor.first_plan(1 + (earlier[-1].number if earlier else 0))
+            if not platform.terms.rented:
+                rundir.take_lease(os.getpid())  # the agent inherits it; until here nothing was written
+            rundir.write_spec(spec)
+            rundir.publish("config.yaml", config_yaml.encode())
+            if key is not None and known is None:
+                identity.remember(spec.run.root, key, spec.run.id)
+            terminal.show_start(spec, plan)
+            outcome = supervisor.run(plan, detach=cfg.detach)
+        if outcome is None:
+            terminal.show_left(spec)
+            if as_json:
+                terminal.show_json({"run_id": spec.run.id, "run_dir": rundir.url, "state": "running"})
+            return 0
         terminal.show_outcome(outcome, rundir)
         if as_json:
             terminal.show_json(outcome.to_json())
         return outcome.exit_code
+
+    def _living(self, platform: Platform, rundir: RunDir) -> tuple[Plan, RunHandle] | None:
+        """An attempt that an earlier launch submitted and whose host lives: its plan, and where it is."""
+        plan = rundir.last_submission() if platform.terms.rented else None
+        if plan is None or plan.platform != platform.kind:
+            return None
+        record = rundir.read_attempt(plan.attempt)
+        handle = None if record is not None and record.state.ended else platform.find(plan)
+        return None if handle is None else (plan, handle)
 
     def _typed(self) -> Any:
         from hydra.core.hydra_config import HydraConfig
@@ -235,8 +260,13 @@ class _Launch:
         kind = registry.load(cfg.platform.kind)
         project_dir = project_root(self._workdir)
         if kind is LocalPlatform:
-            return LocalPlatform(project_dir, self._standby, output_to_stderr=cfg.output.value == "json")
-        return kind(project_dir, cfg.platform, terminal.tell)
+            return LocalPlatform(
+                project_dir,
+                self._standby,
+                output_to_stderr=cfg.output.value == "json",
+                attached=not cfg.detach,
+            )
+        return kind(project_dir, cfg.platform, terminal.tell, attached=not (cfg.detach or self._line.is_multirun))
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@
     lease.json               who carries the run out just now
     status.json              where it stands; heartbeat.json, that somebody lives
     attempts/1.json          one record an attempt
+    attempts/1.submit.json   what a rented host was asked for, written before it was
     checkpoints/step-000120/ checkpoints, each with its manifest.json
     outcome.json             what `output=json` prints at the end
     events.jsonl             what happened, in order
@@ -27,10 +28,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from runctl import processes
-from runctl.encoding import dumps, loads, to_data
+from runctl.encoding import dumps, from_data, loads, to_data
 from runctl.errors import LeaseHeld, StorageError
 from runctl.outcome import Attempt, Outcome
-from runctl.spec import LaunchSpec, RunState
+from runctl.spec import LaunchSpec, Plan, RunHandle, RunState
 from runctl.storage import Store, Stream, check_place, open_store
 
 T = TypeVar("T")
@@ -133,6 +134,21 @@ class RunDir:
         found = (re.fullmatch(r"(\d+)\.json", name) for name in self.store.names("attempts"))
         numbers = sorted(int(match[1]) for match in found if match is not None)
         return [attempt for attempt in map(self.read_attempt, numbers) if attempt is not None]
+
+    def write_submission(self, plan: Plan, handle: RunHandle | None) -> None:
+        """Keep what an attempt is submitted with: before it is, without a handle, and again with what was granted."""
+        self.store.write(f"attempts/{plan.attempt}.submit.json", _pretty({"plan": plan, "handle": handle}))
+
+    def read_submission(self, number: int) -> Plan | None:
+        """What an attempt was submitted with."""
+        data = self._read_json(f"attempts/{number}.submit.json")
+        return None if data is None else from_data(Plan, data["plan"])
+
+    def last_submission(self) -> Plan | None:
+        """What the newest attempt that was submitted to a rented host was submitted with."""
+        found = (re.fullmatch(r"(\d+)\.submit\.json", name) for name in self.store.names("attempts"))
+        numbers = [int(match[1]) for match in found if match is not None]
+        return self.read_submission(max(numbers)) if numbers else None
 
     # --- the lease ---
 

@@ -242,10 +242,18 @@ class Offer:
 
 @dataclass(frozen=True)
 class Quote:
-    """What a platform learned by looking; None is what it could not learn."""
+    """What a platform learned by looking; None is what it could not learn.
+
+    Attributes:
+        offers: in the order in which they are to be tried.
+        facts: what the platform's plan needs besides.
+        unknown: what could not be looked up, and why.
+    """
 
     offers: tuple[Offer, ...] = ()
     host: str | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -256,6 +264,8 @@ class Plan:
         argv: the command that starts the ranks, with paths as they are on the host.
         env: what the ranks get beside the host's own environment; secrets by reference, never by value.
         requests: what `submit` sends, in order.
+        estimate_usd: of the dearest offer up to the limit of time; None where it is not known.
+        notes: what people should know before they say yes.
     """
 
     run_id: str
@@ -271,6 +281,8 @@ class Plan:
     offers: tuple[Offer, ...] = ()
     requests: tuple[dict[str, Any], ...] = ()
     estimate_usd_per_hour: float | None = None
+    estimate_usd: float | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The supervisor: submit, watch, end. One launch from its plan to its outcome."""
+"""The supervisor: submit, watch, end, and begin again. One launch from its plan to its outcome."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from runctl import asking
+from runctl.buying import Buyer
 from runctl.checkpoint.manifest import folder_name
 from runctl.cost import total_usd
-from runctl.errors import ExitCode, StorageError
+from runctl.errors import ExitCode, PlatformError, RunctlError, Stopped, StorageError
+from runctl.following import Follower
 from runctl.hooks import Hooks
 from runctl.outcome import Attempt, Outcome
 from runctl.platforms.base import Platform
 from runctl.rundir import RunDir, event_line
-from runctl.spec import LaunchSpec, Plan, RunHandle, RunState
+from runctl.spec import LaunchSpec, Offer, Plan, RunHandle, RunState
+from runctl.storage import Stream
 
 _TICK_S = 0.2
 _REASONS = {signal.SIGINT: "user", signal.SIGTERM: "terminated", signal.SIGHUP: "hangup"}
@@ -29,6 +33,7 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.received: list[signal.Signals] = []
+        self._raises = False
 
     @contextmanager
     def caught(self) -> Iterator[StopSignals]:
@@ -42,110 +47,239 @@ class StopSignals:
             for signum, handler in before.items():
                 signal.signal(signum, handler)
 
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Have Ctrl-C raise KeyboardInterrupt as usual, for a while."""
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
+        if self._raises:
+            raise KeyboardInterrupt
         self.received.append(signal.Signals(signum))
 
 
 class Supervisor:
-    """Carries one planned run out on a platform.
+    """Carries one run out on a platform, in as many attempts as it takes and may have.
 
     Args:
         spec: what to run.
         platform: where.
         hooks: the active plugins.
+        rundir: the run's directory.
         tell: called with each line for the user.
+        output: descriptor for what a remote attempt prints.
     """
 
-    def __init__(self, spec: LaunchSpec, platform: Platform, hooks: Hooks, tell: Any) -> None:
+    def __init__(
+        self, spec: LaunchSpec, platform: Platform, hooks: Hooks, rundir: RunDir, tell: Any, *, output: int = 1
+    ) -> None:
         self._spec = spec
         self._platform = platform
         self._hooks = hooks
+        self._rundir = rundir
         self._tell = tell
+        self._output = output
+        self._lost: list[Offer] = []
+        self._buyer = Buyer(spec, platform, rundir, approve=self._approve, tell=tell, agree=asking.agree)
 
-    def run(self, plan: Plan, rundir: RunDir) -> Outcome:
-        """Submit the plan, watch its attempt to the end, and say what became of the run.
+    def first_plan(self, attempt: int) -> Plan:
+        """A plan for the launch's first attempt, approved.
+
+        Raises:
+            RunctlError: what looking, planning and the plugins raise.
+        """
+        return self._buyer.plan(attempt, self._lost)
+
+    def run(self, plan: Plan, *, found: RunHandle | None = None, detach: bool = False) -> Outcome | None:
+        """Submit the plan, watch its attempt to the end, begin others if it is interrupted, and say what became of it.
+
+        Args:
+            plan: of the first attempt, approved.
+            found: an attempt of this plan that lives already; nothing is submitted for it.
+            detach: leave as soon as something is submitted.
+
+        Returns:
+            The outcome; None for a run that was left to itself.
 
         Raises:
             RunctlError: if nothing could be started.
         """
-        with StopSignals().caught() as signals:
-            attempt = Attempt(plan.attempt, plan.platform, plan.host or "", started_at=time.time())
-            events = rundir.event_stream("launcher")
-            events.append(event_line("submitted", attempt=plan.attempt, platform=plan.platform))
-            handle = self._platform.submit(plan)
-            self._hooks.notify("runctl_attempt_started", spec=self._spec, attempt=attempt, rundir=rundir)
-            state = self._watch(handle, signals)
-        attempt = self._record_of(attempt, handle, state, rundir)
-        price = self._platform.price_usd_per_hour(plan)
-        self._hooks.notify("runctl_attempt_ended", spec=self._spec, attempt=attempt, price_usd_per_hour=price)
-        outcome = self._outcome(attempt, rundir)
+        first = plan.attempt
+        events = self._rundir.event_stream("launcher")
+        attempt: Attempt | None = None
+        trouble: RunctlError | None = None
+        while True:
+            try:
+                plan, attempt = self._carry_out(plan, found, attempt, events, detach=detach)
+                if attempt is None:
+                    events.close()
+                    return None
+                tried = plan.attempt - first + 1
+                if attempt.state is not RunState.INTERRUPTED or tried >= self._platform.terms.max_attempts:
+                    break
+                self._tell(f"attempt {attempt.number}: {attempt.end_reason}")
+                plan, found = self._buyer.plan(plan.attempt + 1, self._lost), None
+            except (RunctlError, KeyboardInterrupt) as error:
+                if attempt is None:
+                    raise
+                trouble = error if isinstance(error, RunctlError) else Stopped("stopped before another host was found")
+                self._tell(str(trouble))
+                break
+        outcome = self._outcome(attempt, trouble)
         try:
-            rundir.write_attempt(attempt)
-            rundir.write_outcome(outcome)
+            self._rundir.write_outcome(outcome)
             events.append(event_line("run_ended", state=outcome.state, exit_code=outcome.exit_code))
             events.close()
         except StorageError as error:
             # What became of the training is known all the same, and matters more than its record.
             self._tell(f"the records of this run are not whole: {error}")
-        self._hooks.notify("runctl_run_ended", spec=self._spec, outcome=outcome, rundir=rundir)
+        self._hooks.notify("runctl_run_ended", spec=self._spec, outcome=outcome, rundir=self._rundir)
         return outcome
 
-    def _watch(self, handle: RunHandle, signals: StopSignals) -> RunState:
-        """Until the attempt has ended; the first signal stops it gracefully, a second one at once.
+    def _carry_out(
+        self, plan: Plan, found: RunHandle | None, before: Attempt | None, events: Stream, *, detach: bool
+    ) -> tuple[Plan, Attempt | None]:
+        """One attempt, from its submission to its record; None for one that was left to itself."""
+        rented = self._platform.terms.rented
+        began_at = time.time()
+        with StopSignals().caught() as signals:
+            events.append(event_line("submitted" if found is None else "found", attempt=plan.attempt,
+                                     platform=plan.platform))  # fmt: skip
+            # Until there is a host, Ctrl-C ends the launch.
+            with signals.raised() if rented and found is None else contextlib.nullcontext():
+                if found is None:
+                    plan, found = self._buyer.buy(plan, self._lost)
+            offer = self._platform.offer(plan, found)
+            attempt = Attempt(
+                plan.attempt, plan.platform, plan.host or str(found.address.get("instance", "")),
+                offer.market if offer is not None else "own", started_at=began_at,
+            )  # fmt: skip
+            self._hooks.notify("runctl_attempt_started", spec=self._spec, attempt=attempt, rundir=self._rundir)
+            if detach:
+                return plan, None
+            state = self._watch(found, signals)
+        if state is None:
+            return plan, None
+        attempt = self._record_of(attempt, found, state)
+        if rented:
+            self._end_host(found, attempt.state)
+        price = offer.price_usd_per_hour if offer is not None else None
+        self._hooks.notify("runctl_attempt_ended", spec=self._spec, attempt=attempt, price_usd_per_hour=price)
+        if offer is not None and attempt.state is RunState.INTERRUPTED:
+            self._lost.append(offer)
+        try:
+            self._rundir.write_attempt(attempt)
+        except StorageError as error:
+            self._tell(f"the record of attempt {attempt.number} is not whole: {error}")
+        return plan, attempt
+
+    def _approve(self, plan: Plan) -> None:
+        self._hooks.require("runctl_before_submit", spec=self._spec, plan=plan)
+
+    def _watch(self, handle: RunHandle, signals: StopSignals) -> RunState | None:
+        """Until the attempt has ended, or its user has left it.
 
         Returns:
-            How the platform saw it end.
+            How the platform saw it end; None if it was left to itself.
         """
-        told = 0
+        follower = Follower(self._rundir, handle.attempt, self._output) if self._platform.terms.rented else None
+        if follower is not None:
+            follower.start()
+        told, asked = 0, False
         while not (state := self._platform.wait(handle, _TICK_S)).ended:
+            if asked and (typed := asking.answer()) is not None:
+                asked = False
+                if typed == "":
+                    break
+                if typed.startswith("s"):
+                    self._tell("stopping; Ctrl-C stops at once")
+                    self._platform.cancel(handle, "user")
+                else:
+                    self._tell("it goes on")
+                    told = 0
+                    signals.received.clear()
             for signum in signals.received[told:]:
                 told += 1
-                if told == 1:
-                    self._tell(f"{signum.name}: stopping; once more to stop at once")
-                elif told == 2:
-                    self._tell("stopping at once")
+                if follower is not None and signum is not signal.SIGINT:
+                    break
+                if told == 1 and follower is not None and asking.can_ask():
+                    asking.ask("\nEnter leaves it running, s stops it, Ctrl-C stops it at once:")
+                    asked = True
+                    continue
+                self._tell(f"{signum.name}: stopping; once more to stop at once" if told == 1 else "stopping at once")
                 self._platform.cancel(handle, _REASONS[signum], now=told > 1)
+            else:
+                continue
+            break
+        if follower is None:
+            return state
+        if not state.ended:
+            follower.leave()
+            return None
+        follower.finish()
         return state
 
-    def _record_of(self, attempt: Attempt, handle: RunHandle, state: RunState, rundir: RunDir) -> Attempt:
+    def _end_host(self, handle: RunHandle, state: RunState) -> None:
+        """See to it that a rented host ends; one that failed may stay a while for whoever wants to look."""
+        keep_s = self._platform.terms.keep_on_failure_s if state is RunState.FAILED else 0.0
+        if keep_s:
+            self._tell(
+                f"{handle.address.get('instance')} stays for {keep_s / 60:.0f} minutes (platform.keep_on_failure)"
+            )
+        try:
+            self._platform.clean_up(handle, keep_s=keep_s)
+        except PlatformError as error:
+            self._tell(f"{error}; it ends itself at its deadline")
+
+    def _record_of(self, attempt: Attempt, handle: RunHandle, state: RunState) -> Attempt:
         """The agent's own record, or one for an agent that could not write it."""
+        rundir = self._rundir
         record = rundir.read_attempt(attempt.number)
         if record is not None and record.state.ended:
             return record
-        # Whoever else holds the lease now carries the run out: then this launch came second.
-        rundir.check_lease(besides=os.getpid())
-        self._platform.clean_up(handle)
+        if not self._platform.terms.rented:
+            # Whoever else holds the lease now carries the run out: then this launch came second.
+            rundir.check_lease(besides=os.getpid())
+            self._platform.clean_up(handle)
         record = record or attempt
         record.ended_at = time.time()
+        why = self._platform.why(handle)
         if state is RunState.INTERRUPTED:
-            record.end_reason = "interrupted: the agent was killed"
+            record.end_reason = f"interrupted: {why}"
             record.exit_code = int(ExitCode.HOST_LOST)
         else:
-            record.end_reason = f"{state.value}: the agent could not leave a record of the attempt"
-            record.exit_code = 0 if state is RunState.SUCCEEDED else int(ExitCode.FAILED)
+            record.end_reason = why or f"{state.value}: the agent could not leave a record of the attempt"
+            record.exit_code = {RunState.SUCCEEDED: 0, RunState.STOPPED: int(ExitCode.STOPPED)}.get(
+                state, int(ExitCode.FAILED)
+            )
         record.state = state
         status = rundir.read_status() or {}
         kept = ("step", "metrics", "checkpoints", "resumed_from_step")
         progress = {key: status[key] for key in kept if key in status}
-        record.step = self._last_step(rundir, record)
+        record.step = self._last_step(record)
         with contextlib.suppress(StorageError):  # told at the end
             rundir.write_status(record.state, record.number, reason=record.end_reason, **progress)
         return record
 
-    def _last_step(self, rundir: RunDir, record: Attempt) -> int | None:
+    def _last_step(self, record: Attempt) -> int | None:
         """The last step that the metrics of an attempt tell of."""
-        steps = [e["step"] for e in rundir.metrics() if e["attempt"] == record.number and "step" in e]
+        steps = [e["step"] for e in self._rundir.metrics() if e["attempt"] == record.number and "step" in e]
         return max(steps, default=None)
 
-    def _outcome(self, attempt: Attempt, rundir: RunDir) -> Outcome:
+    def _outcome(self, attempt: Attempt, trouble: RunctlError | None) -> Outcome:
+        rundir = self._rundir
         status = rundir.read_status() or {}
         attempts = [*(earlier for earlier in rundir.attempts() if earlier.number != attempt.number), attempt]
         return Outcome(
             run_id=self._spec.run.id,
             name=self._spec.run.name,
             state=attempt.state,
-            exit_code=attempt.exit_code if attempt.exit_code is not None else int(ExitCode.HOST_LOST),
-            reason=attempt.end_reason,
+            exit_code=_exit_code(attempt, trouble),
+            reason=attempt.end_reason if trouble is None else f"{attempt.end_reason}; {trouble}",
             run_dir=rundir.url,
             attempts=attempts,
             step=status.get("step"),
@@ -155,6 +289,12 @@ class Supervisor:
             metrics=status.get("metrics") or {},
             cost_usd=total_usd([one.cost_usd for one in attempts]),
         )
+
+
+def _exit_code(attempt: Attempt, trouble: RunctlError | None) -> int:
+    if trouble is not None:
+        return int(trouble.exit_code)
+    return attempt.exit_code if attempt.exit_code is not None else int(ExitCode.HOST_LOST)
 
 
 def _steps_lost(attempts: list[Attempt]) -> int | None:

@@ -6,15 +6,17 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from runctl.encoding import to_data
 from runctl.hooks import PluginInfo
 from runctl.outcome import Attempt, Outcome
 from runctl.rundir import RunDir, log_name
 from runctl.scaling import Argument
-from runctl.spec import SCHEMA, LaunchSpec, Plan, RunState
+from runctl.spec import SCHEMA, LaunchSpec, Offer, Plan, RunState
+
+T = TypeVar("T")
 
 _TAIL_LINES = 15
 
@@ -43,6 +45,8 @@ def plan_json(plan: Plan, args: Mapping[str, Argument]) -> dict[str, Any]:
         "offers",
         "requests",
         "estimate_usd_per_hour",
+        "estimate_usd",
+        "notes",
     )
     shown = ("base", "multiplier", "effective", "source")
     return {
@@ -54,21 +58,34 @@ def plan_json(plan: Plan, args: Mapping[str, Argument]) -> dict[str, Any]:
 
 def show_plan(plan: Plan) -> None:
     """The plan for people."""
-    price = plan.estimate_usd_per_hour
+    price, total = plan.estimate_usd_per_hour, plan.estimate_usd
     ranks = "as many as GPUs" if plan.nproc_per_node is None else str(plan.nproc_per_node)
+    at_most = "" if total is None else f", at most {total:.2f} USD for an attempt that takes all its time"
     rows = [
         ("platform", plan.platform),
         ("host", plan.host or "not known before it is rented"),
         ("processes", f"{ranks} on {plan.nnodes} host"),
-        ("price", "not known" if price is None else f"{price:.2f} USD an hour"),
+        ("price", "not known" if price is None else f"{price:.2f} USD an hour{at_most}"),
+        *(("offers" if first else "", _offer(offer)) for first, offer in _with_first(_shown(plan))),
         ("run directory", plan.run_dir),
         ("working directory", plan.workdir),
         ("command", shlex.join(plan.argv)),
         *(("environment" if first else "", f"{key}={shlex.quote(value)}")
-          for first, (key, value) in _with_first(plan.env)),
+          for first, (key, value) in _with_first(list(plan.env.items()))),
+        *(("note" if first else "", note) for first, note in _with_first(plan.notes)),
     ]  # fmt: skip
     sys.stdout.write("".join(f"{name:<18} {value}\n" for name, value in rows))
     sys.stdout.write("Nothing was started: dry_run=true.\n")
+
+
+def _shown(plan: Plan) -> list[Offer]:
+    """The offers of what is rented; one's own machine is none."""
+    return [offer for offer in plan.offers if offer.market != "own"]
+
+
+def _offer(offer: Offer) -> str:
+    price = "price unknown" if offer.price_usd_per_hour is None else f"{offer.price_usd_per_hour:.4f} USD an hour"
+    return f"{offer.machine:<14} {offer.market.replace('_', ' '):<10} {offer.zone or offer.region or '':<12} {price}"
 
 
 def show_arguments(args: Mapping[str, Argument]) -> None:
@@ -105,6 +122,12 @@ def show_start(spec: LaunchSpec, plan: Plan) -> None:
     where = plan.run_dir if "://" in plan.run_dir else os.path.relpath(plan.run_dir)
     attempt = f" · attempt {plan.attempt}" if plan.attempt > 1 else ""
     tell(f"{spec.run.id} · {count} process{'es' if count > 1 else ''} on {plan.platform}{attempt} · {where}")
+
+
+def show_left(spec: LaunchSpec) -> None:
+    """That a run goes on without its launcher, and the way back to it."""
+    tell(f"{spec.run.id} goes on without this launcher; it ends itself, and its host, when it is done")
+    tell(f"the same launch with run.id={spec.run.id} follows it again")
 
 
 def show_outcome(outcome: Outcome, rundir: RunDir) -> None:
@@ -146,8 +169,8 @@ def _show_failure(attempt: Attempt, rundir: RunDir) -> None:
     tell(f"{who} on {failure.host} failed: {failure.message}")
 
 
-def _with_first(env: Mapping[str, str]) -> list[tuple[bool, tuple[str, str]]]:
-    return [(number == 0, item) for number, item in enumerate(env.items())]
+def _with_first(items: Sequence[T]) -> list[tuple[bool, T]]:
+    return [(number == 0, item) for number, item in enumerate(items)]
 
 
 def _short(value: object) -> str:

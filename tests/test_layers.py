@@ -27,7 +27,7 @@ LAYER_1 = [
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
-LAYER_3 = ["identity", "supervisor"]
+LAYER_3 = ["identity", "asking", "following", "buying", "supervisor"]
 LAYER_4 = ["terminal", "usage", "launch"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 

@@ -189,6 +189,7 @@ class LaunchConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
+    detach: bool = False
     dry_run: bool = False
     explain: bool = False
     output: Output = Output.text

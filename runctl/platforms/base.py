@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from runctl.config.platform import PlatformConfig
 from runctl.errors import PlatformError
-from runctl.spec import LaunchSpec, Plan, Quote, RunHandle, RunState
+from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Platform(ABC):
         project_dir: the root of the user's project on this machine.
         config: the platform's options, as objects of `options`; None for its defaults.
         tell: takes lines for the user.
+        attached: whether somebody stays to see what becomes of the launch.
     """
 
     kind: ClassVar[str]
@@ -55,18 +56,21 @@ class Platform(ABC):
         project_dir: Path,
         config: Any = None,
         tell: Callable[[str], None] = lambda _: None,
+        *,
+        attached: bool = True,
     ) -> None:
         self._project_dir = str(project_dir)
         self._config = config if config is not None else self.options(kind=self.kind)
         self._tell = tell
+        self._attached = attached
 
-    def check_ready(self) -> None:
-        """Check, before anything is written, that this machine can launch there: what `dry_run` does not need.
+    def check_ready(self, spec: LaunchSpec) -> None:
+        """Check, before anything is written, that this can be launched there from here: what `dry_run` does not need.
 
         Raises:
             ConfigError: saying what is missing and how to get it.
         """
-        self._check_ready()
+        self._check_ready(spec)
 
     def quote(self, spec: LaunchSpec) -> Quote:
         """Look, and change nothing: what is to be had for this spec; unknown is None.
@@ -121,11 +125,15 @@ class Platform(ABC):
         """
         self._clean_up(handle, keep_s)
 
-    def price_usd_per_hour(self, plan: Plan) -> float | None:
-        """What the attempt's host costs an hour; None where it is not known."""
-        return plan.estimate_usd_per_hour
+    def why(self, handle: RunHandle) -> str:
+        """Why an attempt ended that could leave no record of its own."""
+        return self._why(handle)
 
-    def _check_ready(self) -> None:  # noqa: B027 (most platforms need nothing)
+    def offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
+        """What the attempt was granted of the plan's offers; None where that is not known."""
+        return self._offer(plan, handle)
+
+    def _check_ready(self, spec: LaunchSpec) -> None:  # noqa: B027 (most platforms need nothing)
         pass
 
     @abstractmethod
@@ -145,6 +153,12 @@ class Platform(ABC):
 
     @abstractmethod
     def _clean_up(self, handle: RunHandle, keep_s: float) -> None: ...
+
+    def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
+        return plan.offers[0] if plan.offers else None
+
+    def _why(self, handle: RunHandle) -> str:
+        return "the agent was killed"
 
     def _find(self, plan: Plan) -> RunHandle | None:
         return None

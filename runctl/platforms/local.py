@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runctl import command, processes
+from runctl.errors import NotBuiltYet
 from runctl.hostdir import HostDir
 from runctl.hosts import facts
 from runctl.platforms.base import Platform
@@ -61,15 +62,27 @@ class LocalPlatform(Platform):
         project_dir: the root of the user's project.
         standby: an agent started ahead, or None.
         output_to_stderr: whether the ranks' output goes to standard error altogether.
+        attached: whether the launcher stays, which an agent of this machine needs so far.
     """
 
     kind = "local"
 
-    def __init__(self, project_dir: Path, standby: LocalAgent | None = None, *, output_to_stderr: bool = False) -> None:
-        super().__init__(project_dir)
+    def __init__(
+        self,
+        project_dir: Path,
+        standby: LocalAgent | None = None,
+        *,
+        output_to_stderr: bool = False,
+        attached: bool = True,
+    ) -> None:
+        super().__init__(project_dir, attached=attached)
         self._standby = standby
         self._output_to_stderr = output_to_stderr
         self._agents: dict[tuple[str, int], LocalAgent] = {}
+
+    def _check_ready(self, spec: LaunchSpec) -> None:
+        if not self._attached:
+            raise NotBuiltYet("detach=true: this version leaves no run on this machine to itself; use nohup or tmux")
 
     def _quote(self, spec: LaunchSpec) -> Quote:
         offer = Offer(self.kind, os.uname().nodename, "own", price_usd_per_hour=0.0)

@@ -13,38 +13,43 @@ from runctl.spec import LaunchSpec, Plan, Quote, RunHandle, RunState
 _HOST_ROOT = "/var/lib/runctl"
 
 
+def planned(spec: LaunchSpec, quote: Quote, attempt: int, kind: str) -> Plan:
+    """Command and environment of the ranks on a rented host, as far as they are known before there is one."""
+    home = f"{_HOST_ROOT}/{spec.run.id}"
+    nproc = spec.trainer.nproc_per_node
+    known = nproc if isinstance(nproc, int) else None
+    facts = HostFacts("python3", f"{home}/runctl", f"{home}/project", f"{home}/a{attempt}", known or 1, 1, True)
+    run_dir = run_url(spec.run.root, spec.run.id)
+    argv = [
+        # How many ranks there will be, only the host can tell.
+        word if known is not None else word.replace(f"--nproc-per-node={facts.nproc}", f"--nproc-per-node={nproc}")
+        for word in command.rank_argv(spec, facts)
+    ]
+    return Plan(
+        run_id=spec.run.id,
+        attempt=attempt,
+        platform=kind,
+        argv=tuple(argv),
+        env=command.rank_env(spec, facts, run_dir, attempt),
+        nproc_per_node=known,
+        nnodes=spec.trainer.nnodes,
+        workdir=command.workdir(spec, facts),
+        run_dir=run_dir,
+        offers=quote.offers,
+    )
+
+
 class PlannedPlatform(Platform):
     """Plans, and refuses to submit."""
 
-    def _check_ready(self) -> None:
+    def _check_ready(self, spec: LaunchSpec) -> None:
         raise self._not_yet()
 
     def _quote(self, spec: LaunchSpec) -> Quote:
         return Quote()
 
     def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
-        home = f"{_HOST_ROOT}/{spec.run.id}"
-        nproc = spec.trainer.nproc_per_node
-        known = nproc if isinstance(nproc, int) else None
-        facts = HostFacts("python3", f"{home}/runctl", f"{home}/project", f"{home}/a{attempt}", known or 1, 1, True)
-        run_dir = run_url(spec.run.root, spec.run.id)
-        argv = [
-            # How many ranks there will be, only the host can tell.
-            word if known is not None else word.replace(f"--nproc-per-node={facts.nproc}", f"--nproc-per-node={nproc}")
-            for word in command.rank_argv(spec, facts)
-        ]
-        return Plan(
-            run_id=spec.run.id,
-            attempt=attempt,
-            platform=self.kind,
-            argv=tuple(argv),
-            env=command.rank_env(spec, facts, run_dir, attempt),
-            nproc_per_node=known,
-            nnodes=spec.trainer.nnodes,
-            workdir=command.workdir(spec, facts),
-            run_dir=run_dir,
-            offers=quote.offers,
-        )
+        return planned(spec, quote, attempt, self.kind)
 
     def _submit(self, plan: Plan) -> RunHandle:
         raise self._not_yet()

@@ -172,7 +172,7 @@ class PlatformContract(PlanContract):
             bench.platform.clean_up(handle)
 
     def test_it_is_ready(self, bench: Bench) -> None:
-        bench.platform.check_ready()
+        bench.platform.check_ready(bench.spec())
 
     def test_what_was_planned_is_what_runs(self, bench: Bench) -> None:
         plan = bench.plan(bench.spec(REPORT))

@@ -40,7 +40,7 @@ class TestPlanned(PlanContract):
 
     def test_it_is_not_ready_and_says_so_before_anything_is_written(self, bench: Bench, kind: str) -> None:
         with pytest.raises(NotBuiltYet, match=f"platform={kind} cannot launch in this version; dry_run=true"):
-            bench.platform.check_ready()
+            bench.platform.check_ready(bench.spec())
         with pytest.raises(NotBuiltYet):
             bench.platform.submit(bench.plan(bench.spec()))
 

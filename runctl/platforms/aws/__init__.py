@@ -1,11 +1,212 @@
-"""The platform `aws`: an EC2 instance. For now it plans and explains; it cannot launch yet."""
+"""The platform `aws`: EC2 instances on spot or on demand, reached through SSM and nothing else.
+
+options      what can be told, checked
+clients      boto3's clients, and what they raise in our words
+market       what there is to rent just now → Quote
+requests     the exact requests → Plan
+purchase     the requests sent, each refusal with its reaction (refusals)
+instances    instances that exist
+commands     a command on one of them, through SSM
+start        the one command that starts the host's keeper
+watch        an instance from its launch to its end
+"""
 
 from __future__ import annotations
 
-from runctl.platforms.planned import PlannedPlatform
+import getpass
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from runctl.config.platform import PlatformConfig
+from runctl.errors import NotBuiltYet
+from runctl.platforms import parcel
+from runctl.platforms.aws import market, requests
+from runctl.platforms.aws.clients import Clients
+from runctl.platforms.aws.instances import Instances
+from runctl.platforms.aws.options import AwsConfig, AwsOptions
+from runctl.platforms.aws.purchase import Purchase
+from runctl.platforms.aws.start import Links, script
+from runctl.platforms.aws.watch import Watch, bring_up_log
+from runctl.platforms.base import Platform
+from runctl.platforms.planned import planned
+from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
 
-class AwsPlatform(PlannedPlatform):
-    """An EC2 instance, as far as a plan goes."""
+class AwsPlatform(Platform):
+    """An EC2 instance for each attempt."""
 
     kind = "aws"
+    options: ClassVar[type[PlatformConfig]] = AwsConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._clients = Clients()
+        assert isinstance(self._config, AwsConfig)
+        self._options = AwsOptions.of(self._config, self._clients.default_region, attached=self._attached)
+        self.terms = self._options.terms
+        self._parcel: parcel.Parcel | None = None
+        self._watches: dict[tuple[str, int], Watch] = {}
+
+    def _check_ready(self, spec: LaunchSpec) -> None:
+        self._clients.require_credentials()
+        Links(self._clients, spec.run.root)
+        requests.lifetime_s(spec, self._options)
+        if spec.secrets:
+            raise NotBuiltYet(f"secrets.{next(iter(spec.secrets))}: this version brings no secrets to a rented host")
+
+    def _quote(self, spec: LaunchSpec) -> Quote:
+        found = market.look(self._options, self._clients)
+        packed = self._packed(spec)
+        facts = {
+            "regions": found.regions,
+            "owner": getpass.getuser(),
+            "files": [
+                {"name": item.name, "key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes,
+                 "unpack_to": item.unpack_to}
+                for item in packed.items
+            ],
+        }  # fmt: skip
+        return Quote(found.offers, None, facts, found.unknown)
+
+    def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
+        regions, owner = quote.facts["regions"], quote.facts["owner"]
+        lives_s = requests.lifetime_s(spec, self._options)
+        asked: list[dict[str, Any]] = []
+        for region in dict.fromkeys(str(offer.region) for offer in quote.offers):
+            if regions[region].get("security_group") is None:
+                group = requests.security_group(spec, self._options, owner, regions[region].get("vpc"))
+                asked.append({"call": "CreateSecurityGroup", "region": region, "arguments": group})
+        for number, offer in enumerate(quote.offers):
+            asked += [
+                {"call": "RunInstances", "region": offer.region, "offer": number, "arguments": arguments}
+                for arguments in requests.run_instances(
+                    spec, self._options, attempt, offer, region=regions[str(offer.region)], owner=owner
+                )
+            ]
+        asked.append({"call": "SendCommand", "orders": self._orders(spec, quote, attempt, lives_s)})
+        prices = [one.price_usd_per_hour for one in quote.offers]
+        dearest = max((price for price in prices if price is not None), default=None)
+        size = quote.facts["files"][0]["size_bytes"]
+        return replace(
+            planned(spec, quote, attempt, self.kind),
+            requests=tuple(asked),
+            estimate_usd_per_hour=prices[0] if prices else None,
+            estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
+            notes=(f"the project: {size / 1e6:.1f} MB packed", *(f"unknown: {one}" for one in quote.unknown)),
+        )
+
+    def _submit(self, plan: Plan) -> RunHandle:
+        purchase = Purchase(self._clients, self._tell)
+        handle = purchase.find(plan) if (plan.run_id, plan.attempt) in self._watches else None
+        if handle is None:
+            assert self._parcel is not None  # made with the quote
+            self._parcel.send(_root(plan), self._tell)
+            handle = purchase.make(plan)
+        self._attend(plan, handle)
+        return handle
+
+    def _find(self, plan: Plan) -> RunHandle | None:
+        handle = Purchase(self._clients, self._tell).find(plan)
+        if handle is not None:
+            self._attend(plan, handle)
+        return handle
+
+    def _wait(self, handle: RunHandle, timeout_s: float) -> RunState:
+        state = self._watch(handle).look()
+        if not state.ended:
+            time.sleep(timeout_s)
+        return state
+
+    def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
+        self._watch(handle).cancel(reason, now=now)
+
+    def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
+        if keep_s > 0:
+            return
+        Instances(self._clients, handle.address["region"]).terminate(handle.address["instance"])
+
+    def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
+        where = handle.address
+        return Offer(
+            self.kind, where["machine"], where["market"], where["region"], where["zone"], where["price_usd_per_hour"]
+        )
+
+    def _why(self, handle: RunHandle) -> str:
+        return self._watch(handle).why
+
+    def _watch(self, handle: RunHandle) -> Watch:
+        return self._watches[handle.run_id, handle.attempt]
+
+    def _attend(self, plan: Plan, handle: RunHandle) -> None:
+        self._watches.setdefault(
+            (handle.run_id, handle.attempt),
+            Watch(
+                handle,
+                self._clients,
+                plan.run_dir,
+                start=lambda: self._start(plan, handle),
+                bring_up_s=self._options.bring_up_s,
+                tell=self._tell,
+            ),
+        )
+
+    def _packed(self, spec: LaunchSpec) -> parcel.Parcel:
+        if self._parcel is None:
+            self._parcel = parcel.Parcel(Path(self._project_dir), 500_000_000)
+        return self._parcel
+
+    def _orders(self, spec: LaunchSpec, quote: Quote, attempt: int, lives_s: float) -> dict[str, Any]:
+        """What the keeper is to do, but for links and times, which are known when it is told."""
+        return {
+            "run_id": spec.run.id,
+            "attempt": attempt,
+            "files": quote.facts["files"],
+            "setup": list(self._options.setup),
+            "agent_python": None,
+            "env": {},
+            "bring_up_s": self._options.bring_up_s,
+            "keep_on_failure_s": self.terms.keep_on_failure_s,
+            "lives_s": lives_s,
+            "unit": f"runctl-{spec.run.id}-a{attempt}",
+            "order": {
+                "run_dir": f"{spec.run.root.rstrip('/')}/{spec.run.id}",
+                "attempt": attempt,
+                "platform": self.kind,
+                "attached": False,
+                "notices": "aws",
+                "python": self._options.python,
+            },
+        }
+
+    def _start(self, plan: Plan, handle: RunHandle) -> str:
+        """The script for SSM, with links that are good from now on."""
+        where = handle.address
+        orders = dict(plan.requests[-1]["orders"])
+        links = Links(self._clients, _root(plan))
+        runs = Links(self._clients, plan.run_dir)
+        *sent, keeper = orders.pop("files")
+        orders["files"] = [{**file, "url": links.get(file["key"])} for file in sent]
+        orders["deadline"] = where["launched_at"] + orders.pop("lives_s")
+        orders["env"] = {"AWS_DEFAULT_REGION": where["region"], **orders["env"]}
+        orders["log_url"] = runs.put(bring_up_log(plan.attempt))
+        orders["order"] = {
+            **orders["order"],
+            "market": where["market"],
+            "price_usd_per_hour": where["price_usd_per_hour"],
+            "billed_from": where["launched_at"],
+        }
+        name, sha256 = parcel.write_orders(plan.run_dir, plan.attempt, orders)
+        return script(
+            plan.run_id,
+            plan.attempt,
+            [
+                ("keeper.py", keeper["sha256"], links.get(keeper["key"])),
+                ("host.json", sha256, runs.get(name)),
+            ],
+        )
+
+
+def _root(plan: Plan) -> str:
+    return plan.run_dir.rsplit("/", 1)[0]

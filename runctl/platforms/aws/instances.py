@@ -1,0 +1,143 @@
+"""Instances that exist: found by id or by our tags, described, ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from runctl.errors import PlatformError
+from runctl.platforms.aws.clients import Clients, code_of, translated
+from runctl.platforms.aws.requests import TAG_ATTEMPT, TAG_RUN
+
+_ALIVE = ("pending", "running", "stopping", "stopped")
+#: An instance that was only just launched may not be known everywhere yet.
+_KNOWN_AFTER_S = 120.0
+_TERMINATE_TRIES = 5
+
+
+@dataclass(frozen=True)
+class Instance:
+    """What EC2 tells of an instance.
+
+    Attributes:
+        state: EC2's word, or `gone` for one that it does not know any more.
+        reason: why it is in that state; empty while it runs.
+        launched_at: seconds since the epoch.
+    """
+
+    id: str
+    state: str
+    reason: str = ""
+    zone: str = ""
+    machine: str = ""
+    market: str = ""
+    launched_at: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        return self.state in _ALIVE
+
+    @property
+    def taken_back(self) -> bool:
+        """Whether AWS has taken a spot instance back."""
+        return "SpotInstance" in self.reason
+
+
+class Instances:
+    """EC2's instances in one region.
+
+    Args:
+        clients: AWS's clients.
+        region: where.
+    """
+
+    def __init__(self, clients: Clients, region: str) -> None:
+        self._clients = clients
+        self._region = region
+
+    def get(self, instance_id: str, launched_at: float) -> Instance:
+        """One instance as it is now.
+
+        Args:
+            instance_id: whose.
+            launched_at: when it was launched (seconds since the epoch): for a while EC2 may not know it.
+        """
+        from botocore.exceptions import ClientError
+
+        with translated(f"looking at instance {instance_id}"):
+            try:
+                found = self._described(InstanceIds=[instance_id])
+            except ClientError as error:
+                if code_of(error) != "InvalidInstanceID.NotFound":
+                    raise
+                found = []
+        if found:
+            return found[0]
+        young = time.time() - launched_at < _KNOWN_AFTER_S
+        return Instance(instance_id, "pending" if young else "gone", launched_at=launched_at)
+
+    def of_attempt(self, run_id: str, attempt: int) -> list[Instance]:
+        """The living instances that carry an attempt's tags."""
+        filters = [
+            {"Name": f"tag:{TAG_RUN}", "Values": [run_id]},
+            {"Name": f"tag:{TAG_ATTEMPT}", "Values": [str(attempt)]},
+            {"Name": "instance-state-name", "Values": list(_ALIVE)},
+        ]
+        with translated(f"looking for instances of run {run_id}"):
+            return self._described(Filters=filters)
+
+    def terminate(self, instance_id: str) -> None:
+        """End an instance; one that has ended is left as it is. Tried again for what may pass.
+
+        Raises:
+            PlatformError: if it could not be ended; then its own deadline ends it.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        for left in reversed(range(_TERMINATE_TRIES)):
+            try:
+                self._clients.ec2(self._region).terminate_instances(InstanceIds=[instance_id])
+            except (ClientError, BotoCoreError) as error:
+                if code_of(error) == "InvalidInstanceID.NotFound":
+                    return
+                if not left:
+                    with translated(f"ending instance {instance_id}"):
+                        raise
+                self._clients.renew()
+                time.sleep(1.0)
+            else:
+                return
+
+    def _described(self, **query: Any) -> list[Instance]:
+        pages = self._clients.ec2(self._region).get_paginator("describe_instances").paginate(**query)
+        return [
+            _read(one) for page in pages for reservation in page["Reservations"] for one in reservation["Instances"]
+        ]
+
+
+def only(found: list[Instance], what: str) -> Instance | None:
+    """The one instance of an attempt, or None.
+
+    Raises:
+        PlatformError: for several, which must not be: somebody has to look.
+    """
+    if len(found) > 1:
+        raise PlatformError(
+            f"{what} has {len(found)} instances: {', '.join(one.id for one in found)}; end those that should not run"
+        )
+    return found[0] if found else None
+
+
+def _read(told: dict[str, Any]) -> Instance:
+    reason = told.get("StateReason", {}).get("Code", "") or ""
+    message = told.get("StateReason", {}).get("Message", "") or told.get("StateTransitionReason", "")
+    return Instance(
+        id=told["InstanceId"],
+        state=told["State"]["Name"],
+        reason=f"{reason}: {message}" if reason and message else reason or message,
+        zone=told.get("Placement", {}).get("AvailabilityZone", ""),
+        machine=told.get("InstanceType", ""),
+        market="spot" if told.get("InstanceLifecycle") == "spot" else "on_demand",
+        launched_at=told["LaunchTime"].timestamp(),
+    )

@@ -1,0 +1,277 @@
+"""What EC2 has to offer just now: types, zones, prices, images, networks. Read-only and bounded in time."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from runctl.errors import ConfigError, RunctlError
+from runctl.platforms.aws.clients import Clients, translated
+from runctl.platforms.aws.options import AwsOptions
+from runctl.spec import Offer
+
+T = TypeVar("T")
+
+#: How long looking may take altogether; what has not come by then is unknown.
+_LOOK_S = 20.0
+#: AWS's own names for its newest images: for deep learning with a driver and torch, and plain ones without a GPU.
+_DEEP_LEARNING = "/aws/service/deeplearning/ami/{}/oss-nvidia-driver-gpu-pytorch-2.7-ubuntu-22.04/latest/ami-id"
+_PLAIN = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What looking found.
+
+    Attributes:
+        offers: in the order of types, cheapest zones first; all of one market before the next.
+        regions: for each region what `requests.run_instances` needs.
+        unknown: what could not be looked up, and why.
+    """
+
+    offers: tuple[Offer, ...]
+    regions: dict[str, dict[str, Any]]
+    unknown: tuple[str, ...]
+
+
+def look(options: AwsOptions, clients: Clients) -> Found:
+    """Ask every region at once.
+
+    Raises:
+        ConfigError: if a type of instance or an image does not exist there.
+    """
+    if not clients.has_credentials:
+        return Found(
+            _offers(options, {}, {}),
+            {region: {} for region in options.regions},
+            ("prices, images and zones: there are no AWS credentials here",),
+        )
+    unknown: list[str] = []
+    with_deadline = _Deadline(time.monotonic() + _LOOK_S, unknown)
+    pool = ThreadPoolExecutor(8, "runctl-look")
+    try:
+        for region in options.regions:
+            clients.ec2(region), clients.ssm(region)  # made one after the other: making them is not thread-safe
+        on_demand = pool.submit(_on_demand_prices, clients, options)
+        asked = {
+            region: {name: pool.submit(ask, clients, options, region) for name, ask in _ASKED.items()}
+            for region in options.regions
+        }
+        answers = {
+            region: {name: with_deadline.result(f"{name} in {region}", future) for name, future in futures.items()}
+            for region, futures in asked.items()
+        }
+        prices = with_deadline.result("prices on demand", on_demand) or {}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    regions = {region: _region(answer) for region, answer in answers.items()}
+    return Found(_offers(options, answers, prices), regions, tuple(unknown))
+
+
+class _Deadline:
+    """Takes results as they come, and None for what comes too late or not at all."""
+
+    def __init__(self, at: float, unknown: list[str]) -> None:
+        self._at = at
+        self._unknown = unknown
+
+    def result(self, what: str, future: Future[T]) -> T | None:
+        wait([future], max(0.0, self._at - time.monotonic()))
+        if not future.done():
+            self._unknown.append(f"{what}: AWS has not answered within {_LOOK_S:.0f} s")
+            return None
+        try:
+            return future.result()
+        except ConfigError:
+            raise
+        except RunctlError as error:
+            self._unknown.append(str(error))
+            return None
+
+
+def _zones(clients: Clients, options: AwsOptions, region: str) -> dict[str, list[str]]:
+    """The zones of each type."""
+    with translated(f"looking for {', '.join(options.instance_types)} in {region}"):
+        pages = clients.ec2(region).get_paginator("describe_instance_type_offerings").paginate(
+            LocationType="availability-zone",
+            Filters=[{"Name": "instance-type", "Values": list(options.instance_types)}],
+        )  # fmt: skip
+        found: dict[str, list[str]] = {}
+        for page in pages:
+            for one in page["InstanceTypeOfferings"]:
+                found.setdefault(one["InstanceType"], []).append(one["Location"])
+    return found
+
+
+def _spot_prices(clients: Clients, options: AwsOptions, region: str) -> dict[tuple[str, str], float]:
+    """US dollars an hour by type and zone."""
+    with translated(f"spot prices in {region}"):
+        pages = clients.ec2(region).get_paginator("describe_spot_price_history").paginate(
+            InstanceTypes=list(options.instance_types), ProductDescriptions=["Linux/UNIX"], StartTime=time.time()
+        )  # fmt: skip
+        entries = [entry for page in pages for entry in page["SpotPriceHistory"]]
+    newest = sorted(entries, key=lambda entry: entry["Timestamp"])
+    return {(entry["InstanceType"], entry["AvailabilityZone"]): float(entry["SpotPrice"]) for entry in newest}
+
+
+def _images(clients: Clients, options: AwsOptions, region: str) -> dict[str, dict[str, str]]:
+    """The image of each type, with the name of its root device."""
+    ec2, ssm = clients.ec2(region), clients.ssm(region)
+    with translated(f"looking for an image in {region}"):
+        chosen = {}
+        for one in options.instance_types:
+            if options.ami != "auto":
+                chosen[one] = options.ami
+                continue
+            chosen[one] = ssm.get_parameter(Name=_image_of(ec2, one))["Parameter"]["Value"]
+        found = ec2.describe_images(ImageIds=sorted(set(chosen.values())))["Images"]
+    devices = {image["ImageId"]: image.get("RootDeviceName") or "/dev/sda1" for image in found}
+    missing = set(chosen.values()) - devices.keys()
+    if missing:
+        raise ConfigError(f"platform.ami={', '.join(sorted(missing))}: there is no such image in {region}")
+    return {one: {"id": image, "root_device": devices[image]} for one, image in chosen.items()}
+
+
+def _image_of(ec2: Any, instance_type: str) -> str:
+    """The public parameter that names the newest image for a type, by its GPU and its processor's architecture."""
+    [told] = ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"]
+    architectures = told.get("ProcessorInfo", {}).get("SupportedArchitectures", ["x86_64"])
+    name = _DEEP_LEARNING if told.get("GpuInfo") else _PLAIN
+    return name.format("arm64" if "arm64" in architectures else "x86_64")
+
+
+def _network(clients: Clients, options: AwsOptions, region: str) -> dict[str, Any]:
+    """Subnets by zone, the network they lie in, and our security group there if it is made already."""
+    ec2 = clients.ec2(region)
+    with translated(f"looking for subnets in {region}"):
+        if options.subnets:
+            found = ec2.describe_subnets(SubnetIds=list(options.subnets))["Subnets"]
+        else:
+            found = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
+        vpc = found[0]["VpcId"] if found else None
+        filters = [{"Name": "group-name", "Values": [options.security_group]}]
+        if vpc is not None:
+            filters.append({"Name": "vpc-id", "Values": [vpc]})
+        if options.security_group.startswith("sg-"):
+            filters = [{"Name": "group-id", "Values": [options.security_group]}]
+        groups = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+    subnets: dict[str, list[str]] = {}
+    for subnet in found:
+        subnets.setdefault(subnet["AvailabilityZone"], []).append(subnet["SubnetId"])
+    return {
+        "subnets": subnets,
+        "vpc": vpc,
+        "security_group": groups[0]["GroupId"] if groups else None,
+    }
+
+
+_ASKED: dict[str, Callable[[Clients, AwsOptions, str], Any]] = {
+    "zones": _zones,
+    "spot prices": _spot_prices,
+    "images": _images,
+    "network": _network,
+}
+
+
+def _on_demand_prices(clients: Clients, options: AwsOptions) -> dict[tuple[str, str], float]:
+    """US dollars an hour by type and region."""
+    prices = {}
+    with translated("prices on demand"):
+        for region in options.regions:
+            for one in options.instance_types:
+                wanted = {
+                    "instanceType": one,
+                    "regionCode": region,
+                    "operatingSystem": "Linux",
+                    "preInstalledSw": "NA",
+                    "tenancy": "Shared",
+                    "capacitystatus": "Used",
+                }
+                filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in wanted.items()]
+                answer = clients.pricing().get_products(ServiceCode="AmazonEC2", Filters=filters, MaxResults=10)
+                found = [price for product in answer["PriceList"] if (price := _hourly_usd(json.loads(product)))]
+                if found:
+                    prices[one, region] = min(found)
+    return prices
+
+
+def _hourly_usd(product: dict[str, Any]) -> float | None:
+    """The price in one entry of the price list (docs.aws.amazon.com/awsaccountbilling: reading a price list)."""
+    for term in product.get("terms", {}).get("OnDemand", {}).values():
+        for dimension in term["priceDimensions"].values():
+            usd = float(dimension["pricePerUnit"].get("USD", 0))
+            if dimension.get("unit") == "Hrs" and usd > 0:
+                return usd
+    return None
+
+
+def _region(answer: dict[str, Any]) -> dict[str, Any]:
+    network = answer["network"] or {"subnets": {}, "vpc": None, "security_group": None}
+    return {"images": answer["images"] or {}, **network}
+
+
+def _offers(
+    options: AwsOptions, answers: dict[str, dict[str, Any]], on_demand: dict[tuple[str, str], float]
+) -> tuple[Offer, ...]:
+    """Every way to rent one, in the order in which they are tried."""
+    offers = []
+    for market in options.terms.markets:
+        for one in options.instance_types:
+            of_type = []
+            for region in options.regions:
+                answer = answers.get(region, {})
+                for zone in _zones_of(options, answer, one):
+                    price = on_demand.get((one, region))
+                    if market == "spot":
+                        price = (answer.get("spot prices") or {}).get((one, zone))
+                    of_type.append(Offer("aws", one, market, region, zone, price))
+            offers += sorted(of_type, key=_by_price)
+    limit = options.max_price_usd_per_hour
+    within = tuple(one for one in offers if limit is None or (one.price_usd_per_hour or 0.0) <= limit)
+    if answers:
+        _complain(options, offers, within)
+    return within
+
+
+def _zones_of(options: AwsOptions, answer: dict[str, Any], instance_type: str) -> Sequence[str | None]:
+    known = answer.get("zones")
+    if known is None:  # not looked up: AWS chooses
+        return options.zones or (None,)
+    zones = sorted(known.get(instance_type, []))
+    if options.zones:
+        return [zone for zone in zones if zone in options.zones]
+    subnets = (answer.get("network") or {}).get("subnets")
+    return [zone for zone in zones if zone in subnets] if subnets else zones
+
+
+def _by_price(offer: Offer) -> tuple[bool, float]:
+    return offer.price_usd_per_hour is None, offer.price_usd_per_hour or 0.0
+
+
+def _complain(options: AwsOptions, offers: list[Offer], within: tuple[Offer, ...]) -> None:
+    """Say at once what can never be had.
+
+    Raises:
+        ConfigError: if nothing is left to be asked for.
+    """
+    where = ", ".join(options.regions)
+    for zone in options.zones:
+        if not any(zone.startswith(region) and re.fullmatch(r"[a-z](-.*)?", zone[len(region) :] or "-")
+                   for region in options.regions):  # fmt: skip
+            raise ConfigError(f"platform.zones={zone}: no zone of {where}")
+    if not offers:
+        raise ConfigError(
+            f"platform.instance_type={', '.join(options.instance_types)}: not offered in "
+            f"{', '.join(options.zones) or where}; name another type or platform.region"
+        )
+    if not within:
+        cheapest = min(offers, key=_by_price)
+        raise ConfigError(
+            f"platform.max_price_usd_per_hour={options.max_price_usd_per_hour}: the cheapest is {cheapest.machine} "
+            f"{cheapest.market} in {cheapest.zone} at {cheapest.price_usd_per_hour} USD an hour"
+        )

@@ -1,0 +1,169 @@
+"""The requests that rent an instance, built from what was looked up and nothing else (pure)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+from runctl.errors import ConfigError
+from runctl.platforms.aws.options import AwsOptions
+from runctl.spec import LaunchSpec, Offer
+
+#: Who made a resource, and what for: we touch only what carries our tags.
+TAG_RUN = "runctl:run"
+TAG_ATTEMPT = "runctl:attempt"
+TAG_OWNER = "runctl:owner"
+TAG_DEADLINE = "runctl:deadline"
+#: Stands where the security group's id will, as long as the group is not made.
+TO_BE_MADE = "(the security group made before)"
+#: What an attempt may take besides its training: its last upload, and the instance's own end.
+_AFTERWARDS_S = 600.0
+#: What the launcher may take from the instance's first sign of life to the start of its keeper.
+_SPARE_S = 300.0
+_SPOT_TAGGED = ("instance", "volume", "network-interface", "spot-instances-request")
+_TAGGED = ("instance", "volume", "network-interface")
+
+
+def lifetime_s(spec: LaunchSpec, options: AwsOptions) -> float:
+    """After how many seconds an instance ends itself, whatever happens to everybody else.
+
+    Raises:
+        ConfigError: without `limits.max_time`.
+    """
+    limit_s = spec.limits.max_time_s
+    if limit_s is None:
+        raise ConfigError(
+            "limits.max_time=null: a rented host needs a time by which it has ended, such as limits.max_time=24h"
+        )
+    return limit_s + options.bring_up_s + spec.checkpoint.grace_s + _AFTERWARDS_S
+
+
+def client_token(run_id: str, attempt: int, offer: Offer, subnet: str | None) -> str:
+    """What makes a second request for the same thing start nothing: the same in every process, for one attempt's offer.
+
+    At most 64 ASCII characters (EC2's limit).
+    """
+    told = (run_id, attempt, offer.market, offer.machine, offer.region, offer.zone, subnet)
+    return hashlib.sha256("/".join(map(str, told)).encode()).hexdigest()
+
+
+def tags(spec: LaunchSpec, attempt: int, owner: str, lives_s: float) -> list[dict[str, str]]:
+    """The tags of everything that is made for an attempt; the user's own cannot replace ours."""
+    ours = {
+        "Name": f"runctl-{spec.run.id}-a{attempt}",
+        "CreatedBy": "runctl",
+        "Project": spec.run.name,
+        TAG_RUN: spec.run.id,
+        TAG_ATTEMPT: str(attempt),
+        TAG_OWNER: owner,
+        # From the launch on, which the instance tells: a time of day would differ between two requests for the same.
+        TAG_DEADLINE: f"{math.ceil(lives_s / 60)} minutes after launch",
+    }
+    both = {"Name": ours["Name"], "Project": ours["Project"], **spec.tags}
+    return [{"Key": key, "Value": value} for key, value in ({**ours, **both} | _kept(ours)).items()]
+
+
+def _kept(ours: dict[str, str]) -> dict[str, str]:
+    """Those of our tags by which we know our own; a name and a project may be the user's."""
+    return {key: value for key, value in ours.items() if key.startswith("runctl:") or key == "CreatedBy"}
+
+
+def user_data(options: AwsOptions) -> str:
+    """What the instance does first: arm the dead-man's switch, before anything can go wrong.
+
+    At first it leaves time to bring the host up alone; the keeper arms it anew for the whole lifetime. So an instance
+    whose launcher died before it said what to do is gone within minutes. `shutdown -P` powers off, which terminates
+    the instance; `-h` may only halt, which AWS does not see.
+    """
+    return f"#!/bin/sh\nshutdown -P +{math.ceil((options.bring_up_s + _SPARE_S) / 60)}\n"
+
+
+def security_group(spec: LaunchSpec, options: AwsOptions, owner: str, vpc: str | None) -> dict[str, Any]:
+    """The request for a group that lets nothing in; all that the host needs, it asks for itself."""
+    tagged = [
+        {"Key": "Name", "Value": options.security_group},
+        {"Key": "CreatedBy", "Value": "runctl"},
+        {"Key": TAG_OWNER, "Value": owner},
+        {"Key": TAG_RUN, "Value": spec.run.id},
+    ]
+    return {
+        "GroupName": options.security_group,
+        "Description": "runctl: nothing comes in, everything may go out",
+        **({"VpcId": vpc} if vpc else {}),
+        "TagSpecifications": [{"ResourceType": "security-group", "Tags": tagged}],
+    }
+
+
+def run_instances(
+    spec: LaunchSpec, options: AwsOptions, attempt: int, offer: Offer, *, region: dict[str, Any], owner: str
+) -> list[dict[str, Any]]:
+    """The arguments of RunInstances for one offer: once for each subnet of its zone.
+
+    Args:
+        spec: what is to run.
+        options: the platform's.
+        attempt: its number.
+        offer: type, zone, market.
+        region: what was found there: `images` by type with `id` and `root_device`, `security_group`, `subnets` by zone.
+        owner: who launches.
+    """
+    subnets = region.get("subnets", {}).get(offer.zone) or [None]
+    return [_run_instances(spec, options, attempt, offer, region, owner, subnet) for subnet in subnets]
+
+
+def _run_instances(  # noqa: PLR0917 (as above, for one subnet)
+    spec: LaunchSpec,
+    options: AwsOptions,
+    attempt: int,
+    offer: Offer,
+    region: dict[str, Any],
+    owner: str,
+    subnet: str | None,
+) -> dict[str, Any]:
+    image = region.get("images", {}).get(offer.machine) or {"id": options.ami, "root_device": "/dev/sda1"}
+    lives_s = lifetime_s(spec, options)
+    mine = tags(spec, attempt, owner, lives_s)
+    request: dict[str, Any] = {
+        "ClientToken": client_token(spec.run.id, attempt, offer, subnet),
+        "MinCount": 1,
+        "MaxCount": 1,
+        "InstanceType": offer.machine,
+        "ImageId": image["id"],
+        "SecurityGroupIds": [region.get("security_group") or TO_BE_MADE],
+        "IamInstanceProfile": {"Name": options.instance_profile},
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+        "BlockDeviceMappings": _volumes(options, image["root_device"]),
+        "UserData": user_data(options),
+        "TagSpecifications": [
+            {"ResourceType": kind, "Tags": mine} for kind in (_SPOT_TAGGED if offer.market == "spot" else _TAGGED)
+        ],
+    }
+    if subnet is not None:
+        request["SubnetId"] = subnet
+    elif offer.zone is not None:
+        request["Placement"] = {"AvailabilityZone": offer.zone}
+    if offer.market == "spot":
+        bid = options.max_price_usd_per_hour
+        request["InstanceMarketOptions"] = {
+            "MarketType": "spot",
+            "SpotOptions": {
+                "SpotInstanceType": "one-time",
+                "InstanceInterruptionBehavior": "terminate",
+                **({"MaxPrice": f"{bid:.4f}"} if bid is not None else {}),
+            },
+        }
+    return request
+
+
+def _volumes(options: AwsOptions, root_device: str) -> list[dict[str, Any]]:
+    sizes = {root_device: options.root_volume_gib, "/dev/sdf": options.data_volume_gib}
+    return [
+        {
+            "DeviceName": device,
+            "Ebs": {"VolumeSize": size, "VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True},
+        }
+        for device, size in sizes.items()
+        if size is not None
+    ]

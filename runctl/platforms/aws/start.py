@@ -1,0 +1,97 @@
+"""The one command that an instance is sent: fetch the keeper and its orders, verify both, start it.
+
+It has no place for secrets, starts nothing twice, and is small: SSM takes 64 KB. What it fetches comes by presigned
+URLs, so that nothing need be installed on the image but Python.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+from urllib.parse import urlsplit
+
+from runctl.errors import ConfigError
+from runctl.platforms.aws.clients import Clients, translated
+
+#: How long a link is good: the host follows it within minutes.
+LINK_S = 3600
+
+_FETCH = """
+import hashlib, os, sys, time, urllib.request
+folder, *wanted = sys.argv[1:]
+os.makedirs(folder, mode=0o700, exist_ok=True)
+for name, sha256, url in zip(wanted[::3], wanted[1::3], wanted[2::3]):
+    path = os.path.join(folder, name)
+    for left in (4, 3, 2, 1, 0):
+        try:
+            data = urllib.request.urlopen(url, timeout=20).read()
+            if hashlib.sha256(data).hexdigest() != sha256:
+                raise OSError("not what was sent")
+            break
+        except OSError as error:
+            if not left:
+                sys.exit("runctl: cannot fetch %s: %s" % (name, error))
+            time.sleep(3)
+    with open(path + ".tmp", "wb") as file:
+        file.write(data)
+    os.replace(path + ".tmp", path)
+"""
+
+
+def script(run_id: str, attempt: int, files: list[tuple[str, str, str]]) -> str:
+    """The command, for `sh`.
+
+    Args:
+        run_id: whose.
+        attempt: its number.
+        files: name, SHA-256 and URL of the keeper and of its orders.
+    """
+    words = [word for file in files for word in file]
+    return "\n".join(
+        (
+            "set -eu",
+            f'folder="${{RUNCTL_HOST_ROOT:-/var/lib/runctl}}"/{shlex.quote(run_id)}/a{attempt}',
+            # A host that has been told already must not be told otherwise: its keeper reads these files.
+            f'test -e "$folder/{files[0][0]}" && test -e "$folder/{files[-1][0]}" ||'
+            f' python3 -c {shlex.quote(_FETCH)} "$folder" {shlex.join(words)}',
+            f'exec python3 "$folder/{files[0][0]}" start "$folder"',
+        )
+    )
+
+
+class Links:
+    """Presigned URLs below the root of runs.
+
+    Args:
+        clients: AWS's clients.
+        url: of a bucket and prefix.
+    """
+
+    def __init__(self, clients: Clients, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in ("s3", "s3a") or not parts.netloc:
+            raise ConfigError(
+                f"run.root={url}: a rented host cannot reach it; name a bucket, as in run.root=s3://my-bucket/runs"
+            )
+        self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
+        self._clients = clients
+        self._s3: Any = None
+
+    def get(self, key: str) -> str:
+        """A URL that reads an object for a while."""
+        return self._presigned("get_object", key)
+
+    def put(self, key: str) -> str:
+        """A URL that writes an object for a while."""
+        return self._presigned("put_object", key)
+
+    def _presigned(self, method: str, key: str) -> str:
+        with translated(f"bucket {self._bucket}"):
+            if self._s3 is None:
+                # A signature is good in the bucket's own region alone.
+                s3 = self._clients.s3()
+                region = s3.head_bucket(Bucket=self._bucket).get("BucketRegion")
+                self._s3 = self._clients.s3(region) if region else s3
+            where = {"Bucket": self._bucket, "Key": f"{self._prefix}/{key}" if self._prefix else key}
+            url: str = self._s3.generate_presigned_url(method, Params=where, ExpiresIn=LINK_S)
+        return url

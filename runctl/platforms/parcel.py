@@ -1,0 +1,107 @@
+"""What a rented host is sent: the user's project, runctl itself, the keeper, and what the keeper is to do.
+
+<run.root>/.parcels/<sha256>.tar.gz     projects, by their content: an unchanged one is sent once
+<run.root>/.parcels/<sha256>.whl        runctl
+<run.root>/.parcels/<sha256>.py         the keeper
+<run directory>/hosts/a1.json           what the keeper of attempt 1 is to do
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runctl import bundle
+from runctl.storage import open_store
+
+FOLDER = ".parcels"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One file of a parcel.
+
+    Attributes:
+        path: here.
+        sha256: of its content, in hex.
+        name: what it is called on the host.
+        unpack_to: the folder into which the host unpacks it, or None.
+    """
+
+    path: Path
+    sha256: str
+    name: str
+    unpack_to: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Where it lies below the root of runs."""
+        suffix = "".join(Path(self.name).suffixes[-2:]) if self.name.endswith(".tar.gz") else Path(self.name).suffix
+        return f"{FOLDER}/{self.sha256}{suffix}"
+
+    @property
+    def size_bytes(self) -> int:
+        return self.path.stat().st_size
+
+
+class Parcel:
+    """The files for one launch, made in a temporary folder of its own.
+
+    Args:
+        project_dir: the user's project.
+        max_bytes: how large its files may be together.
+    """
+
+    def __init__(self, project_dir: Path, max_bytes: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="runctl-parcel-")
+        folder = Path(self._folder.name)
+        packed = bundle.pack(project_dir, folder, max_bytes=max_bytes)
+        wheel = bundle.wheel(folder)
+        keeper = Path(__file__).parents[1] / "hosts" / "keeper.py"
+        self.project = Item(packed.path, packed.sha256, "project.tar.gz", "project")
+        self.runctl = Item(wheel, _sha256(wheel), wheel.name)
+        self.keeper = Item(keeper, _sha256(keeper), "keeper.py")
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        return self.project, self.runctl, self.keeper
+
+    def send(self, root: str, tell: Callable[[str], None]) -> None:
+        """Put what is not there yet below the root of runs.
+
+        Raises:
+            StorageError: if that fails.
+        """
+        store = open_store(root)
+        there = store.names(FOLDER)
+        for item in self.items:
+            if Path(item.key).name in there:
+                continue
+            if item is self.project and item.size_bytes > 1 << 20:
+                tell(f"sending the project: {item.size_bytes / 1e6:.1f} MB")
+            store.put_file(item.path, item.key)
+
+
+def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[str, str]:
+    """Put down what a keeper is to do.
+
+    Returns:
+        Where, below the run directory, and the SHA-256 of it.
+    """
+    data = json.dumps(orders, ensure_ascii=False).encode()
+    name = f"hosts/a{attempt}.json"
+    open_store(run_dir).write(name, data)
+    return name, hashlib.sha256(data).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()

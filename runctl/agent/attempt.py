@@ -64,12 +64,12 @@ class RunningAttempt:
         self._inbox = inbox
         self._events = events
         self._troubles = troubles
-        self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt)
+        self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt, order.run_dir)
         stream = rundir.metrics_stream(f"a{order.attempt}-n{NODE}")
         self._metrics_file = rundir.local_metrics()
         begin = self._metrics_file.stat().st_size if self._metrics_file else None
         self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles, begin)
-        self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR)
+        self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR, order.python)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc)
         self._stopping = Stopping(
             inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,
@@ -169,7 +169,7 @@ class RunningAttempt:
 
     def _ranks(self, warm: TorchrunRanks | None) -> Ranks:
         if self._spec.trainer.kind == "ddp":
-            return warm or TorchrunRanks()
+            return warm or TorchrunRanks(self._here.python)
         if warm is not None:
             warm.process.kill()
             warm.process.wait()

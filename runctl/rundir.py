@@ -10,6 +10,8 @@
     events.jsonl             what happened, in order
     metrics.jsonl            step=… lines, from every attempt
     logs/a1/n0/r0.log        output by attempt, node and rank
+    logs/a1/console          what a terminal would show of a detached attempt, in segments
+    control/stop.json        the last stop that was asked for from elsewhere
     provenance/              git commit and diff, versions, host
 
 A `.jsonl` or `.log` is one growing file on a local path and a folder of write-once segments on object storage,
@@ -23,6 +25,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +37,7 @@ from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Store, Stream, check_place, open_store
 
 T = TypeVar("T")
+_STOP = "control/stop.json"
 
 HEARTBEAT_S = 5.0
 #: A run on another host counts as alive for this long after its last heartbeat.
@@ -44,6 +48,23 @@ _CLOCK_STEP_S = 2.0
 def run_url(root: str, run_id: str) -> str:
     """Where the run directory of `run_id` lies below `root`."""
     return f"{root.rstrip('/')}/{run_id}"
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """A stop that is asked for through the run directory.
+
+    Attributes:
+        reason: a word for why, as signals to a launcher give it: `user`, `terminated`.
+        now: whether the ranks are left no time.
+        at: when it was asked for (seconds since the epoch).
+        attempt: which attempt is asked.
+    """
+
+    reason: str
+    now: bool
+    at: float
+    attempt: int
 
 
 class RunDir:
@@ -134,9 +155,20 @@ class RunDir:
         numbers = sorted(int(match[1]) for match in found if match is not None)
         return [attempt for attempt in map(self.read_attempt, numbers) if attempt is not None]
 
+    # --- a stop that is asked for from elsewhere ---
+
+    def ask_to_stop(self, attempt: int, reason: str, *, now: bool = False) -> None:
+        """Ask a detached attempt to stop; it looks every few seconds. `now` leaves its ranks no time."""
+        self.store.write(_STOP, _pretty(StopRequest(reason, now, time.time(), attempt)))
+
+    def stop_request(self, attempt: int) -> StopRequest | None:
+        """What an attempt was asked last, or None; what an earlier one was asked counts no more."""
+        request = self._read_as(StopRequest, _STOP)
+        return request if request is not None and request.attempt == attempt else None
+
     # --- the lease ---
 
-    def take_lease(self, pid: int, *, heir_of: int | None = None) -> None:
+    def take_lease(self, pid: int, *, heir_of: int | None = None, attempt: int | None = None) -> None:
         """Take the run for the process `pid` of this host; a dead holder's lease is taken over.
 
         Exclusive among the processes of one machine on a local run directory. Object storage has no lock: of two
@@ -145,19 +177,23 @@ class RunDir:
         Args:
             pid: the process that will carry the run out.
             heir_of: a living process of this host that hands its lease to `pid`.
+            attempt: the number of a detached attempt, which inherits from its launcher and from every attempt before
+                it: the launcher has given those up, though their last heartbeat may be young.
 
         Raises:
             LeaseHeld: naming the process that carries the run out.
         """
         with self.store.locked():
-            self.check_lease(besides=heir_of)
-            if heir_of is None:
+            if attempt is None or (self._read_json("lease.json") or {}).get("attempt", 0) >= attempt:
+                self.check_lease(besides=heir_of)
+            if heir_of is None and attempt is None:
                 self.store.sweep()  # whoever wrote here has died, and nobody does yet
             lease = {
                 "host": socket.gethostname(),
                 "pid": pid,
                 "started_at": processes.started_at(pid),
                 "at": time.time(),
+                **({} if attempt is None else {"attempt": attempt}),
             }
             self.store.write("lease.json", _pretty(lease))
 
@@ -208,6 +244,14 @@ class RunDir:
     def read_log(self, attempt: int, node: int, source: str) -> Iterator[bytes]:
         return self.store.read_stream(log_name(attempt, node, source))
 
+    def console_stream(self, attempt: int) -> Stream:
+        """What a terminal would show of an attempt whose launcher need not be there."""
+        return self.store.stream(_console(attempt))
+
+    def console_segment(self, attempt: int, number: int) -> bytes | None:
+        """A segment of that, from 0, or None as long as there is none; each is published once and whole."""
+        return self.store.read(f"{_console(attempt)}/{number:06d}")
+
     def events(self) -> list[dict[str, Any]]:
         """What happened, in the order of its time; on object storage each writer has segments of its own."""
         return sorted(self._read_lines("events.jsonl"), key=lambda entry: float(entry["at"]))
@@ -256,6 +300,10 @@ class RunDir:
 def log_name(attempt: int, node: int, source: str) -> str:
     """Where a log lies in a run directory."""
     return f"logs/a{attempt}/n{node}/{source}.log"
+
+
+def _console(attempt: int) -> str:
+    return f"logs/a{attempt}/console"
 
 
 def event_line(event: str, **fields: Any) -> bytes:

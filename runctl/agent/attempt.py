@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from runctl import command, processes
+from runctl.agent import notices
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
 from runctl.agent.inbox import Inbox, Request
+from runctl.agent.limits import LimitWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
@@ -60,6 +62,9 @@ class RunningAttempt:
         self._spec = spec
         self._rundir = rundir
         self._record = record
+        earlier = rundir.attempts() if spec.limits.max_usd is not None else []
+        earlier = [one for one in earlier if one.number != order.attempt]
+        self._limits = LimitWatch(spec.limits, order, record.started_at, earlier, _say)
         self._host = record.host
         self._inbox = inbox
         self._events = events
@@ -100,11 +105,12 @@ class RunningAttempt:
         env = command.rank_env(spec, here, self._rundir.url, self._order.attempt) | _secret_values(spec.secrets)
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
+        end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
         verdict = None
         try:
             while True:
                 try:
-                    begin = self._checkpoints.begin(self._stopping.heard)
+                    begin = self._checkpoints.begin(self._stopped)
                 except RestoreStopped:
                     return judge(Report(0), self._stopping.stop, (), self._host)
                 except CheckpointUnloadable as error:
@@ -121,6 +127,7 @@ class RunningAttempt:
                     return verdict
                 warm = None
         finally:
+            end_notices()
             self._metrics.close()
             self._checkpoints.close()
             processes.end_descendants()
@@ -177,14 +184,12 @@ class RunningAttempt:
 
     def _watch(self, ranks: Ranks) -> None:
         """Until the ranks have ended: stop requests, limits, the deadline after a stop, heartbeat, metrics."""
-        started = time.monotonic()
+        self._limits.ranks_started()
         ended = processes.end_descriptor(ranks.process.pid)
         while not ranks.ended:
             self._stopping.hear(ranks, [] if ended is None else [ended])
             now = time.monotonic()
-            limit_s = self._spec.limits.max_time_s
-            if limit_s is not None and now - started > limit_s:
-                self._stopping.ask(ranks, Request("max_time"))
+            self._keep_limits(ranks)
             self._stopping.enforce(ranks)
             processes.reap_orphans(ranks.process.pid)
             self._do_recurring(now)
@@ -194,9 +199,7 @@ class RunningAttempt:
     def _wait_for_upload(self) -> None:
         """Have the last checkpoint arrive; a stop gives it the rest of its own time."""
         self._checkpoints.finish_upload()
-        while self._checkpoints.upload_goes_on() and (
-            self._stopping.stop is None or time.monotonic() < self._stopping.stop.deadline
-        ):
+        while self._checkpoints.upload_goes_on() and (self._stopping.left_s() > 0):
             self._stopping.hear(None, [])
             self._do_recurring(time.monotonic())
 
@@ -212,10 +215,20 @@ class RunningAttempt:
     def _sweep(self, watcher: Watcher, *, clean: bool) -> None:
         """Let the last of what the script wrote be kept; after a stop for no longer than that may take."""
         watcher.finish(clean=clean)
-        deadline = time.monotonic() + self._spec.checkpoint.grace_s
+        deadline = time.monotonic() + min(self._spec.checkpoint.grace_s, self._stopping.left_s())
         while watcher.working and (self._stopping.stop is None or time.monotonic() < deadline):
             self._stopping.hear(None, [], _LOOK_S)
             self._do_recurring(time.monotonic())
+
+    def _stopped(self) -> bool:
+        """Whether there is a stop before the ranks were started."""
+        self._keep_limits(None)
+        return self._stopping.heard()
+
+    def _keep_limits(self, ranks: Ranks | None) -> None:
+        reached = self._limits.reached(self._checkpoints.upload_pid) if self._stopping.stop is None else None
+        if reached is not None:
+            self._stopping.ask(ranks, Request(reached))
 
     def _say_stopping(self, reason: str) -> None:
         with self._troubles.kept():
@@ -242,11 +255,15 @@ class RunningAttempt:
         why = "; ".join(f"rank {one['rank']}: {one['message']}" for one in self._host_dir.failures(restart - 1)[:1])
         self._restart = restart
         self._metrics.begin_anew()
-        sys.stderr.write(f"runctl: {why or 'a rank failed'}; restart {restart} of {allowed}\n")
+        _say(f"{why or 'a rank failed'}; restart {restart} of {allowed}")
         with self._troubles.kept():
             self._events.append(
                 event_line("restarted", attempt=self._order.attempt, restart=restart, reason=why or None)
             )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"runctl: {text}\n")
 
 
 def _secret_values(secrets: dict[str, str]) -> dict[str, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from runctl import processes
 from runctl.agent.checkpoints import Checkpoints
@@ -13,6 +15,8 @@ from runctl.agent.verdict import Stop
 
 #: Between SIGTERM and SIGKILL for a script that does not poll for stops.
 KILL_AFTER_S = 10.0
+#: What is left of a notice's time for signals and for the records, when checkpoints and outputs had theirs.
+MARGIN_S = 15.0
 TICK_S = 0.2
 
 
@@ -43,6 +47,7 @@ class Stopping:
         # Never longer than a whole stop may take: what takes the machine away does not wait.
         self.kill_after_s = min(KILL_AFTER_S, grace_s)
         self.stop: Stop | None = None
+        self._until = 0.0
 
     def hear(self, ranks: Ranks | None, fds: list[int], timeout_s: float = TICK_S) -> None:
         """Wait a little, and take in the requests that came; the launcher's end is one.
@@ -63,17 +68,35 @@ class Stopping:
         self.hear(None, [], 0)
         return self.stop is not None
 
+    def left_s(self) -> float:
+        """Seconds that the last upload, and all else that follows the ranks, may still take.
+
+        Without a stop they may take any time, and after one as well where the host goes with all that is on it; but
+        not longer than a notice allows, and no longer at all once somebody wants it to end now.
+        """
+        return math.inf if self.stop is None else max(self.stop.deadline, self._until) - time.monotonic()
+
     def ask(self, ranks: Ranks | None, request: Request) -> None:
         """Ask or signal the ranks that still run, once; a request for now leaves them no time."""
         now = time.monotonic()
+        left_s = math.inf
+        if request.host_ends_at is not None:
+            left_s = max(0.0, request.host_ends_at - time.time() - MARGIN_S)
         if self.stop is not None:
             if request.now:
-                self.stop = Stop(self.stop.reason, self.stop.at, now)
+                self._until = now
+                self.stop = replace(self.stop, deadline=now, polite=False)
+            elif request.host_ends_at is not None:
+                self._until = min(self._until, now + left_s)
+                self.stop = replace(self.stop, deadline=min(self.stop.deadline, now + left_s))
             return
+        if not request.now and (not self._attached or request.host_ends_at is not None):
+            self._until = now + left_s
         polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop()
         # Without ranks there is only the last upload to wait for.
         wait_s = self._grace_s if polite or ranks is None else self.kill_after_s
-        self.stop = Stop(request.reason, time.time(), now + (0 if request.now else wait_s), polite)
+        deadline = now + (0 if request.now else min(wait_s, left_s))
+        self.stop = Stop(request.reason, time.time(), deadline, polite, request.detail)
         if ranks is None:
             return
         if not polite:
@@ -86,7 +109,7 @@ class Stopping:
         if self.stop is None or now <= self.stop.deadline:
             return
         if self.stop.polite:
-            self.stop = Stop(self.stop.reason, self.stop.at, now + self.kill_after_s)
+            self.stop = replace(self.stop, deadline=now + self.kill_after_s, polite=False)
             ranks.stop()
         else:
             processes.end_descendants(but=self._checkpoints.upload_pid)

@@ -72,6 +72,14 @@ class HostHooks:
     def runctl_before_train(self, spec: LaunchSpec, attempt: int, rundir: RunDir) -> None:
         """The attempt is about to start its ranks."""
 
+    @hookspec
+    def runctl_notice(self, spec: LaunchSpec, attempt: int, kind: str, at: float) -> None:
+        """This host is about to be taken away (`kind` is `interruption`), or likelier to be (`rebalance`).
+
+        `at` is when (seconds since the epoch); of a `rebalance`, when it was said. The stop for an interruption has
+        begun already; this is called in a thread beside it.
+        """
+
 
 class WorkerHooks:
     """Called in each rank's process."""

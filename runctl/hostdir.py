@@ -35,11 +35,20 @@ class HostDir:
         self.path = Path(path)
 
     @classmethod
-    def for_attempt(cls, run_id: str, attempt: int) -> HostDir:
-        """Where an attempt's host directory lies; a pure function, so that a plan can name it."""
+    def for_attempt(cls, run_id: str, attempt: int, run_dir: str) -> HostDir:
+        """Where an attempt's host directory lies; a pure function, so that a plan can name it.
+
+        Args:
+            run_id: the run.
+            attempt: its number.
+            run_dir: path or URL of the run directory, which tells apart runs of one id below two roots.
+        """
+        import hashlib
         import tempfile
 
-        return cls(Path(tempfile.gettempdir()) / f"runctl-{os.getuid()}" / run_id / f"a{attempt}")
+        digest = hashlib.blake2b(run_dir.encode(), digest_size=6).hexdigest()
+        base = Path(tempfile.gettempdir()) / f"runctl-{os.getuid()}"
+        return cls(base / f"{run_id}-{digest}" / f"a{attempt}")
 
     @classmethod
     def from_environment(cls) -> HostDir | None:

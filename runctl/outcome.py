@@ -31,6 +31,8 @@ class Attempt:
         resumed_from_step: the step of the checkpoint it began from, or None.
         step: the last step it is known to have completed.
         cost_usd: filled in by the cost book.
+        price_usd_per_hour: of its host; None where it is not known.
+        billed_from: since when the host was billed (seconds since the epoch); None for `started_at`.
     """
 
     number: int
@@ -46,6 +48,8 @@ class Attempt:
     resumed_from_step: int | None = None
     step: int | None = None
     cost_usd: float | None = None
+    price_usd_per_hour: float | None = None
+    billed_from: float | None = None
 
 
 @dataclass

@@ -11,6 +11,8 @@
     events.jsonl             what happened, in order
     metrics.jsonl            step=… lines, from every attempt
     logs/a1/n0/r0.log        output by attempt, node and rank
+    logs/a1/console          what a terminal would show of a detached attempt, in segments
+    control/stop.json        the last stop that was asked for from elsewhere
     provenance/              git commit and diff, versions, host
 
 A `.jsonl` or `.log` is one growing file on a local path and a folder of write-once segments on object storage,
@@ -24,6 +26,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,6 +38,7 @@ from runctl.spec import LaunchSpec, Plan, RunHandle, RunState
 from runctl.storage import Store, Stream, check_place, open_store
 
 T = TypeVar("T")
+_STOP = "control/stop.json"
 
 HEARTBEAT_S = 5.0
 #: A run on another host counts as alive for this long after its last heartbeat.
@@ -45,6 +49,23 @@ _CLOCK_STEP_S = 2.0
 def run_url(root: str, run_id: str) -> str:
     """Where the run directory of `run_id` lies below `root`."""
     return f"{root.rstrip('/')}/{run_id}"
+
+
+@dataclass(frozen=True)
+class StopRequest:
+    """A stop that is asked for through the run directory.
+
+    Attributes:
+        reason: a word for why, as signals to a launcher give it: `user`, `terminated`.
+        now: whether the ranks are left no time.
+        at: when it was asked for (seconds since the epoch).
+        attempt: which attempt is asked.
+    """
+
+    reason: str
+    now: bool
+    at: float
+    attempt: int
 
 
 class RunDir:
@@ -139,20 +160,27 @@ class RunDir:
         """Keep what an attempt is submitted with: before it is, without a handle, and again with what was granted."""
         self.store.write(f"attempts/{plan.attempt}.submit.json", _pretty({"plan": plan, "handle": handle}))
 
-    def read_submission(self, number: int) -> Plan | None:
-        """What an attempt was submitted with."""
-        data = self._read_json(f"attempts/{number}.submit.json")
-        return None if data is None else from_data(Plan, data["plan"])
-
     def last_submission(self) -> Plan | None:
-        """What the newest attempt that was submitted to a rented host was submitted with."""
+        """What the newest attempt on a rented host was submitted with."""
         found = (re.fullmatch(r"(\d+)\.submit\.json", name) for name in self.store.names("attempts"))
         numbers = [int(match[1]) for match in found if match is not None]
-        return self.read_submission(max(numbers)) if numbers else None
+        data = self._read_json(f"attempts/{max(numbers)}.submit.json") if numbers else None
+        return None if data is None else from_data(Plan, data["plan"])
+
+    # --- a stop that is asked for from elsewhere ---
+
+    def ask_to_stop(self, attempt: int, reason: str, *, now: bool = False) -> None:
+        """Ask a detached attempt to stop; it looks every few seconds. `now` leaves its ranks no time."""
+        self.store.write(_STOP, _pretty(StopRequest(reason, now, time.time(), attempt)))
+
+    def stop_request(self, attempt: int) -> StopRequest | None:
+        """What an attempt was asked last, or None; what an earlier one was asked counts no more."""
+        request = self._read_as(StopRequest, _STOP)
+        return request if request is not None and request.attempt == attempt else None
 
     # --- the lease ---
 
-    def take_lease(self, pid: int, *, heir_of: int | None = None) -> None:
+    def take_lease(self, pid: int, *, heir_of: int | None = None, attempt: int | None = None) -> None:
         """Take the run for the process `pid` of this host; a dead holder's lease is taken over.
 
         Exclusive among the processes of one machine on a local run directory. Object storage has no lock: of two
@@ -161,19 +189,23 @@ class RunDir:
         Args:
             pid: the process that will carry the run out.
             heir_of: a living process of this host that hands its lease to `pid`.
+            attempt: the number of a detached attempt, which inherits from its launcher and from every attempt before
+                it: the launcher has given those up, though their last heartbeat may be young.
 
         Raises:
             LeaseHeld: naming the process that carries the run out.
         """
         with self.store.locked():
-            self.check_lease(besides=heir_of)
-            if heir_of is None:
+            if attempt is None or (self._read_json("lease.json") or {}).get("attempt", 0) >= attempt:
+                self.check_lease(besides=heir_of)
+            if heir_of is None and attempt is None:
                 self.store.sweep()  # whoever wrote here has died, and nobody does yet
             lease = {
                 "host": socket.gethostname(),
                 "pid": pid,
                 "started_at": processes.started_at(pid),
                 "at": time.time(),
+                **({} if attempt is None else {"attempt": attempt}),
             }
             self.store.write("lease.json", _pretty(lease))
 
@@ -224,6 +256,14 @@ class RunDir:
     def read_log(self, attempt: int, node: int, source: str) -> Iterator[bytes]:
         return self.store.read_stream(log_name(attempt, node, source))
 
+    def console_stream(self, attempt: int) -> Stream:
+        """What a terminal would show of an attempt whose launcher need not be there."""
+        return self.store.stream(_console(attempt))
+
+    def console_segment(self, attempt: int, number: int) -> bytes | None:
+        """A segment of that, from 0, or None as long as there is none; each is published once and whole."""
+        return self.store.read(f"{_console(attempt)}/{number:06d}")
+
     def events(self) -> list[dict[str, Any]]:
         """What happened, in the order of its time; on object storage each writer has segments of its own."""
         return sorted(self._read_lines("events.jsonl"), key=lambda entry: float(entry["at"]))
@@ -272,6 +312,10 @@ class RunDir:
 def log_name(attempt: int, node: int, source: str) -> str:
     """Where a log lies in a run directory."""
     return f"logs/a{attempt}/n{node}/{source}.log"
+
+
+def _console(attempt: int) -> str:
+    return f"logs/a{attempt}/console"
 
 
 def event_line(event: str, **fields: Any) -> bytes:

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from runctl import command, processes
+from runctl.agent import notices
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
 from runctl.agent.inbox import Inbox, Request
+from runctl.agent.limits import LimitWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
+from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
-from runctl.agent.verdict import Stop, Verdict, judge
+from runctl.agent.verdict import Verdict, judge
 from runctl.agent.watcher import Watcher
 from runctl.errors import CheckpointUnloadable, ConfigError
 from runctl.hooks import Hooks
@@ -31,11 +34,8 @@ from runctl.rundir import HEARTBEAT_S, RunDir, event_line
 from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Stream
 
-#: Between SIGTERM and SIGKILL for a script that does not poll for stops.
-KILL_AFTER_S = 10.0
 #: What a stopped attempt's last output may take to be shown to someone who does not read.
 _DRAIN_S = 2.0
-_TICK_S = 0.2
 _LOOK_S = 0.01
 _POLL_S = 1.0
 NODE = 0
@@ -62,20 +62,24 @@ class RunningAttempt:
         self._spec = spec
         self._rundir = rundir
         self._record = record
+        earlier = rundir.attempts() if spec.limits.max_usd is not None else []
+        earlier = [one for one in earlier if one.number != order.attempt]
+        self._limits = LimitWatch(spec.limits, order, record.started_at, earlier, _say)
         self._host = record.host
         self._inbox = inbox
         self._events = events
         self._troubles = troubles
-        self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt)
+        self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt, order.run_dir)
         stream = rundir.metrics_stream(f"a{order.attempt}-n{NODE}")
         self._metrics_file = rundir.local_metrics()
         begin = self._metrics_file.stat().st_size if self._metrics_file else None
         self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles, begin)
-        self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR)
+        self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR, order.python)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc)
-        # Never longer than a whole stop may take: what takes the machine away does not wait.
-        self._kill_after_s = min(KILL_AFTER_S, spec.checkpoint.grace_s)
-        self._stop: Stop | None = None
+        self._stopping = Stopping(
+            inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,
+            announce=self._say_stopping,
+        )  # fmt: skip
         self._restart = 0
         self._beat_at = self._polled_at = 0.0
 
@@ -101,13 +105,14 @@ class RunningAttempt:
         env = command.rank_env(spec, here, self._rundir.url, self._order.attempt) | _secret_values(spec.secrets)
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
+        end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
         verdict = None
         try:
             while True:
                 try:
                     begin = self._checkpoints.begin(self._stopped)
                 except RestoreStopped:
-                    return judge(Report(0), self._stop, (), self._host)
+                    return judge(Report(0), self._stopping.stop, (), self._host)
                 except CheckpointUnloadable as error:
                     assert verdict is not None  # it is raised once ranks have failed to load
                     return replace(verdict, reason=str(error))
@@ -117,11 +122,12 @@ class RunningAttempt:
                 if verdict is None:
                     hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
                 verdict = self._train(self._ranks(warm), env | begin)
-                if self._stop is not None or verdict.failure is None or not self._checkpoints.go_back():
+                if self._stopping.stop is not None or verdict.failure is None or not self._checkpoints.go_back():
                     self._wait_for_upload()
                     return verdict
                 warm = None
         finally:
+            end_notices()
             self._metrics.close()
             self._checkpoints.close()
             processes.end_descendants()
@@ -143,9 +149,9 @@ class RunningAttempt:
         pump.start()
         try:
             watcher.start(found)
-            ranks.start(command.rank_argv(spec, here, words), env | variables, workdir, self._kill_after_s)
+            ranks.start(command.rank_argv(spec, here, words), env | variables, workdir, self._stopping.kill_after_s)
             self._watch(ranks)
-            stop = self._stop  # one that comes later cuts the last output short and judges nothing
+            stop = self._stopping.stop  # one that comes later cuts the last output short and judges nothing
             if stop is None or stop.polite:
                 self._checkpoints.wait_for_writer(spec.checkpoint.grace_s)
         finally:
@@ -155,7 +161,7 @@ class RunningAttempt:
         self._note_restart()
         report = ranks.report()
         self._sweep(watcher, clean=report.exit_code == 0)
-        return judge(report, self._heeded(stop), self._host_dir.failures(self._restart), self._host)
+        return judge(report, self._stopping.heeded(stop), self._host_dir.failures(self._restart), self._host)
 
     def _pump(self, ranks: Ranks, nproc: int) -> LogPump:
         out = sys.stderr.fileno() if self._order.output_to_stderr else sys.stdout.fileno()
@@ -170,7 +176,7 @@ class RunningAttempt:
 
     def _ranks(self, warm: TorchrunRanks | None) -> Ranks:
         if self._spec.trainer.kind == "ddp":
-            return warm or TorchrunRanks()
+            return warm or TorchrunRanks(self._here.python)
         if warm is not None:
             warm.process.kill()
             warm.process.wait()
@@ -178,16 +184,13 @@ class RunningAttempt:
 
     def _watch(self, ranks: Ranks) -> None:
         """Until the ranks have ended: stop requests, limits, the deadline after a stop, heartbeat, metrics."""
-        started = time.monotonic()
+        self._limits.ranks_started()
         ended = processes.end_descriptor(ranks.process.pid)
         while not ranks.ended:
-            self._hear(ranks, [] if ended is None else [ended])
+            self._stopping.hear(ranks, [] if ended is None else [ended])
             now = time.monotonic()
-            limit_s = self._spec.limits.max_time_s
-            if limit_s is not None and now - started > limit_s:
-                self._stop_ranks(ranks, Request("max_time"))
-            if self._stop is not None and now > self._stop.deadline:
-                self._enforce(ranks, self._stop, now)
+            self._keep_limits(ranks)
+            self._stopping.enforce(ranks)
             processes.reap_orphans(ranks.process.pid)
             self._do_recurring(now)
         if ended is not None:
@@ -196,8 +199,8 @@ class RunningAttempt:
     def _wait_for_upload(self) -> None:
         """Have the last checkpoint arrive; a stop gives it the rest of its own time."""
         self._checkpoints.finish_upload()
-        while self._checkpoints.upload_goes_on() and (self._stop is None or time.monotonic() < self._stop.deadline):
-            self._hear(None, [])
+        while self._checkpoints.upload_goes_on() and (self._stopping.left_s() > 0):
+            self._stopping.hear(None, [])
             self._do_recurring(time.monotonic())
 
     def _drain(self, pump: LogPump) -> None:
@@ -205,62 +208,31 @@ class RunningAttempt:
         pump.finish()
         waited_s = 0.0
         while pump.is_alive() and waited_s < _DRAIN_S:
-            pump.join(_TICK_S)
-            self._hear(None, [], 0)
-            waited_s += _TICK_S if self._stop is not None else 0
+            pump.join(TICK_S)
+            self._stopping.hear(None, [], 0)
+            waited_s += TICK_S if self._stopping.stop is not None else 0
 
     def _sweep(self, watcher: Watcher, *, clean: bool) -> None:
         """Let the last of what the script wrote be kept; after a stop for no longer than that may take."""
         watcher.finish(clean=clean)
-        deadline = time.monotonic() + self._spec.checkpoint.grace_s
-        while watcher.working and (self._stop is None or time.monotonic() < deadline):
-            self._hear(None, [], _LOOK_S)
+        deadline = time.monotonic() + min(self._spec.checkpoint.grace_s, self._stopping.left_s())
+        while watcher.working and (self._stopping.stop is None or time.monotonic() < deadline):
+            self._stopping.hear(None, [], _LOOK_S)
             self._do_recurring(time.monotonic())
 
-    def _hear(self, ranks: Ranks | None, fds: list[int], timeout_s: float = _TICK_S) -> None:
-        """Wait a little, and take in the stop requests that came; the launcher's end is one."""
-        gone = self._inbox.gone
-        for request in self._inbox.wait(fds, timeout_s):
-            self._stop_ranks(ranks, request)
-        if self._inbox.gone and not gone and self._order.attached:
-            self._stop_ranks(ranks, Request("launcher_gone"))
-
     def _stopped(self) -> bool:
-        """Whether a stop has come before the ranks were started."""
-        self._hear(None, [], 0)
-        return self._stop is not None
+        """Whether there is a stop before the ranks were started."""
+        self._keep_limits(None)
+        return self._stopping.heard()
 
-    def _stop_ranks(self, ranks: Ranks | None, request: Request) -> None:
-        """Signal the ranks that still run, once; a request for now leaves them no time."""
-        now = time.monotonic()
-        if self._stop is not None:
-            if request.now:
-                self._stop = Stop(self._stop.reason, self._stop.at, now)
-            return
-        polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop()
-        # Without ranks there is only the last upload to wait for.
-        wait_s = self._spec.checkpoint.grace_s if polite or ranks is None else self._kill_after_s
-        self._stop = Stop(request.reason, time.time(), now + (0 if request.now else wait_s), polite)
-        if ranks is None:
-            return
-        if not polite:
-            ranks.stop()
+    def _keep_limits(self, ranks: Ranks | None) -> None:
+        reached = self._limits.reached(self._checkpoints.upload_pid) if self._stopping.stop is None else None
+        if reached is not None:
+            self._stopping.ask(ranks, Request(reached))
+
+    def _say_stopping(self, reason: str) -> None:
         with self._troubles.kept():
-            self._rundir.write_status(RunState.STOPPING, self._order.attempt, reason=request.reason, **self.progress())
-
-    def _enforce(self, ranks: Ranks, stop: Stop, now: float) -> None:
-        """The time is over: signal ranks that were only asked so far, kill those that were signalled."""
-        if stop.polite:
-            self._stop = Stop(stop.reason, stop.at, now + self._kill_after_s)
-            ranks.stop()
-        else:
-            processes.end_descendants(but=self._checkpoints.upload_pid)
-
-    def _heeded(self, stop: Stop | None) -> Stop | None:
-        """The stop, unless the ranks that were asked came to their own end before they met for it."""
-        if stop is not None and stop.polite and self._checkpoints.stopped_at_step() is None:
-            return None
-        return stop
+            self._rundir.write_status(RunState.STOPPING, self._order.attempt, reason=reason, **self.progress())
 
     def _do_recurring(self, now: float) -> None:
         if now - self._polled_at > _POLL_S:
@@ -283,11 +255,15 @@ class RunningAttempt:
         why = "; ".join(f"rank {one['rank']}: {one['message']}" for one in self._host_dir.failures(restart - 1)[:1])
         self._restart = restart
         self._metrics.begin_anew()
-        sys.stderr.write(f"runctl: {why or 'a rank failed'}; restart {restart} of {allowed}\n")
+        _say(f"{why or 'a rank failed'}; restart {restart} of {allowed}")
         with self._troubles.kept():
             self._events.append(
                 event_line("restarted", attempt=self._order.attempt, restart=restart, reason=why or None)
             )
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"runctl: {text}\n")
 
 
 def _secret_values(secrets: dict[str, str]) -> dict[str, str]:

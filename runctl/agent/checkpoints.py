@@ -9,7 +9,6 @@ has the newest checkpoint. From either an uploader carries them on: to `checkpoi
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sys
@@ -52,7 +51,7 @@ class Checkpoints:
         self._ranks = ranks
         own = rundir.local_checkpoints()
         self._staged = own is None
-        self._catalog = Catalog(own or _staging(host_dir, spec.run.id, rundir.url))
+        self._catalog = Catalog(own or _staging(host_dir))
         self._remote: RemoteCatalog | None = None
         self._uploader: Uploader | None = None
         if spec.checkpoint.url is not None or own is None:
@@ -240,14 +239,14 @@ class Checkpoints:
         )
 
 
-def _staging(host_dir: HostDir, run_id: str, url: str) -> Path:
+def _staging(host_dir: HostDir) -> Path:
     """Where the checkpoints of a run on object storage lie on this host.
 
     Not in the attempt's host directory, which is emptied at the next attempt's beginning; and no other run directory's
     checkpoints, for the same run id may have been used under two roots.
     """
-    digest = hashlib.blake2b(url.encode(), digest_size=6).hexdigest()
-    return host_dir.path.parent.parent / ".checkpoints" / f"{run_id}-{digest}"
+    run = host_dir.path.parent
+    return run.parent / ".checkpoints" / run.name
 
 
 def _make_private(folder: Path) -> None:

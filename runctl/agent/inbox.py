@@ -1,9 +1,14 @@
-"""What the agent is told: lines of JSON from its launcher, and signals. Light: read before anything is imported."""
+"""What the agent is told: lines of JSON from its launcher, signals, and what threads of its own have heard.
+
+Light: read before anything is imported.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import queue
 import select
 import signal
 from dataclasses import dataclass
@@ -14,23 +19,33 @@ _REASONS = {signal.SIGTERM: "terminated", signal.SIGINT: "user", signal.SIGHUP: 
 
 @dataclass(frozen=True)
 class Request:
-    """A stop request: why, and whether the ranks are left no time."""
+    """A stop request.
+
+    Attributes:
+        reason: a key of the verdict's stops.
+        now: whether the ranks are left no time.
+        host_ends_at: when the host will be taken away (seconds since the epoch), or None.
+        detail: what people are told of it besides.
+    """
 
     reason: str
     now: bool = False
+    host_ends_at: float | None = None
+    detail: str = ""
 
 
 class Inbox:
     """Standard input as a launcher writes it, read without a buffer that `select` could not see into.
 
     Args:
-        fd: the pipe from the launcher.
+        fd: the pipe from the launcher; None without one, who then never goes.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int | None) -> None:
         self._fd = fd
         self._begun = b""
-        self._requests: list[Request] = []
+        # Signal handlers and threads put into it: no other queue may be entered again from within itself.
+        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         #: Whether the launcher's end is closed: it has gone.
         self.gone = False
 
@@ -47,6 +62,10 @@ class Inbox:
             if signal.getsignal(signum) is not signal.SIG_IGN:  # as nohup has left it
                 signal.signal(signum, self._note)
 
+    def post(self, request: Request) -> None:
+        """Add a request, from any thread; it is heard at the next `wait`."""
+        self._requests.put(request)
+
     def wait(self, fds: list[int], timeout_s: float) -> list[Request]:
         """Wait until there is something to do, and take the requests that came.
 
@@ -54,21 +73,26 @@ class Inbox:
             fds: other descriptors whose readability ends the wait.
             timeout_s: seconds to wait at most.
         """
-        watched = [*fds, *([] if self.gone else [self._fd])]
-        ready, _, _ = select.select(watched, [], [], 0 if b"\n" in self._begun or self._requests else timeout_s)
+        watched = [*fds, *([] if self.gone or self._fd is None else [self._fd])]
+        waiting = b"\n" in self._begun or not self._requests.empty()
+        ready, _, _ = select.select(watched, [], [], 0 if waiting else timeout_s)
         if self._fd in ready:
             self._read()
         *lines, self._begun = self._begun.split(b"\n")
         for line in lines:
             told = json.loads(line)
-            self._requests.append(Request(told["reason"], told["now"]))
-        requests, self._requests = self._requests, []
+            self.post(Request(told["reason"], told["now"]))
+        requests = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                requests.append(self._requests.get_nowait())
         return requests
 
     def _read(self) -> None:
+        assert self._fd is not None
         data = os.read(self._fd, 4096)
         self._begun += data
         self.gone = not data
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
-        self._requests.append(Request(_REASONS[signal.Signals(signum)]))
+        self.post(Request(_REASONS[signal.Signals(signum)]))

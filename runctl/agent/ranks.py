@@ -102,13 +102,17 @@ class PlainRank(Ranks):
 
 
 class TorchrunRanks(Ranks):
-    """torchrun as a child of ours, in its own session."""
+    """torchrun as a child of ours, in its own session.
 
-    def __init__(self) -> None:
+    Args:
+        python: the interpreter of torchrun and its ranks.
+    """
+
+    def __init__(self, python: str = sys.executable) -> None:
         self._report_fd, report_write = os.pipe()
         self._log_fd, log_write = os.pipe()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "runctl.agent.torchrun", str(report_write)],
+            [python, "-m", "runctl.agent.torchrun", str(report_write)],
             stdin=subprocess.PIPE,
             bufsize=0,  # nothing is left to flush when it has died
             stdout=log_write,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -9,9 +10,11 @@ import time
 
 from runctl import processes
 from runctl.agent.attempt import NODE, RunningAttempt
+from runctl.agent.control import ControlWatch
 from runctl.agent.inbox import Inbox
 from runctl.agent.order import Order
 from runctl.agent.ranks import TorchrunRanks
+from runctl.agent.streamed import StreamedOutput
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Verdict
 from runctl.errors import RunctlError
@@ -24,7 +27,7 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     """Carry out one attempt on this host and leave its record in the run directory.
 
     Args:
-        order: what to do.
+        order: what to do. A detached attempt shows its output through the run directory, and is stopped through it.
         inbox: where stop requests come from.
         warm: a torchrun child started ahead, or None.
 
@@ -33,21 +36,34 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     """
     rundir = RunDir(order.run_dir)
     spec = rundir.read_spec()
-    record = Attempt(order.attempt, order.platform, socket.gethostname(), order.market, started_at=time.time())
-    rundir.take_lease(os.getpid(), heir_of=os.getppid())
+    record = Attempt(
+        order.attempt, order.platform, socket.gethostname(), order.market, started_at=time.time(),
+        price_usd_per_hour=order.price_usd_per_hour, billed_from=order.billed_from,
+    )  # fmt: skip
+    if order.attached:
+        rundir.take_lease(os.getpid(), heir_of=os.getppid())
+    else:
+        rundir.take_lease(os.getpid(), attempt=order.attempt)
     events = rundir.event_stream(f"a{order.attempt}-n{NODE}")
     rundir.write_attempt(record)
     rundir.write_status(RunState.RUNNING, order.attempt, host=record.host, pid=os.getpid())
     events.append(event_line("attempt_started", attempt=order.attempt, host=record.host))
     troubles = Troubles()
     attempt: RunningAttempt | None = None
-    try:
-        attempt = RunningAttempt(order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles)
-        verdict = attempt.run(warm)
-    except RunctlError as error:
-        verdict = Verdict(RunState.FAILED, int(error.exit_code), str(error))
-    finally:
-        processes.end_descendants()
+    with contextlib.ExitStack() as detached:
+        if not order.attached:
+            detached.enter_context(StreamedOutput(rundir.console_stream(order.attempt), troubles))
+            control = ControlWatch(rundir, order.attempt, inbox)
+            control.start()
+            detached.callback(control.end)
+        try:
+            attempt = RunningAttempt(order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles)
+            verdict = attempt.run(warm)
+        except RunctlError as error:
+            verdict = Verdict(RunState.FAILED, int(error.exit_code), str(error))
+        finally:
+            processes.end_descendants()
+    # What was shown is complete before the status says that the attempt has ended.
     record.ended_at = time.time()
     record.state, record.exit_code, record.end_reason = verdict.state, verdict.exit_code, verdict.reason
     record.failure = verdict.failure

@@ -27,6 +27,9 @@ _STOPS = {
     "hangup": ("stopped, its terminal was closed", ExitCode.STOPPED),
     "launcher_gone": ("stopped, its launcher was gone", ExitCode.STOPPED),
     "max_time": ("stopped at limits.max_time", ExitCode.LIMIT),
+    "max_usd": ("stopped at limits.max_usd", ExitCode.LIMIT),
+    "idle": ("stopped by limits.idle: GPUs and processors had nothing to do", ExitCode.LIMIT),
+    "spot_notice": ("interrupted", ExitCode.HOST_LOST),
 }
 
 
@@ -39,12 +42,14 @@ class Stop:
         at: when it came (seconds since the epoch).
         deadline: until when the ranks may take (monotonic seconds).
         polite: whether the ranks were only asked so far, and not signalled.
+        detail: what people are told of it besides.
     """
 
     reason: str
     at: float
     deadline: float
     polite: bool = False
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,10 @@ def judge(report: Report, stop: Stop | None, failures: Sequence[dict[str, Any]],
     """
     failure = None if report.exit_code == 0 else _root_cause(report, failures, host)
     if stop is not None and (failure is None or failure.at is None or failure.at > stop.at):
-        reason, code = _STOPS[stop.reason]
-        return Verdict(RunState.STOPPED, int(code), reason)
+        # A newer launcher may ask for a stop with a word that is not known here.
+        reason, code = _STOPS.get(stop.reason, (f"stopped: {stop.reason}", ExitCode.STOPPED))
+        state = RunState.INTERRUPTED if code is ExitCode.HOST_LOST else RunState.STOPPED
+        return Verdict(state, int(code), f"{reason}: {stop.detail}" if stop.detail else reason)
     if failure is None:
         return Verdict(RunState.SUCCEEDED, 0, "succeeded")
     who = "torchrun" if failure.rank is None else f"rank {failure.rank}"

@@ -11,14 +11,14 @@ from runctl.hosts.gpus import visible_gpus
 from runctl.spec import LaunchSpec, Trainer
 
 
-def here(spec: LaunchSpec, project_dir: str, host_dir: str, package_dir: str) -> HostFacts:
-    """The facts of this host for one spec; paths as in `HostFacts`.
+def here(spec: LaunchSpec, project_dir: str, host_dir: str, package_dir: str, python: str | None = None) -> HostFacts:
+    """The facts of this host for one spec; paths as in `HostFacts`; no `python` is our own.
 
     Raises:
         ConfigError: if the spec asks for GPUs and none is visible.
     """
     return HostFacts(
-        python=sys.executable,
+        python=python or sys.executable,
         package_dir=package_dir,
         project_dir=project_dir,
         host_dir=host_dir,

@@ -1,4 +1,4 @@
-"""How many GPUs this host shows us, found without importing torch."""
+"""How many GPUs this host shows us, and how busy they are, found without importing torch."""
 
 from __future__ import annotations
 
@@ -23,6 +23,40 @@ def visible_gpus() -> int:
     return present
 
 
+class _Utilization(ctypes.Structure):
+    """`nvmlUtilization_t`: per cent of the last sample period in which a kernel ran, or memory was accessed."""
+
+    _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
+
+
+class GpuLoad:
+    """How busy this host's GPUs are, as the driver's own library tells it."""
+
+    def __init__(self) -> None:
+        self._nvml = _opened_nvml()
+        self._handles: list[ctypes.c_void_p] = []
+        count = ctypes.c_uint(0)
+        if self._nvml is not None:
+            self._nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        for index in range(count.value):
+            handle = ctypes.c_void_p()
+            if self._nvml is not None and self._nvml.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle)) == 0:
+                self._handles.append(handle)
+        self._silent = len(self._handles) < count.value or (count.value == 0 and _amd() > 0)
+
+    def busiest(self) -> float | None:
+        """The share of its time, from 0 to 1, that the busiest GPU works; 0 without one, None if one does not tell."""
+        if self._silent:
+            return None
+        busiest = 0
+        for handle in self._handles:
+            found = _Utilization()
+            if self._nvml is None or self._nvml.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(found)) != 0:
+                return None  # sliced with MIG, for one
+            busiest = max(busiest, found.gpu)
+        return busiest / 100
+
+
 def _listed(value: str) -> int:
     entries = [entry.strip() for entry in value.split(",") if entry.strip()]
     return entries.index("-1") if "-1" in entries else len(entries)
@@ -30,16 +64,21 @@ def _listed(value: str) -> int:
 
 def _nvidia() -> int:
     """Count through the driver's own library, which also knows what a container may see."""
-    try:
-        nvml = ctypes.CDLL("libnvidia-ml.so.1")
-    except OSError:
-        return 0
+    nvml = _opened_nvml()
     count = ctypes.c_uint(0)
-    if nvml.nvmlInit_v2() != 0:
+    if nvml is None:
         return 0
     nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
     nvml.nvmlShutdown()
     return count.value
+
+
+def _opened_nvml() -> ctypes.CDLL | None:
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return None
+    return nvml if nvml.nvmlInit_v2() == 0 else None
 
 
 def _amd() -> int:

@@ -89,9 +89,9 @@ class LocalPlatform(Platform):
         return Quote((offer,), os.uname().nodename)
 
     def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
-        host_dir = HostDir.for_attempt(spec.run.id, attempt)
-        here = facts.here(spec, self._project_dir, str(host_dir.path), PACKAGE_DIR)
         run_dir = run_url(spec.run.root, spec.run.id)
+        host_dir = HostDir.for_attempt(spec.run.id, attempt, run_dir)
+        here = facts.here(spec, self._project_dir, str(host_dir.path), PACKAGE_DIR)
         order = {
             "run_dir": run_dir,
             "attempt": attempt,
@@ -150,7 +150,7 @@ class LocalPlatform(Platform):
         """An agent that was killed could not end its ranks' children: what carries the run's place is ours."""
         # Not its id: two people, or two tests, may give the same one to runs in two places.
         processes.end_by_environment("RUNCTL_RUN_DIR", handle.address["run_dir"])
-        HostDir.for_attempt(handle.run_id, handle.attempt).remove()
+        HostDir.for_attempt(handle.run_id, handle.attempt, handle.address["run_dir"]).remove()
 
     def _agent(self, handle: RunHandle) -> LocalAgent:
         return self._agents[(handle.run_id, handle.attempt)]

@@ -165,6 +165,6 @@ def _opened(path: Path) -> Agreement:
 def _plain_host_dir(world_size: int) -> HostDir:
     """Without a launcher: a directory that the ranks of one torchrun find by what they share."""
     if world_size == 1:
-        return HostDir.for_attempt(f"plain-{os.getpid()}", 1)
+        return HostDir.for_attempt(f"plain-{os.getpid()}", 1, "")
     name = f"plain-{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.getppid()}"
-    return HostDir.for_attempt(name.replace("/", "-"), 1)
+    return HostDir.for_attempt(name.replace("/", "-"), 1, "")

@@ -101,11 +101,19 @@ def test_what_a_killed_agent_left_goes_with_the_next_attempt(tmp_path: Path) -> 
     assert not fresh.path.parent.exists()
 
 
+def test_runs_of_one_id_below_two_roots_share_no_host_directory(tmp_path: Path) -> None:
+    here = HostDir.for_attempt("run", 1, "s3://mine/run")
+    there = HostDir.for_attempt("run", 1, "s3://yours/run")
+    again = HostDir.for_attempt("run", 2, "s3://mine/run")
+    assert here.path.parent != there.path.parent
+    assert here.path.parent == again.path.parent and here.path != again.path
+
+
 def test_a_host_directory_is_private_and_an_impossible_one_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
-    host_dir = HostDir.for_attempt("run", 1)
+    host_dir = HostDir.for_attempt("run", 1, "runs/run")
     host_dir.create(1)
     assert (tmp_path / f"runctl-{os.getuid()}").stat().st_mode & 0o777 == 0o700
     host_dir.remove()

@@ -57,7 +57,7 @@ def test_the_ranks_hear_from_the_agent_what_has_arrived_on_object_storage(s3, la
     )
 
     def durable() -> int:
-        paths = list(launcher.scratch.glob("runctl-*/remote/a1/agreement-0"))
+        paths = list(launcher.scratch.glob("runctl-*/remote-*/a1/agreement-0"))
         return Agreement(paths[0]).durable if paths else -1
 
     step = wait_until(lambda: max(durable(), 0), 60, "a checkpoint that has arrived")

@@ -1,0 +1,45 @@
+"""Stops that are asked for through the run directory: the way to an attempt that has no launcher beside it."""
+
+from __future__ import annotations
+
+import threading
+
+from runctl.agent.inbox import Inbox, Request
+from runctl.errors import StorageError
+from runctl.rundir import RunDir, StopRequest
+
+
+class ControlWatch(threading.Thread):
+    """Looks for a stop every few seconds, in a thread of its own: storage may be slow, or gone for a while.
+
+    Args:
+        rundir: where it is asked for.
+        attempt: the attempt that may be meant.
+        inbox: what hears of it.
+    """
+
+    INTERVAL_S = 3.0
+
+    def __init__(self, rundir: RunDir, attempt: int, inbox: Inbox) -> None:
+        super().__init__(name="runctl-control", daemon=True)
+        self._rundir = rundir
+        self._attempt = attempt
+        self._inbox = inbox
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Look, until `end`; each request is passed on once."""
+        heard: StopRequest | None = None
+        while not self._ended.is_set():
+            try:
+                request = self._rundir.stop_request(self._attempt)
+            except StorageError:
+                request = None  # it works again some time, and the limits of the host hold without it
+            if request is not None and request != heard:
+                heard = request
+                self._inbox.post(Request(request.reason, request.now))
+            self._ended.wait(self.INTERVAL_S)
+
+    def end(self) -> None:
+        """Look no more, without waiting for a look that goes on."""
+        self._ended.set()

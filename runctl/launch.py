@@ -259,14 +259,17 @@ class _Launch:
 
         kind = registry.load(cfg.platform.kind)
         project_dir = project_root(self._workdir)
+        attached = not (cfg.detach or (self._line.is_multirun and kind is not LocalPlatform))
         if kind is LocalPlatform:
             return LocalPlatform(
                 project_dir,
-                self._standby,
+                cfg.platform,
+                terminal.tell,
+                attached=attached,
+                standby=self._standby,
                 output_to_stderr=cfg.output.value == "json",
-                attached=not cfg.detach,
             )
-        return kind(project_dir, cfg.platform, terminal.tell, attached=not (cfg.detach or self._line.is_multirun))
+        return kind(project_dir, cfg.platform, terminal.tell, attached=attached)
 
 
 @contextlib.contextmanager

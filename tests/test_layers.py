@@ -22,6 +22,7 @@ LAYER_1 = [
     "agreement",
     "checkpoint",
     "hosts",
+    "bundle",
     "hooks",
     "config",
     "plugins",

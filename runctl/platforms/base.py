@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from runctl.config.platform import PlatformConfig
 from runctl.errors import PlatformError
@@ -54,7 +54,7 @@ class Platform(ABC):
     def __init__(
         self,
         project_dir: Path,
-        config: Any = None,
+        config: PlatformConfig | None = None,
         tell: Callable[[str], None] = lambda _: None,
         *,
         attached: bool = True,

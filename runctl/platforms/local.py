@@ -9,10 +9,12 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from runctl import command, processes
+from runctl.config.platform import PlatformConfig
 from runctl.errors import NotBuiltYet
 from runctl.hostdir import HostDir
 from runctl.hosts import facts
@@ -59,10 +61,9 @@ class LocalPlatform(Platform):
     """This machine.
 
     Args:
-        project_dir: the root of the user's project.
+        project_dir, config, tell, attached: as for every platform.
         standby: an agent started ahead, or None.
         output_to_stderr: whether the ranks' output goes to standard error altogether.
-        attached: whether the launcher stays, which an agent of this machine needs so far.
     """
 
     kind = "local"
@@ -70,12 +71,14 @@ class LocalPlatform(Platform):
     def __init__(
         self,
         project_dir: Path,
-        standby: LocalAgent | None = None,
+        config: PlatformConfig | None = None,
+        tell: Callable[[str], None] = lambda _: None,
         *,
-        output_to_stderr: bool = False,
         attached: bool = True,
+        standby: LocalAgent | None = None,
+        output_to_stderr: bool = False,
     ) -> None:
-        super().__init__(project_dir, attached=attached)
+        super().__init__(project_dir, config, tell, attached=attached)
         self._standby = standby
         self._output_to_stderr = output_to_stderr
         self._agents: dict[tuple[str, int], LocalAgent] = {}

@@ -21,7 +21,7 @@ class TestLocal(PlatformContract):
 
     def test_an_agent_that_stands_by_gets_the_first_attempt(self, bench: Bench) -> None:
         standby = LocalAgent()
-        bench.platform = LocalPlatform(bench.project, standby)
+        bench.platform = LocalPlatform(bench.project, standby=standby)
         handle = bench.submitted("")
         assert handle.address["pid"] == standby.process.pid
         assert bench.end_of(handle) is RunState.SUCCEEDED

@@ -28,7 +28,7 @@ LAYER_1 = [
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
-LAYER_3 = ["identity", "asking", "following", "buying", "supervisor"]
+LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "drill"]
 LAYER_4 = ["terminal", "usage", "launch"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
@@ -38,10 +38,12 @@ HOME = {
     "omegaconf": {"runctl/config", "runctl/launch.py"},
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
-    "boto3": {"runctl/platforms/aws", "runctl/hosts/aws"},
+    "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill"},
     "botocore": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/storage/s3.py"},
     "runpod": {"runctl/platforms/runpod"},
     "fsspec": {"runctl/storage"},
+    "moto": {"runctl/drill"},
+    "werkzeug": {"runctl/drill"},
     "rich": {"runctl/terminal.py"},
 }
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}

@@ -1,0 +1,134 @@
+"""A loopback cloud for as long as somebody holds it: started, steered, ended with everything that ran in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from runctl import processes
+from runctl.drill.faults import Fault
+from runctl.drill.sandboxes import MARK
+from runctl.encoding import dumps
+from runctl.errors import MissingExtra, PlatformError
+
+_REGION = "us-east-1"
+
+
+class Cloud:
+    """Starts a cloud on loopback.
+
+    Args:
+        folder: for its instances; a temporary one if None, which goes at the end.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._kept = folder is not None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="runctl-drill-"))
+        self._empty = self.folder / "no-settings"
+        self._empty.touch()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+
+    def __enter__(self) -> Cloud:
+        """Start it, and wait until it answers.
+
+        Raises:
+            MissingExtra: without moto.
+            PlatformError: if it does not start.
+        """
+        try:
+            import moto  # noqa: F401
+        except ImportError as error:
+            raise MissingExtra("the drill", "drill") from error
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "runctl.drill.server", str(self.folder), "0"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env={**self.environment(os.environ), "AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().decode().strip()
+        if not self.url.startswith("http://127.0.0.1:"):
+            raise PlatformError("the drill's cloud did not start; what it said stands above")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        ids = [one["id"] for one in self.instances()] if self._process.poll() is None else []
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        for one in ids or [path.name for path in self.folder.glob("i-*")]:
+            processes.end_by_environment(MARK, one)
+        if not self._kept:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+        """An environment in which every AWS client comes here and knows nothing of any account of the user's.
+
+        Args:
+            base: what else is in it; whatever is AWS's there is dropped.
+        """
+        return {
+            **{name: value for name, value in base.items() if not name.startswith("AWS_")},
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": "AKIADRILL",
+            "AWS_SECRET_ACCESS_KEY": "drill",
+            "AWS_DEFAULT_REGION": _REGION,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": str(self._empty),
+            "AWS_SHARED_CREDENTIALS_FILE": str(self._empty),
+        }
+
+    def instances(self) -> list[dict[str, Any]]:
+        """Every instance that was launched, those that have ended too."""
+        told: list[dict[str, Any]] = self._ask("instances")
+        return told
+
+    def interrupt(self, instance: str, notice_s: float = 120.0) -> None:
+        """Have AWS take a spot instance back, after its notice."""
+        self._ask("interrupt", instance=instance, notice_s=notice_s)
+
+    def rebalance(self, instance: str) -> None:
+        """Have AWS recommend to leave an instance."""
+        self._ask("rebalance", instance=instance)
+
+    def kill(self, instance: str) -> None:
+        """Have an instance vanish."""
+        self._ask("kill", instance=instance)
+
+    def inject(self, fault: Fault) -> None:
+        """Have later calls meet a fault."""
+        self._ask("inject", dumps(fault).encode())
+
+    def clear(self) -> None:
+        """Forget all faults that nobody has met."""
+        self._ask("clear")
+
+    def calls(self) -> list[dict[str, Any]]:
+        """Every API call so far."""
+        told: list[dict[str, Any]] = self._ask("calls")
+        return told
+
+    def _ask(self, what: str, body: bytes = b"", **asked: object) -> Any:
+        query = urllib.parse.urlencode({key: str(value) for key, value in asked.items()})
+        with urllib.request.urlopen(f"{self.url}/-/{what}?{query}", data=body, timeout=30) as answer:
+            return json.loads(answer.read())

@@ -1,0 +1,336 @@
+"""The keeper of a rented host: prepares it, runs the agent, and ends the host afterwards, whatever happened.
+
+    python3 keeper.py start DIR    start the keeper of DIR in the background, unless it was started before
+    python3 keeper.py run DIR      be the keeper of DIR
+
+Sent to a host on which nothing of ours is installed: one file, the standard library, Python 3.8 or newer. What to do
+stands in DIR/host.json, what was done in DIR/bring-up.log, how it ended in DIR/ended.json. The last resort is none of
+the keeper's: a shutdown that was scheduled before anything else, for a time after the run's deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+from typing import Any
+
+LOG = "bring-up.log"
+_TRIES = 5
+_TIMEOUT_S = 30.0
+_RETRIED = (OSError, http.client.HTTPException)  # urllib's errors and time-outs are OSErrors
+_TAIL_BYTES = 256 << 10
+_SIGNED = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*")
+#: Exit codes of an attempt that was stopped, or lost its host: nobody needs to look at that host.
+_STOPPED = (0, 71, 124, 130, 143)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
+#: A unit of systemd inherits nothing; this is what the agent needs of the host's environment.
+_PASSED_ON = re.compile(r"PATH|HOME|LANG|RUNCTL_\w+|AWS_(?!\w*(SECRET|KEY|TOKEN))\w+")
+#: A rank that is out of memory must not end its whole unit, and the agent wants a SIGTERM to itself alone.
+_UNIT = ("OOMPolicy=continue", "KillMode=mixed", "TasksMax=infinity", "LimitMEMLOCK=infinity")
+
+
+class BringUpFailed(Exception):
+    """The host could not be prepared; the text says why."""
+
+
+def start(home: Path) -> int:
+    """Start the keeper in the background; nothing is started while it lives, nor after it has ended."""
+    with (home / "start.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (home / "started").exists():
+            say(f"the keeper of {home} was started before")
+            return 0
+        argv = [sys.executable, str(Path(__file__).resolve()), "run", str(home)]
+        unit = json.loads((home / "host.json").read_text())["unit"]
+        if not (Path("/run/systemd/system").is_dir() and _as_unit(unit, argv)):
+            nowhere = subprocess.DEVNULL
+            # A session of its own, and no descriptor of ours: a remote shell ends when nobody holds its output.
+            subprocess.Popen(argv, stdin=nowhere, stdout=nowhere, stderr=nowhere, cwd="/", start_new_session=True)
+        write(home / "started", str(time.time()))
+        say(f"the keeper of {home} is started")
+    return 0
+
+
+def _as_unit(unit: str, argv: list[str]) -> bool:
+    settings = [f"--setenv={name}={os.environ[name]}" for name in os.environ if _PASSED_ON.fullmatch(name)]
+    properties = [f"--property={one}" for one in _UNIT]
+    words = ["systemd-run", f"--unit={unit}", "--collect", "--quiet", *properties, *settings, *argv]
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        return subprocess.run(words, stdin=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
+    return False
+
+
+class Keeper:
+    """One host, from its preparation to its end."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.host: dict[str, Any] = {}
+        self.env = dict(os.environ)
+        self.agent: subprocess.Popen[bytes] | None = None
+        self.asked_to_end = False
+
+    def run(self) -> int:
+        """Prepare the host, run the agent to its end, and end the host in every case; the agent's exit code."""
+        code, error = None, None
+        try:
+            for number in _SIGNALS:
+                signal.signal(number, self._hear)
+            with (self.home / LOG).open("ab") as log:
+                for fd in (1, 2):
+                    os.dup2(log.fileno(), fd)
+            write(self.home / "pid", str(os.getpid()))
+            self.host = json.loads((self.home / "host.json").read_text())
+            signal.setitimer(signal.ITIMER_REAL, max(1.0, self.host["bring_up_s"]))
+            self.env.update(self.host.get("env", {}))
+            words, env = self._bring_up()
+            logged = (self.home / LOG).stat().st_size
+            self.agent = subprocess.Popen(words, cwd=str(self.home / "runctl"), env=env, stdin=subprocess.DEVNULL)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            code = self.agent.wait()
+            code = code if code >= 0 else 128 - code
+            # An agent that has begun speaks through the run directory: this comes of one that could not.
+            unheard = code != 0 and (self.home / LOG).stat().st_size > logged
+            say(f"the agent ended with code {code}")
+            if unheard:
+                self._send_log()
+        except BaseException as failed:  # noqa: BLE001 (whatever it is, the host must not stay)
+            _be_deaf()
+            error = clean(str(failed) if isinstance(failed, BringUpFailed) else f"{type(failed).__name__}: {failed}")
+            with contextlib.suppress(BaseException):
+                say(f"bring-up failed: {error}")
+                self._send_log()
+        finally:
+            _be_deaf()
+            self._end_host(code, error)
+        return 1 if code is None else code
+
+    def _hear(self, number: int, _frame: Any) -> None:
+        """A signal: hand it on to the agent; before there is one, give up."""
+        self.asked_to_end = self.asked_to_end or number != signal.SIGALRM
+        if self.agent is None:
+            _be_deaf()  # once is enough
+            late = f"it took longer than bring_up_s={self.host.get('bring_up_s')}"
+            name = signal.Signals(number).name
+            raise BringUpFailed(late if number == signal.SIGALRM else f"{name} came while the host was prepared")
+        if number != signal.SIGALRM:
+            self.agent.terminate()
+
+    def _bring_up(self) -> tuple[list[str], dict[str, str]]:
+        """Do all that comes before the agent; its command and environment."""
+        wheel = None
+        for file in self.host["files"]:
+            path = self.home / Path(file["name"]).name
+            download(file, path)
+            if file.get("unpack_to"):
+                unpack(path, self.home / Path(file["unpack_to"]).name)
+            elif path.suffix == ".whl":
+                wheel = path
+        package = self.home / "runctl"
+        package.mkdir(exist_ok=True)
+        if wheel is not None:
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(package)
+        project = self.home / "project"
+        project.mkdir(exist_ok=True)
+        for number, line in enumerate(self.host["setup"], 1):
+            say(f"setup line {number}: {line}")
+            if (code := self._call(["bash", "-c", line], project)) != 0:
+                raise BringUpFailed(f"setup line {number} ended with code {code}: {line}")
+        python = self.host.get("agent_python") or self.env.get("RUNCTL_AGENT_PYTHON") or self._venv(wheel)
+        order = self.home / "order.json"
+        write(order, json.dumps({**self.host["order"], "project_dir": str(project)}))
+        search = os.pathsep.join([str(package), *filter(None, [self.env.get("PYTHONPATH")])])
+        return [python, "-m", "runctl.agent", "--order", str(order)], {**self.env, "PYTHONPATH": search}
+
+    def _venv(self, wheel: Path | None) -> str:
+        """An environment with what the agent needs: all of the wheel's requirements but torch, which ranks need."""
+        names = [sys.executable] if sys.version_info >= (3, 10) else []
+        names += [f"python3.{minor}" for minor in range(14, 9, -1)]
+        works = (name for name in names if shutil.which(name) and self._call([name, "-c", "import ensurepip"]) == 0)
+        python = str(self.home / "venv" / "bin" / "python")
+        pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"]
+        needed = requirements(wheel) if wheel is not None else []
+        for command in ([next(works, "python3"), "-m", "venv", str(self.home / "venv")], pip + (needed or ["pip"])):
+            if (code := self._call(command)) != 0:
+                raise BringUpFailed(
+                    f"no environment could be made for the agent: {' '.join(command)} ended with code {code}; install "
+                    "python3-venv in a setup line, or name an interpreter that has what runctl needs (agent_python)"
+                )
+        return python
+
+    def _call(self, words: list[str], cwd: Path | None = None) -> int:
+        """Run a command to its end; an exception of ours ends it with all of its children."""
+        nothing = subprocess.DEVNULL
+        process = subprocess.Popen(words, cwd=cwd or self.home, env=self.env, stdin=nothing, start_new_session=True)
+        try:
+            return process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+
+    def _send_log(self) -> None:
+        """Put the last of the log where the launcher looks for it."""
+        with (self.home / LOG).open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            data = log.read()
+        for tried in range(_TRIES if self.host.get("log_url") else 0):
+            try:
+                request = urllib.request.Request(self.host["log_url"], data, {"Content-Type": ""}, method="PUT")
+                urllib.request.urlopen(request, timeout=_TIMEOUT_S).close()
+                return
+            except _RETRIED as error:
+                say(f"the log could not be sent to {self.host['log_url']}: {error}")
+                time.sleep(2.0**tried)
+
+    def _end_host(self, code: int | None, error: str | None) -> None:
+        """Leave word of how it ended, and have the host shut down; after a failure later, if somebody is to look."""
+        keep_s = 0.0
+        with contextlib.suppress(Exception):
+            if code not in _STOPPED and not self.asked_to_end:
+                keep_s = min(self.host.get("keep_on_failure_s", 0), self.host["deadline"] - time.time())
+        when = "now" if keep_s < 60 else f"+{math.floor(keep_s / 60)}"
+        ended = {"agent_exit_code": code, "bring_up_error": error, "ended_at": time.time(), "shutdown": when}
+        with contextlib.suppress(OSError):  # a full disk keeps no host
+            write(self.home / "ended.json", json.dumps(ended))
+        for tried in range(_TRIES):
+            with contextlib.suppress(OSError):
+                if subprocess.run(["shutdown", "-P", when], stdin=subprocess.DEVNULL, check=False).returncode == 0:
+                    return
+            time.sleep(2.0**tried)
+
+
+def download(file: dict[str, Any], path: Path) -> None:
+    """Fetch a file by its link: tried again from where it broke off, and kept only if it is the one that was meant."""
+    part = path.with_name(path.name + ".part")
+    for tried in range(_TRIES):
+        time.sleep(2.0 ** (tried - 1) if tried else 0)
+        try:
+            _fetch(file["url"], part)
+            with part.open("rb") as data:
+                digest = hashlib.sha256()
+                for piece in iter(lambda: data.read(1 << 20), b""):
+                    digest.update(piece)
+            if digest.hexdigest() == file["sha256"]:
+                part.replace(path)
+                return say(f"{file['name']}: {file['size_bytes']} bytes")
+            size_bytes = part.stat().st_size
+            why = f"{size_bytes} bytes of {file['size_bytes']} came, and their SHA-256 is not the one expected"
+            if size_bytes >= file["size_bytes"]:
+                part.unlink()
+        except urllib.error.HTTPError as error:
+            why = f"HTTP {error.code} {error.reason}"
+            if error.code == 416:
+                part.unlink()
+            elif error.code < 500 and error.code not in (408, 429):
+                raise BringUpFailed(f"{file['url']}: {why}; a link that has expired is refused as well") from error
+        except _RETRIED as error:
+            why = f"{type(error).__name__}: {error}"
+        say(f"{file['url']}: {why} (try {tried + 1} of {_TRIES})")
+    raise BringUpFailed(f"{file['url']} could not be fetched in {_TRIES} tries: {why}")
+
+
+def _fetch(url: str, part: Path) -> None:
+    begin = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})
+    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, part.open("ab" if begin else "wb") as out:
+        if answer.status != 206:
+            out.truncate(0)
+        shutil.copyfileobj(answer, out, 1 << 20)
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a tar.gz into a folder of its own, from which nothing in it leads out."""
+    aside = target.with_name(target.name + ".part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            if hasattr(tarfile, "data_filter"):
+                tar.extractall(aside, filter="data")
+            else:
+                for member in tar:
+                    tar.extract(checked(member, aside), aside)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise BringUpFailed(f"{archive.name} cannot be unpacked: {error}") from error
+    shutil.rmtree(target, ignore_errors=True)
+    aside.replace(target)
+
+
+def checked(member: tarfile.TarInfo, root: Path) -> tarfile.TarInfo:
+    """A member of an archive that stays below `root`, seen with the links that lie there by now; without an owner."""
+    top = Path(root).resolve()
+    places = [top / member.name]  # an absolute name wins, and is seen
+    if member.issym() or member.islnk():
+        places.append((places[0].parent if member.issym() else top) / member.linkname)
+    plain = member.isfile() or member.isdir() or member.issym() or member.islnk()
+    if not plain or any(top not in (place.resolve(), *place.resolve().parents) for place in places):
+        raise BringUpFailed(f"the archive holds {member.name!r}, which leads out of its folder or is no file")
+    member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
+    member.mode &= 0o755
+    return member
+
+
+def requirements(wheel: Path) -> list[str]:
+    """What a wheel needs without its extras, but torch."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    needed = re.findall(r"^Requires-Dist: *(.+?)\s*$", metadata.split("\n\n")[0], re.M)
+    return [one for one in needed if "extra ==" not in one and not re.match(r"torch\b(?![-_.])", one, re.I)]
+
+
+def clean(text: str) -> str:
+    """A text whose links have lost what they were signed with."""
+    return _SIGNED.sub(r"\1", text)
+
+
+def write(path: Path, text: str) -> None:
+    """Publish a file whole, for this user alone."""
+    aside = path.with_name(f".tmp-{path.name}")
+    aside.touch(0o600)
+    aside.write_text(text)
+    aside.replace(path)
+
+
+def _be_deaf() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def say(text: str) -> None:
+    """One line for the log."""
+    sys.stdout.write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + clean(text) + "\n")
+    sys.stdout.flush()
+
+
+def run(home: Path) -> int:
+    """Be the keeper, unless another is or was."""
+    with (home / "run.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return 0
+        return 0 if (home / "ended.json").exists() else Keeper(home).run()
+
+
+if __name__ == "__main__":
+    sys.exit({"start": start, "run": run}[sys.argv[1]](Path(sys.argv[2]).resolve()))

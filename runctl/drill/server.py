@@ -132,7 +132,8 @@ class Server:
         own = self._own(service, action, target, region, body or b"", environ)
         if own is None:
             if fault is None and service == "s3":
-                return self._moto_app(environ)(environ, start_response)
+                whole: Iterable[bytes] = self._moto_app(environ)(environ, start_response)
+                return whole
             own = self._from_moto(environ)
         if fault is not None:
             return _cut(environ) if not fault.code else _respond(start_response, answer(fault, service, bool(target)))

@@ -1,6 +1,7 @@
 """A store in a prefix of an fsspec file system, such as a bucket.
 
-Small objects go through fsspec whatever the file system; files in a bucket have a path of their own (s3.py).
+Small objects are written through fsspec whatever the file system; a bucket has a path of its own for files and for
+what is read (s3.py).
 
 Who retries: botocore repeats one request (`_options`), the publisher repeats what may be late until it gets through.
 s3fs, which would multiply botocore's attempts by its own, repeats nothing.
@@ -60,6 +61,8 @@ class FsspecStore(Store):
             return self._read(name)
 
     def _read(self, name: str) -> bytes | None:
+        if self._bucket is not None:
+            return self._bucket.read(self._key(name))  # s3fs asks for its size first, which is a second request
         try:
             return bytes(self._fs.cat_file(f"{self._root}/{name}"))
         except FileNotFoundError:

@@ -27,6 +27,8 @@ _PARTS_AT_MOST = 10_000
 _PIECE_BYTES = 1 << 20
 #: Of 1,000 parts, with one request in ten failing, none fails for good in 99 files of 100.
 _ATTEMPTS = 5
+#: Whoever reads a small object waits for it.
+_READS = 3
 _PAUSE_S = 0.5
 
 
@@ -41,10 +43,29 @@ class Bucket:
     def __init__(self, files: Any, name: str) -> None:
         self._files = files
         self._name = name
-        self._made: Any = None
+        self._made: dict[int, Any] = {}
         self._making = threading.Lock()
         # Shared by all files, so that many at once are no more requests at once than one large one.
         self._parts = ThreadPoolExecutor(_PARTS_AT_ONCE, "runctl-part")
+
+    def read(self, key: str) -> bytes | None:
+        """A small object's bytes, in one request; None if there is none.
+
+        Raises:
+            Exception: what botocore raises, also for bytes that are not those that were written.
+        """
+        from botocore.exceptions import ClientError
+
+        where = self._where(key, "get_object")
+        try:
+            # Where the object came with a checksum, it is compared.
+            answer = self._client(_READS).get_object(**{"ChecksumMode": "ENABLED", **where})
+        except ClientError as error:
+            if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
+                return None
+            raise
+        with contextlib.closing(answer["Body"]) as body:
+            return bytes(body.read())
 
     def put(self, source: Path, key: str) -> None:
         """Publish a file whole.
@@ -144,11 +165,11 @@ class Bucket:
         more = {**self._files.s3_additional_kwargs, **self._files.req_kw}
         return {"Bucket": self._name, "Key": key, **ParamKwargsHelper(self._client()).filter_dict(method, more)}
 
-    def _client(self) -> Any:
+    def _client(self, attempts: int = _ATTEMPTS) -> Any:
         with self._making:
-            if self._made is None:
-                self._made = _client(self._files)
-            return self._made
+            if attempts not in self._made:
+                self._made[attempts] = _client(self._files, attempts)
+            return self._made[attempts]
 
 
 class _Part(io.RawIOBase):
@@ -197,7 +218,7 @@ def part_bytes(size_bytes: int) -> int:
     return max(PART_BYTES, -(-least // (1 << 20)) << 20)
 
 
-def _client(files: Any) -> Any:
+def _client(files: Any, attempts: int) -> Any:
     """A blocking client with the settings of a file system of s3fs, which its `set_session` reads likewise."""
     from botocore import UNSIGNED
     from botocore.config import Config
@@ -213,7 +234,7 @@ def _client(files: Any) -> Any:
     }
     config = {
         **files.config_kwargs,
-        "retries": {"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        "retries": {"mode": "standard", "total_max_attempts": attempts},
         "max_pool_connections": _PARTS_AT_ONCE,
         # Over TLS it is so anyway: botocore's checksum of each part goes with it, which the server compares.
         "s3": {**files.config_kwargs.get("s3", {}), "payload_signing_enabled": False},

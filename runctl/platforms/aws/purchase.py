@@ -78,6 +78,7 @@ class Purchase:
                 continue
             answer = self._send(plan, offer, _completed(request, groups))
             if isinstance(answer, RunHandle):
+                self._tell(_granted(answer))
                 return answer
             next_step, why = answer
             if f"{offer.machine} {offer.zone}" not in {told[0] for told in refused}:
@@ -200,6 +201,13 @@ def _handle(plan: Plan, offer: Offer, instance: str, launched_at: float) -> RunH
         "price_usd_per_hour": offer.price_usd_per_hour,
     }
     return RunHandle("aws", plan.run_id, plan.attempt, address)
+
+
+def _granted(handle: RunHandle) -> str:
+    where = handle.address
+    price = where["price_usd_per_hour"]
+    usd = "at a price that is not known" if price is None else f"at {price:.4f} USD an hour"
+    return f"{where['instance']} · {where['machine']} {where['market'].replace('_', ' ')} in {where['zone']} {usd}"
 
 
 def _market(offer: Offer) -> str:

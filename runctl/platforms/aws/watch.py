@@ -174,6 +174,7 @@ class Watch:
             return
         if result.succeeded:
             self._started = True
+            self._next["status"] = 0.0
             return
         said = (result.stderr or result.stdout).strip().splitlines()[-1:] or [result.status]
         self._trouble = f"{result.status}: {said[0]}"

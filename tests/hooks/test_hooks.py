@@ -6,18 +6,19 @@ import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
 from runctl.errors import HookFailed, PluginError, Vetoed
 from runctl.hooks import Hooks
+from runctl.outcome import Attempt
 from runctl.spec import LaunchSpec, Program, RunIdentity
 
 SPEC = LaunchSpec(RunIdentity("one", "one", "runs"), Program("train.py", None))
 EVERY_HOOK = [
     "runctl_modify_spec", "runctl_before_submit", "runctl_attempt_started", "runctl_attempt_ended",
-    "runctl_run_ended", "runctl_before_train", "runctl_worker_started",
+    "runctl_run_ended", "runctl_before_train", "runctl_notice", "runctl_worker_started",
 ]  # fmt: skip
 
 
@@ -180,7 +181,7 @@ def test_afterwards_a_failing_plugin_is_logged_once_and_off(
     plug: Callable, caplog: pytest.LogCaptureFixture, act: str
 ) -> None:
     hooks = plug(f"import runctl\ndef runctl_attempt_ended(attempt): {act}\ndef runctl_run_ended(outcome): {act}")
-    attempt = SimpleNamespace(started_at=0.0, ended_at=3600.0, cost_usd=None)
+    attempt = Attempt(1, "local", "h", started_at=0.0, ended_at=3600.0)
     for _ in range(2):
         hooks.notify("runctl_attempt_ended", spec=SPEC, attempt=attempt, price_usd_per_hour=2.0)
         hooks.notify("runctl_run_ended", spec=SPEC, outcome=None, rundir=None)

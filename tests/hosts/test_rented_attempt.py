@@ -98,6 +98,8 @@ def test_a_training_on_a_rented_host_runs_with_what_was_sent_and_the_host_ends(r
     assert f"the package is {rented.host.home / 'runctl' / 'runctl' / '__init__.py'}" in rented.console()
     attempt = rented.rundir.read_attempt(1)
     assert attempt is not None and (attempt.market, attempt.price_usd_per_hour) == ("spot", 0.4)
+    started = next(event for event in rented.rundir.events() if event["event"] == "attempt_started")
+    assert (started["instance"]["instance_id"], started["instance"]["market"]) == ("i-0123456789abcdef0", "spot")
     assert rented.host.ended()["agent_exit_code"] == 0
     assert rented.host.shutdowns == ["-P now"]
 

@@ -18,6 +18,7 @@ from runctl.agent.streamed import StreamedOutput
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Verdict
 from runctl.errors import RunctlError
+from runctl.hosts import aws
 from runctl.outcome import Attempt
 from runctl.rundir import RunDir, event_line
 from runctl.spec import RunState
@@ -47,7 +48,9 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     events = rundir.event_stream(f"a{order.attempt}-n{NODE}")
     rundir.write_attempt(record)
     rundir.write_status(RunState.RUNNING, order.attempt, host=record.host, pid=os.getpid())
-    events.append(event_line("attempt_started", attempt=order.attempt, host=record.host))
+    instance = aws.instance_facts() if order.notices == "aws" else None
+    about = {} if instance is None else {"instance": instance}
+    events.append(event_line("attempt_started", attempt=order.attempt, host=record.host, **about))
     troubles = Troubles()
     attempt: RunningAttempt | None = None
     with contextlib.ExitStack() as detached:

@@ -17,7 +17,7 @@ import runctl
 from runctl import processes
 from runctl.encoding import dumps
 from runctl.rundir import RunDir
-from runctl.spec import CheckpointPolicy, LaunchSpec, Limits, Program, RunIdentity
+from runctl.spec import CheckpointPolicy, LaunchSpec, Limits, Program, RunIdentity, Trainer
 
 PACKAGE_DIR = Path(runctl.__file__).parents[1]
 
@@ -40,13 +40,15 @@ class Detached:
         self.rundir = RunDir(self.run_dir)
         self.agents: list[subprocess.Popen[bytes]] = []
 
-    def write(self, script: str, grace_s: float = 30.0, **limits: float) -> None:
-        """Write the run's spec, for one rank."""
+    def write(self, script: str, grace_s: float = 30.0, ranks: int = 0, **limits: float) -> None:
+        """Write the run's spec; no `ranks` is plain python."""
+        trainer = Trainer("ddp", ranks) if ranks else Trainer()
         (self.project / "train.py").write_text(script)
         self.rundir.write_spec(
             LaunchSpec(
                 RunIdentity("run", "run", self.root),
                 Program("train.py", None),
+                trainer=trainer,
                 limits=Limits(**limits),
                 checkpoint=CheckpointPolicy(grace_s=grace_s),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -238,6 +239,16 @@ def test_a_training_with_nothing_to_do_is_stopped_and_one_with_work_is_not(detac
     assert detached.run() == 124
     assert (detached.project / "worked").exists()
     assert "limits.idle" in detached.record()["end_reason"]
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_the_ranks_run_under_the_interpreter_of_the_order(detached: Detached, ranks: int) -> None:
+    detached.write("import os\nprint('under', os.environ['UNDER'])", ranks=ranks)
+    python = detached.scratch / "python"
+    python.write_text(f'#!/bin/sh\nUNDER=ours exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    assert detached.run(python=str(python)) == 0, detached.console()
+    assert detached.console().count(b"under ours") == (ranks or 1)
 
 
 def test_an_error_of_ours_reaches_those_who_follow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,13 +77,30 @@ def test_torchruns_own_error_is_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("reason", "code"), [("user", 130), ("terminated", 143), ("hangup", 143), ("launcher_gone", 143), ("max_time", 124)]
+    ("reason", "code"),
+    [
+        ("user", 130),
+        ("terminated", 143),
+        ("hangup", 143),
+        ("launcher_gone", 143),
+        ("max_time", 124),
+        ("max_usd", 124),
+        ("idle", 124),
+        ("a word of a newer launcher", 143),
+    ],
 )
 def test_a_stop_gives_its_reasons_code_whatever_the_ranks_gave(reason: str, code: int) -> None:
     stop = Stop(reason, at=50.0, deadline=0.0)
     for report, failures in ((Report(0), []), (Report(143), []), (Report(1, (RankExit(0, 1),)), [told(0)])):
         verdict = judge(report, stop, failures, "h")
         assert (verdict.state, verdict.exit_code) == (RunState.STOPPED, code)
+
+
+def test_a_notice_interrupts_and_says_when_the_host_goes() -> None:
+    stop = Stop("spot_notice", at=50.0, deadline=0.0, detail="AWS takes the instance back at 12:34:56 UTC")
+    verdict = judge(Report(143), stop, [], "h")
+    assert (verdict.state, verdict.exit_code) == (RunState.INTERRUPTED, 71)
+    assert verdict.reason == "interrupted: AWS takes the instance back at 12:34:56 UTC"
 
 
 def test_a_stop_does_not_excuse_a_rank_that_had_failed_before() -> None:

@@ -181,7 +181,7 @@ def test_afterwards_a_failing_plugin_is_logged_once_and_off(
     plug: Callable, caplog: pytest.LogCaptureFixture, act: str
 ) -> None:
     hooks = plug(f"import runctl\ndef runctl_attempt_ended(attempt): {act}\ndef runctl_run_ended(outcome): {act}")
-    attempt = Attempt(1, "local", "here", started_at=0.0, ended_at=3600.0)
+    attempt = Attempt(1, "local", "h", started_at=0.0, ended_at=3600.0)
     for _ in range(2):
         hooks.notify("runctl_attempt_ended", spec=SPEC, attempt=attempt, price_usd_per_hour=2.0)
         hooks.notify("runctl_run_ended", spec=SPEC, outcome=None, rundir=None)

@@ -48,3 +48,9 @@ def test_the_cost_book_never_bills_backwards() -> None:
         attempt = Attempt(1, "aws", "host", started_at=1000.0, ended_at=ended_at)
         book.runctl_attempt_ended(attempt, 0.5)
         assert attempt.cost_usd == 0.0
+
+
+def test_a_rented_host_costs_its_own_price_from_when_it_is_billed() -> None:
+    attempt = Attempt(1, "aws", "h", started_at=1600.0, ended_at=4600.0, price_usd_per_hour=2.0, billed_from=1000.0)
+    book.runctl_attempt_ended(attempt, 0.5)
+    assert attempt.cost_usd == 2.0

@@ -41,7 +41,7 @@ HOME = {
     "botocore": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/storage/s3.py"},
     "runpod": {"runctl/platforms/runpod"},
     "fsspec": {"runctl/storage"},
-    "rich": {"runctl/terminal.py"},
+    "rich": {"runctl/terminal.py", "runctl/agent/progress.py"},
 }
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 

@@ -18,6 +18,7 @@ from runctl.agent.inbox import Inbox, Request
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
+from runctl.agent.progress import ProgressBar
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Stop, Verdict, judge
@@ -72,7 +73,8 @@ class RunningAttempt:
         begin = self._metrics_file.stat().st_size if self._metrics_file else None
         self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles, begin)
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR)
-        self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc)
+        bar = ProgressBar(attached=order.attached)
+        self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc, bar=bar)
         # Never longer than a whole stop may take: what takes the machine away does not wait.
         self._kill_after_s = min(KILL_AFTER_S, spec.checkpoint.grace_s)
         self._stop: Stop | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
 from runctl.agent.progress import ProgressBar
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
+from runctl.agent.stop import Stop, kill_after_s
 from runctl.agent.troubles import Troubles
-from runctl.agent.verdict import Stop, Verdict, judge
+from runctl.agent.verdict import Verdict, judge
 from runctl.agent.watcher import Watcher
 from runctl.errors import CheckpointUnloadable, ConfigError
 from runctl.hooks import Hooks
@@ -32,8 +35,6 @@ from runctl.rundir import HEARTBEAT_S, RunDir, event_line
 from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Stream
 
-#: Between SIGTERM and SIGKILL for a script that does not poll for stops.
-KILL_AFTER_S = 10.0
 #: What a stopped attempt's last output may take to be shown to someone who does not read.
 _DRAIN_S = 2.0
 _TICK_S = 0.2
@@ -75,8 +76,6 @@ class RunningAttempt:
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR)
         bar = ProgressBar(attached=order.attached)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc, bar=bar)
-        # Never longer than a whole stop may take: what takes the machine away does not wait.
-        self._kill_after_s = min(KILL_AFTER_S, spec.checkpoint.grace_s)
         self._stop: Stop | None = None
         self._restart = 0
         self._beat_at = self._polled_at = 0.0
@@ -145,13 +144,14 @@ class RunningAttempt:
         pump.start()
         try:
             watcher.start(found)
-            ranks.start(command.rank_argv(spec, here, words), env | variables, workdir, self._kill_after_s)
+            ranks.start(
+                command.rank_argv(spec, here, words), env | variables, workdir, kill_after_s(spec.checkpoint.grace_s)
+            )
             self._watch(ranks)
             stop = self._stop  # one that comes later cuts the last output short and judges nothing
-            if stop is None or stop.polite:
-                self._checkpoints.wait_for_writer(spec.checkpoint.grace_s)
+            self._wait_while(lambda: self._checkpoints.writer_at_work is not None, spec.checkpoint.grace_s, _LOOK_S)
         finally:
-            processes.end_descendants(but=self._checkpoints.upload_pid)
+            processes.end_descendants(but=[self._checkpoints.upload_pid])
             self._drain(pump)
             self._metrics.poll()
         self._note_restart()
@@ -188,19 +188,31 @@ class RunningAttempt:
             limit_s = self._spec.limits.max_time_s
             if limit_s is not None and now - started > limit_s:
                 self._stop_ranks(ranks, Request("max_time"))
-            if self._stop is not None and now > self._stop.deadline:
-                self._enforce(ranks, self._stop, now)
+            if self._stop is not None and now > self._stop.next_at:
+                self._enforce(ranks, self._stop)
             processes.reap_orphans(ranks.process.pid)
             self._do_recurring(now)
         if ended is not None:
             os.close(ended)
 
     def _wait_for_upload(self) -> None:
-        """Have the last checkpoint arrive; a stop gives it the rest of its own time."""
+        """Have the last checkpoint arrive."""
         self._checkpoints.finish_upload()
-        while self._checkpoints.upload_goes_on() and (self._stop is None or time.monotonic() < self._stop.deadline):
-            self._hear(None, [])
-            self._do_recurring(time.monotonic())
+        self._wait_while(self._checkpoints.upload_goes_on)
+
+    def _wait_while(self, at_work: Callable[[], bool], within_s: float = math.inf, look_s: float = _TICK_S) -> None:
+        """Let something that the ranks left be done; a stop gives it no longer than its own time.
+
+        Args:
+            at_work: whether it is not done yet.
+            within_s: how long it may take without a stop.
+            look_s: how often to look.
+        """
+        began = now = time.monotonic()
+        while at_work() and now - began < within_s and (self._stop is None or now < self._stop.end):
+            self._hear(None, [], look_s)
+            now = time.monotonic()
+            self._do_recurring(now)
 
     def _drain(self, pump: LogPump) -> None:
         """Let the last output through, for as long as its reader takes; after a stop only for a moment."""
@@ -212,12 +224,9 @@ class RunningAttempt:
             waited_s += _TICK_S if self._stop is not None else 0
 
     def _sweep(self, watcher: Watcher, *, clean: bool) -> None:
-        """Let the last of what the script wrote be kept; after a stop for no longer than that may take."""
+        """Let the last of what the script wrote be kept."""
         watcher.finish(clean=clean)
-        deadline = time.monotonic() + self._spec.checkpoint.grace_s
-        while watcher.working and (self._stop is None or time.monotonic() < deadline):
-            self._hear(None, [], _LOOK_S)
-            self._do_recurring(time.monotonic())
+        self._wait_while(lambda: watcher.working, look_s=_LOOK_S)
 
     def _hear(self, ranks: Ranks | None, fds: list[int], timeout_s: float = _TICK_S) -> None:
         """Wait a little, and take in the stop requests that came; the launcher's end is one."""
@@ -234,15 +243,12 @@ class RunningAttempt:
 
     def _stop_ranks(self, ranks: Ranks | None, request: Request) -> None:
         """Signal the ranks that still run, once; a request for now leaves them no time."""
-        now = time.monotonic()
         if self._stop is not None:
-            if request.now:
-                self._stop = Stop(self._stop.reason, self._stop.at, now)
+            self._stop = self._stop.at_once() if request.now else self._stop
             return
         polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop()
-        # Without ranks there is only the last upload to wait for.
-        wait_s = self._spec.checkpoint.grace_s if polite or ranks is None else self._kill_after_s
-        self._stop = Stop(request.reason, time.time(), now + (0 if request.now else wait_s), polite)
+        stop = Stop.begun(request.reason, self._spec.checkpoint.grace_s, polite=polite)
+        self._stop = stop.at_once() if request.now else stop
         if ranks is None:
             return
         if not polite:
@@ -250,13 +256,14 @@ class RunningAttempt:
         with self._troubles.kept():
             self._rundir.write_status(RunState.STOPPING, self._order.attempt, reason=request.reason, **self.progress())
 
-    def _enforce(self, ranks: Ranks, stop: Stop, now: float) -> None:
+    def _enforce(self, ranks: Ranks, stop: Stop) -> None:
         """The time is over: signal ranks that were only asked so far, kill those that were signalled."""
         if stop.polite:
-            self._stop = Stop(stop.reason, stop.at, now + self._kill_after_s)
+            self._stop = stop.signalled()
             ranks.stop()
         else:
-            processes.end_descendants(but=self._checkpoints.upload_pid)
+            # A checkpoint that is being written already gets the rest of the time.
+            processes.end_descendants(but=[self._checkpoints.upload_pid, self._checkpoints.writer_at_work])
 
     def _heeded(self, stop: Stop | None) -> Stop | None:
         """The stop, unless the ranks that were asked came to their own end before they met for it."""

@@ -32,7 +32,6 @@ from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec
 from runctl.storage import RUN_ROOT, open_store
 
-_LOOK_S = 0.05
 #: A wait for the last upload that is over so soon is not worth a word.
 _QUIET_S = 0.5
 
@@ -158,18 +157,16 @@ class Checkpoints:
         agreement.close()
         return True
 
-    def wait_for_writer(self, timeout_s: float) -> None:
-        """Let a checkpoint that is being written be finished: its snapshot outlives the rank that took it."""
+    @property
+    def writer_at_work(self) -> int | None:
+        """The process that writes a checkpoint just now, or None: a snapshot outlives the rank that took it."""
         path = self._host_dir.agreement(self._host_dir.restart())
         if not path.exists():
-            return
+            return None
         agreement = Agreement(path)
-        deadline = time.monotonic() + timeout_s
-        while (pid := agreement.writer_at_work()) is not None and time.monotonic() < deadline:
-            if processes.started_at(pid) is None:
-                break
-            time.sleep(_LOOK_S)
+        pid = agreement.writer_at_work()
         agreement.close()
+        return pid if pid is not None and processes.started_at(pid) is not None else None
 
     def stopped_at_step(self) -> int | None:
         """The step at which the ranks ended because they were asked to, or None."""

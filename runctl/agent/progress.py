@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 _DRAW_S = 0.1
-#: Narrower terminals have no place for the speed, or for more than the bar.
-_WIDE, _NARROW = 64, 44
+#: Columns of a terminal below which there is no place for the speed, or for more than the bar.
+_WIDE, _NARROW = 72, 56
 _CLEAR = "\r\x1b[K"
 
 
@@ -76,7 +76,7 @@ class ProgressBar:
         console = self._progress.console
         with console.capture() as captured:
             console.print(self._progress.get_renderable(), end="")
-        return captured.get().rstrip("\n")
+        return captured.get().partition("\n")[0]
 
 
 def _begun(label: str) -> tuple[Progress, TaskID]:
@@ -90,12 +90,18 @@ def _begun(label: str) -> tuple[Progress, TaskID]:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column
 
     console = Console(file=sys.stderr)
-    columns: list[ProgressColumn] = [TextColumn("runctl: {task.description}"), BarColumn(bar_width=None)]
+    columns: list[ProgressColumn] = [
+        TextColumn("runctl: {task.description}", table_column=Column(no_wrap=True)),
+        BarColumn(bar_width=None),
+    ]
     if console.width >= _NARROW:
-        columns += [DownloadColumn(), TimeRemainingColumn(compact=True)]
+        columns.append(DownloadColumn(table_column=Column(no_wrap=True)))
     if console.width >= _WIDE:
-        columns.insert(-1, TransferSpeedColumn())
+        columns.append(TransferSpeedColumn(table_column=Column(no_wrap=True)))
+    if console.width >= _NARROW:
+        columns.append(TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)))
     progress = Progress(*columns, console=console, auto_refresh=False, expand=True)
     return progress, progress.add_task(label, total=None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runctl.agent.ranks import RankExit, Report, describe_exit
+from runctl.agent.stop import Stop
 from runctl.errors import ExitCode
 from runctl.outcome import Failure
 from runctl.spec import RunState
@@ -28,23 +29,6 @@ _STOPS = {
     "launcher_gone": ("stopped, its launcher was gone", ExitCode.STOPPED),
     "max_time": ("stopped at limits.max_time", ExitCode.LIMIT),
 }
-
-
-@dataclass(frozen=True)
-class Stop:
-    """A stop request.
-
-    Attributes:
-        reason: a key of `_STOPS`.
-        at: when it came (seconds since the epoch).
-        deadline: until when the ranks may take (monotonic seconds).
-        polite: whether the ranks were only asked so far, and not signalled.
-    """
-
-    reason: str
-    at: float
-    deadline: float
-    polite: bool = False
 
 
 @dataclass(frozen=True)

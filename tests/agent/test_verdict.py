@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runctl.agent.ranks import RankExit, Report
-from runctl.agent.verdict import Stop, judge
+from runctl.agent.stop import Stop
+from runctl.agent.verdict import judge
 from runctl.spec import RunState
 
 GLOO = "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:36742"
@@ -80,13 +81,13 @@ def test_torchruns_own_error_is_its_own() -> None:
     ("reason", "code"), [("user", 130), ("terminated", 143), ("hangup", 143), ("launcher_gone", 143), ("max_time", 124)]
 )
 def test_a_stop_gives_its_reasons_code_whatever_the_ranks_gave(reason: str, code: int) -> None:
-    stop = Stop(reason, at=50.0, deadline=0.0)
+    stop = Stop(reason, at=50.0)
     for report, failures in ((Report(0), []), (Report(143), []), (Report(1, (RankExit(0, 1),)), [told(0)])):
         verdict = judge(report, stop, failures, "h")
         assert (verdict.state, verdict.exit_code) == (RunState.STOPPED, code)
 
 
 def test_a_stop_does_not_excuse_a_rank_that_had_failed_before() -> None:
-    stop = Stop("user", at=101.0, deadline=0.0)
+    stop = Stop("user", at=101.0)
     verdict = judge(Report(1, (RankExit(0, 1),)), stop, [told(0, at=100.0)], "h")
     assert (verdict.state, verdict.exit_code) == (RunState.FAILED, 1)

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,18 +71,19 @@ def reap_orphans(own: int) -> None:
             os.waitpid(ended.si_pid, os.WNOHANG)
 
 
-def end_descendants(but: int | None = None) -> int:
+def end_descendants(but: Iterable[int | None] = ()) -> int:
     """Kill every descendant of this process and wait for their end, at most 5 s; their statuses are left alone.
 
     Args:
-        but: the id of one that lives on.
+        but: the ids of those that live on.
 
     Returns:
         How many were killed.
     """
     import psutil
 
-    return _end_all(lambda: [one for one in psutil.Process().children(recursive=True) if one.pid != but])
+    spared = set(but)
+    return _end_all(lambda: [one for one in psutil.Process().children(recursive=True) if one.pid not in spared])
 
 
 def end_by_environment(variable: str, value: str) -> int:

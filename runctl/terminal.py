@@ -23,7 +23,9 @@ _TAIL_LINES = 15
 
 def tell(line: str) -> None:
     """One line of ours, on standard error, so that standard output is the script's own."""
-    sys.stderr.write(f"runctl: {line}\n")
+    # The agent may have drawn a bar on the rest of the line.
+    lead = "\x1b[K" if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else ""
+    sys.stderr.write(f"{lead}runctl: {line}\n")
     sys.stderr.flush()
 
 

@@ -44,7 +44,7 @@ HOME = {
     "fsspec": {"runctl/storage"},
     "moto": {"runctl/drill"},
     "werkzeug": {"runctl/drill"},
-    "rich": {"runctl/terminal.py"},
+    "rich": {"runctl/terminal.py", "runctl/agent/progress.py"},
 }
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from runctl.agent.limits import LimitWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
+from runctl.agent.progress import ProgressBar
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
 from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
@@ -75,7 +78,8 @@ class RunningAttempt:
         begin = self._metrics_file.stat().st_size if self._metrics_file else None
         self._metrics = MetricsLog(stream, order.attempt, self._host_dir, troubles, begin)
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR, order.python)
-        self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc)
+        bar = ProgressBar(attached=order.attached)
+        self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc, bar=bar)
         self._stopping = Stopping(
             inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,
             announce=self._say_stopping,
@@ -152,10 +156,9 @@ class RunningAttempt:
             ranks.start(command.rank_argv(spec, here, words), env | variables, workdir, self._stopping.kill_after_s)
             self._watch(ranks)
             stop = self._stopping.stop  # one that comes later cuts the last output short and judges nothing
-            if stop is None or stop.polite:
-                self._checkpoints.wait_for_writer(spec.checkpoint.grace_s)
+            self._wait_while(lambda: self._checkpoints.writer_at_work is not None, spec.checkpoint.grace_s, _LOOK_S)
         finally:
-            processes.end_descendants(but=self._checkpoints.upload_pid)
+            processes.end_descendants(but=[self._checkpoints.upload_pid])
             self._drain(pump)
             self._metrics.poll()
         self._note_restart()
@@ -197,11 +200,23 @@ class RunningAttempt:
             os.close(ended)
 
     def _wait_for_upload(self) -> None:
-        """Have the last checkpoint arrive; a stop gives it the rest of its own time."""
+        """Have the last checkpoint arrive."""
         self._checkpoints.finish_upload()
-        while self._checkpoints.upload_goes_on() and (self._stopping.left_s() > 0):
-            self._stopping.hear(None, [])
-            self._do_recurring(time.monotonic())
+        self._wait_while(self._checkpoints.upload_goes_on)
+
+    def _wait_while(self, at_work: Callable[[], bool], within_s: float = math.inf, look_s: float = TICK_S) -> None:
+        """Let something that the ranks left be done; a stop gives it no longer than its own time.
+
+        Args:
+            at_work: whether it is not done yet.
+            within_s: how long it may take without a stop.
+            look_s: how often to look.
+        """
+        began = now = time.monotonic()
+        while at_work() and now - began < within_s and self._stopping.left_s() > 0:
+            self._stopping.hear(None, [], look_s)
+            now = time.monotonic()
+            self._do_recurring(now)
 
     def _drain(self, pump: LogPump) -> None:
         """Let the last output through, for as long as its reader takes; after a stop only for a moment."""
@@ -213,12 +228,9 @@ class RunningAttempt:
             waited_s += TICK_S if self._stopping.stop is not None else 0
 
     def _sweep(self, watcher: Watcher, *, clean: bool) -> None:
-        """Let the last of what the script wrote be kept; after a stop for no longer than that may take."""
+        """Let the last of what the script wrote be kept."""
         watcher.finish(clean=clean)
-        deadline = time.monotonic() + min(self._spec.checkpoint.grace_s, self._stopping.left_s())
-        while watcher.working and (self._stopping.stop is None or time.monotonic() < deadline):
-            self._stopping.hear(None, [], _LOOK_S)
-            self._do_recurring(time.monotonic())
+        self._wait_while(lambda: watcher.working, look_s=_LOOK_S)
 
     def _stopped(self) -> bool:
         """Whether there is a stop before the ranks were started."""

@@ -9,6 +9,7 @@ from runctl.checkpoint import origin
 from runctl.checkpoint.catalog import Catalog, Found
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.restore import Restore
+from runctl.checkpoint.transfer import Transfer
 from runctl.errors import CheckpointError
 from runctl.spec import CheckpointPolicy
 
@@ -27,18 +28,22 @@ class Beginning:
         local: the checkpoints of the run on this host.
         remote: those elsewhere, or None.
         say: takes what people should know.
+        look: called again and again while a checkpoint is brought, with how far it has come.
 
     Attributes:
         durable: steps of the checkpoints elsewhere, once it has looked.
     """
 
     def __init__(
-        self, policy: CheckpointPolicy, local: Catalog, remote: RemoteCatalog | None, say: Callable[[str], None]
-    ) -> None:
+        self, policy: CheckpointPolicy, local: Catalog, remote: RemoteCatalog | None, say: Callable[[str], None],
+        look: Callable[[Transfer], None],
+    ) -> None:  # fmt: skip
         self._policy = policy
         self._local = local
         self._remote = remote
         self._say = say
+        self._look = look
+        self._transfer = Transfer()
         self.durable: list[int] = []
 
     def find(self, stopped: Callable[[], bool], skip: frozenset[int]) -> Found | None:
@@ -71,6 +76,7 @@ class Beginning:
         thread.start()
         while thread.is_alive():
             thread.join(_LOOK_S)
+            self._look(self._transfer)
             if stopped():
                 stop.set()
                 raise RestoreStopped("stopped while a checkpoint was being brought")
@@ -86,7 +92,7 @@ class Beginning:
         if remote is not None:
             self.durable = remote.steps()
         if found is None and self._policy.origin is not None:
-            found = origin.bring(self._policy.origin, self._local, self._say, stop)
+            found = origin.bring(self._policy.origin, self._local, self._say, stop, self._transfer)
         if found is None and resume == "require":
             place = remote.place if remote is not None else self._local.folder
             raise CheckpointError(f"checkpoint.resume=require: there is no checkpoint in {place}")
@@ -95,7 +101,7 @@ class Beginning:
     def _own(self, skip: frozenset[int], stop: threading.Event) -> Found | None:
         resume = self._policy.resume
         if self._remote is not None:
-            restore = Restore(self._local, self._remote, self._say, stop)
+            restore = Restore(self._local, self._remote, self._say, stop, self._transfer)
             return restore.of_step(int(resume)) if resume.isdigit() else restore.newest(skip)
         if resume.isdigit():
             return Found(self._local.path(int(resume)), self._local.verified(int(resume)))

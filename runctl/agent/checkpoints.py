@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,18 +18,21 @@ from typing import Any
 
 from runctl import processes
 from runctl.agent.beginning import Beginning
+from runctl.agent.progress import ProgressBar
 from runctl.agreement import Agreement, Kind
 from runctl.checkpoint.catalog import Catalog, Found
 from runctl.checkpoint.policy import RankPolicy
 from runctl.checkpoint.remote import RemoteCatalog
+from runctl.checkpoint.transfer import Transfer, readable
 from runctl.checkpoint.uploader import Uploader
 from runctl.errors import CheckpointCorrupt, CheckpointUnloadable, RunctlError
 from runctl.hostdir import HostDir
 from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec
-from runctl.storage import open_store
+from runctl.storage import RUN_ROOT, open_store
 
-_LOOK_S = 0.05
+#: A wait for the last upload that is over so soon is not worth a word.
+_QUIET_S = 0.5
 
 
 class Checkpoints:
@@ -42,23 +44,34 @@ class Checkpoints:
         host_dir: this attempt's scratch directory.
         attempt: its number.
         ranks: how many there are on this host.
+        bar: where people see how far a checkpoint has come, and what there is to say.
     """
 
-    def __init__(self, spec: LaunchSpec, rundir: RunDir, host_dir: HostDir, attempt: int, ranks: int) -> None:
+    def __init__(
+        self, spec: LaunchSpec, rundir: RunDir, host_dir: HostDir, attempt: int, ranks: int, *, bar: ProgressBar
+    ) -> None:
         self._spec = spec
         self._host_dir = host_dir
         self._attempt = attempt
         self._ranks = ranks
+        self._bar = bar
         own = rundir.local_checkpoints()
         self._staged = own is None
         self._catalog = Catalog(own or _staging(host_dir))
         self._remote: RemoteCatalog | None = None
         self._uploader: Uploader | None = None
         if spec.checkpoint.url is not None or own is None:
-            store = open_store(run_url(spec.checkpoint.url, spec.run.id)) if spec.checkpoint.url else rundir.store
+            store, named_by = rundir.store, RUN_ROOT
+            if spec.checkpoint.url is not None:
+                named_by = "checkpoint.url=…"
+                store = open_store(run_url(spec.checkpoint.url, spec.run.id), named_by)
             self._remote = RemoteCatalog(store)
-            self._uploader = Uploader(self._catalog, store.url, spec.checkpoint.retention, _say)
+            self._uploader = Uploader(
+                self._catalog, store.url, spec.checkpoint.retention, self._bar.say, named_by=named_by
+            )
         self._unloadable: dict[int, str] = {}
+        self._waiting_since: float | None = None
+        self._told: set[str] = set()
         self.resumed_from_step: int | None = None
         self.found: Found | None = None
 
@@ -81,13 +94,15 @@ class Checkpoints:
             _make_private(self._catalog.folder)
         self._catalog.sweep()
         resume = self._spec.checkpoint.resume
-        beginning = Beginning(self._spec.checkpoint, self._catalog, self._remote, _say)
+        beginning = Beginning(self._spec.checkpoint, self._catalog, self._remote, self._bar.say, self._show_restore)
         try:
             found = self.found = beginning.find(stopped, frozenset(self._unloadable))
         except CheckpointCorrupt as error:
             if not self._unloadable:
                 raise
             raise CheckpointUnloadable(self._none_loads()) from error
+        finally:
+            self._bar.clear()
         if self._unloadable and resume.isdigit():
             raise CheckpointUnloadable(self._none_loads())
         if self._uploader is not None:
@@ -97,7 +112,7 @@ class Checkpoints:
             self._supersede(lambda step: step > after)
         if found is not None:
             self.resumed_from_step = found.manifest.step
-            _say(f"resuming from step {found.manifest.step} ({found.path})")
+            self._bar.say(f"resuming from step {found.manifest.step} ({found.path})")
         policy = self._spec.checkpoint
         return RankPolicy(
             folder=str(self._catalog.folder),
@@ -120,7 +135,9 @@ class Checkpoints:
         if not told or self.found is None:
             return False
         self._unloadable[self.found.manifest.step] = str(told[0]["unloadable"])
-        _say(f"{self.found.path} verifies but does not load ({told[0]['unloadable']}); going back to the one before")
+        self._bar.say(
+            f"{self.found.path} verifies but does not load ({told[0]['unloadable']}); going back to the one before"
+        )
         return True
 
     def ask_to_stop(self) -> bool:
@@ -139,18 +156,16 @@ class Checkpoints:
         agreement.close()
         return True
 
-    def wait_for_writer(self, timeout_s: float) -> None:
-        """Let a checkpoint that is being written be finished: its snapshot outlives the rank that took it."""
+    @property
+    def writer_at_work(self) -> int | None:
+        """The process that writes a checkpoint just now, or None: a snapshot outlives the rank that took it."""
         path = self._host_dir.agreement(self._host_dir.restart())
         if not path.exists():
-            return
+            return None
         agreement = Agreement(path)
-        deadline = time.monotonic() + timeout_s
-        while (pid := agreement.writer_at_work()) is not None and time.monotonic() < deadline:
-            if processes.started_at(pid) is None:
-                break
-            time.sleep(_LOOK_S)
+        pid = agreement.writer_at_work()
         agreement.close()
+        return pid if pid is not None and processes.started_at(pid) is not None else None
 
     def stopped_at_step(self) -> int | None:
         """The step at which the ranks ended because they were asked to, or None."""
@@ -192,6 +207,7 @@ class Checkpoints:
     def finish_upload(self) -> None:
         """Have the last checkpoint carried to the run directory; `upload_goes_on` tells when."""
         if self._uploader is not None:
+            self._waiting_since = time.monotonic()
             self._uploader.finish()
 
     def upload_goes_on(self) -> bool:
@@ -199,12 +215,39 @@ class Checkpoints:
         if self._uploader is None:
             return False
         self._uploader.poll()
-        return not self._uploader.finished and not self._uploader.hopeless()
+        goes_on = not self._uploader.finished and not self._uploader.hopeless()
+        self._show_upload(self._uploader, goes_on)
+        return goes_on
+
+    def _show_restore(self, transfer: Transfer) -> None:
+        self._bar.show("restoring", transfer)
+
+    def _show_upload(self, uploader: Uploader, goes_on: bool) -> None:
+        """Let people see what they wait for, once they have noticed that they do."""
+        waited_s = time.monotonic() - (self._waiting_since or 0.0)
+        transfer = uploader.transfer
+        if not goes_on:
+            self._bar.clear()
+            if self._told and uploader.finished:
+                self._bar.say(f"uploaded in {waited_s:.1f} s")
+        elif waited_s > _QUIET_S:
+            if uploader.failing is not None:
+                self._tell_once(f"waiting for the upload of the last checkpoint: {uploader.failing}")
+            elif transfer.step is not None:
+                place, size = self._remote.place if self._remote else "", readable(transfer.size_bytes)
+                self._tell_once(f"uploading checkpoint step {transfer.step} to {place}: {size}")
+                self._bar.show("uploading", transfer)
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._bar.say(text)
 
     def close(self) -> None:
         """End the upload; remove this host's folder if all of it has arrived, else say where it stays."""
         if self._uploader is None or self._remote is None:
             return
+        self._bar.clear()
         self._uploader.end()
         folder, steps = self._catalog.folder, self._catalog.steps()
         if self._staged and (self._uploader.finished or not steps):
@@ -213,8 +256,10 @@ class Checkpoints:
                 folder.parent.rmdir()
         elif not self._uploader.finished and self._uploader.durable[-1:] != steps[-1:]:
             why = f" ({self._uploader.failing})" if self._uploader.failing else ""
-            _say(f"the checkpoint of step {steps[-1]} is not in {self._remote.place}{why}")
-            _say(f"it stays on this host, for the next attempt of this run here: {self._catalog.path(steps[-1])}")
+            self._bar.say(f"the checkpoint of step {steps[-1]} is not in {self._remote.place}{why}")
+            self._bar.say(
+                f"it stays on this host, for the next attempt of this run here: {self._catalog.path(steps[-1])}"
+            )
 
     def _all_restored(self) -> bool:
         restored = [w for w in self._host_dir.workers() if "restored_step" in w]
@@ -229,7 +274,7 @@ class Checkpoints:
             self._remote.supersede(there)
         if here or there:
             steps = ", ".join(map(str, sorted({*here, *there})))
-            _say(f"checkpoints of steps {steps} are superseded; they are kept, unused")
+            self._bar.say(f"checkpoints of steps {steps} are superseded; they are kept, unused")
 
     def _none_loads(self) -> str:
         tried = "; ".join(f"step {step}: {why}" for step, why in self._unloadable.items())
@@ -263,7 +308,3 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunctlError(f"cannot make {folder}: {error.strerror}; TMPDIR chooses another place") from error
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"runctl: {text}\n")

@@ -11,12 +11,11 @@ from runctl import processes
 from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.ranks import Ranks
-from runctl.agent.verdict import Stop
+from runctl.agent.stop import Stop, kill_after_s
 
-#: Between SIGTERM and SIGKILL for a script that does not poll for stops.
-KILL_AFTER_S = 10.0
-#: What is left of a notice's time for signals and for the records, when checkpoints and outputs had theirs.
-MARGIN_S = 15.0
+#: What is left of a notice's time for the records and the host's own end, when checkpoints and outputs had theirs:
+#: seconds at most, and share of the whole.
+MARGIN_S, _MARGIN_SHARE = 15.0, 0.25
 TICK_S = 0.2
 
 
@@ -44,10 +43,8 @@ class Stopping:
         self._attached = attached
         self._grace_s = grace_s
         self._announce = announce
-        # Never longer than a whole stop may take: what takes the machine away does not wait.
-        self.kill_after_s = min(KILL_AFTER_S, grace_s)
+        self.kill_after_s = kill_after_s(grace_s)
         self.stop: Stop | None = None
-        self._until = 0.0
 
     def hear(self, ranks: Ranks | None, fds: list[int], timeout_s: float = TICK_S) -> None:
         """Wait a little, and take in the requests that came; the launcher's end is one.
@@ -74,29 +71,26 @@ class Stopping:
         Without a stop they may take any time, and after one as well where the host goes with all that is on it; but
         not longer than a notice allows, and no longer at all once somebody wants it to end now.
         """
-        return math.inf if self.stop is None else max(self.stop.deadline, self._until) - time.monotonic()
+        return math.inf if self.stop is None else self.stop.end - time.monotonic()
 
     def ask(self, ranks: Ranks | None, request: Request) -> None:
         """Ask or signal the ranks that still run, once; a request for now leaves them no time."""
-        now = time.monotonic()
         left_s = math.inf
         if request.host_ends_at is not None:
-            left_s = max(0.0, request.host_ends_at - time.time() - MARGIN_S)
+            whole_s = max(0.0, request.host_ends_at - time.time())
+            left_s = whole_s - min(MARGIN_S, _MARGIN_SHARE * whole_s)
         if self.stop is not None:
             if request.now:
-                self._until = now
-                self.stop = replace(self.stop, deadline=now, polite=False)
+                self.stop = self.stop.at_once()
             elif request.host_ends_at is not None:
-                self._until = min(self._until, now + left_s)
-                self.stop = replace(self.stop, deadline=min(self.stop.deadline, now + left_s))
+                self.stop = self.stop.within(left_s)
             return
-        if not request.now and (not self._attached or request.host_ends_at is not None):
-            self._until = now + left_s
         polite = ranks is not None and not request.now and self._checkpoints.ask_to_stop()
-        # Without ranks there is only the last upload to wait for.
-        wait_s = self._grace_s if polite or ranks is None else self.kill_after_s
-        deadline = now + (0 if request.now else min(wait_s, left_s))
-        self.stop = Stop(request.reason, time.time(), deadline, polite, request.detail)
+        stop = Stop.begun(request.reason, min(self._grace_s, left_s), polite=polite, detail=request.detail)
+        if not self._attached or request.host_ends_at is not None:
+            # Where the host goes with all that is on it, what the ranks left gets all the time there is.
+            stop = replace(stop, end=time.monotonic() + left_s)
+        self.stop = stop.at_once() if request.now else stop
         if ranks is None:
             return
         if not polite:
@@ -105,14 +99,14 @@ class Stopping:
 
     def enforce(self, ranks: Ranks) -> None:
         """Once the time is over, signal ranks that were only asked so far, and kill those that were signalled."""
-        now = time.monotonic()
-        if self.stop is None or now <= self.stop.deadline:
+        if self.stop is None or time.monotonic() <= self.stop.next_at:
             return
         if self.stop.polite:
-            self.stop = replace(self.stop, deadline=now + self.kill_after_s, polite=False)
+            self.stop = self.stop.signalled()
             ranks.stop()
         else:
-            processes.end_descendants(but=self._checkpoints.upload_pid)
+            # A checkpoint that is being written already gets the rest of the time.
+            processes.end_descendants(but=[self._checkpoints.upload_pid, self._checkpoints.writer_at_work])
 
     def heeded(self, stop: Stop | None) -> Stop | None:
         """The stop, unless the ranks that were asked came to their own end before they met for it."""

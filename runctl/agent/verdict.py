@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runctl.agent.ranks import RankExit, Report, describe_exit
+from runctl.agent.stop import Stop
 from runctl.errors import ExitCode
 from runctl.outcome import Failure
 from runctl.spec import RunState
@@ -31,25 +32,6 @@ _STOPS = {
     "idle": ("stopped by limits.idle: GPUs and processors had nothing to do", ExitCode.LIMIT),
     "spot_notice": ("interrupted", ExitCode.HOST_LOST),
 }
-
-
-@dataclass(frozen=True)
-class Stop:
-    """A stop request.
-
-    Attributes:
-        reason: a key of `_STOPS`.
-        at: when it came (seconds since the epoch).
-        deadline: until when the ranks may take (monotonic seconds).
-        polite: whether the ranks were only asked so far, and not signalled.
-        detail: what people are told of it besides.
-    """
-
-    reason: str
-    at: float
-    deadline: float
-    polite: bool = False
-    detail: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from runctl.encoding import dumps, loads
 from runctl.spec import CheckpointPolicy, Every, Retention
 
 ENV = "RUNCTL_CHECKPOINT"
+#: What names the place of checkpoints without a launcher, for the text of errors.
+ATTACH_URL = "runctl.attach(url=…)"
 
 
 @dataclass(frozen=True)

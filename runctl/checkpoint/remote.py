@@ -11,7 +11,7 @@ turned out to be corrupt has its manifest under another name.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +22,7 @@ from runctl.encoding import dumps, loads
 from runctl.errors import CheckpointCorrupt, CheckpointError, StorageError
 from runctl.spec import Retention
 from runctl.storage import Store
+from runctl.storage.base import unwatched
 
 FOLDER = "checkpoints"
 LATEST = "LATEST"
@@ -86,28 +87,38 @@ class RemoteCatalog:
                 continue
         return found
 
-    def publish(self, folder: Path, arrived: set[str]) -> None:
+    def publish(self, folder: Path, arrived: set[str], moved: Callable[[int], None] = unwatched) -> None:
         """Carry a finished checkpoint there.
 
         Args:
             folder: the checkpoint on this machine.
             arrived: names of its files that an earlier try has carried already; added to as more arrive.
+            moved: called with numbers of bytes as they move, from several threads.
 
         Raises:
             StorageError: if that fails; what has arrived by then is no checkpoint to any reader.
         """
         manifest = manifests.read(folder)
         if not self._is_there(manifest):
-            self._replace(folder, manifest, arrived)
+            self._replace(folder, manifest, arrived, moved)
         self._store.write(f"{self._base}/{LATEST}", f"{manifests.folder_name(manifest.step)}\n".encode())
 
-    def fetch(self, step: int, aside: Path, stop: threading.Event) -> Manifest:
+    def fetch(
+        self,
+        step: int,
+        aside: Path,
+        stop: threading.Event,
+        begun: Callable[[Manifest], None] | None = None,
+        moved: Callable[[int], None] = unwatched,
+    ) -> Manifest:
         """Copy a checkpoint into a folder of this machine, every byte of it checked.
 
         Args:
             step: which.
             aside: an existing, empty folder.
             stop: once set, the copying ends soon with an error.
+            begun: called before the first byte of its files, each time that they are copied.
+            moved: called with numbers of bytes as they move, from several threads.
 
         Returns:
             Its manifest.
@@ -118,19 +129,29 @@ class RemoteCatalog:
             StorageError: if the storage cannot be read.
         """
         try:
-            return self._fetch(step, aside, stop)
+            return self._fetch(step, aside, stop, begun, moved)
         except CheckpointCorrupt:
             # It may have been the network: also what the manifest says comes anew.
-            return self._fetch(step, aside, stop)
+            return self._fetch(step, aside, stop, begun, moved)
 
-    def _fetch(self, step: int, aside: Path, stop: threading.Event) -> Manifest:
+    def _fetch(
+        self,
+        step: int,
+        aside: Path,
+        stop: threading.Event,
+        begun: Callable[[Manifest], None] | None,
+        moved: Callable[[int], None],
+    ) -> Manifest:
         manifest = self.manifest(step)
+        if begun is not None:
+            begun(manifest)
         for name, entry in manifest.files.items():
             target = aside / name
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.exists() and manifests.hash_file(target, manifest.hash) == entry:
+                moved(entry.size_bytes)
                 continue
-            self._store.get_file(f"{self._folder(step)}/{name}", target, entry.size_bytes, stop)
+            self._store.get_file(f"{self._folder(step)}/{name}", target, entry.size_bytes, stop, moved)
             if manifests.hash_file(target, manifest.hash) != entry:
                 raise CheckpointCorrupt(
                     f"{self.url(step)}/{name}: its bytes are not those that were written ({manifest.hash} differs)"
@@ -186,11 +207,11 @@ class RemoteCatalog:
         except CheckpointCorrupt:
             return False
 
-    def _replace(self, folder: Path, manifest: Manifest, arrived: set[str]) -> None:
+    def _replace(self, folder: Path, manifest: Manifest, arrived: set[str], moved: Callable[[int], None]) -> None:
         where = self._folder(manifest.step)
         # Another's files of this step, from before a resume: they stop being a checkpoint before they change.
         self._store.delete(f"{where}/{manifests.NAME}")
-        self._carry(folder, [name for name in manifest.files if name not in arrived], where, arrived)
+        self._carry(folder, [name for name in manifest.files if name not in arrived], where, arrived, moved)
         have = self._store.sizes(where)
         for name, entry in manifest.files.items():
             if have.get(name) != entry.size_bytes:
@@ -203,9 +224,11 @@ class RemoteCatalog:
         for stale in (_BAD, _SUPERSEDED):
             self._store.delete(f"{where}/{stale}")
 
-    def _carry(self, folder: Path, names: Iterable[str], where: str, arrived: set[str]) -> None:
+    def _carry(
+        self, folder: Path, names: Iterable[str], where: str, arrived: set[str], moved: Callable[[int], None]
+    ) -> None:
         def put(name: str) -> None:
-            self._store.put_file(folder / name, f"{where}/{name}")
+            self._store.put_file(folder / name, f"{where}/{name}", moved)
             arrived.add(name)
 
         pool = ThreadPoolExecutor(_FILES_AT_ONCE, "runctl-upload")

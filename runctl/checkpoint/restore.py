@@ -12,7 +12,9 @@ from typing import TypeVar
 
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.catalog import Catalog, Found
+from runctl.checkpoint.manifest import Manifest
 from runctl.checkpoint.remote import RemoteCatalog
+from runctl.checkpoint.transfer import Transfer, readable
 from runctl.errors import CheckpointCorrupt, CheckpointError, StorageError
 
 T = TypeVar("T")
@@ -29,17 +31,19 @@ class Restore:
         remote: the run directory's.
         say: takes what people should know: a corrupt checkpoint, a storage that does not answer.
         stop: once set, a copy that is under way ends soon with an error.
+        transfer: told how far a copy has come.
         borrowed: the remote checkpoints are another run's: nothing there is changed.
     """
 
     def __init__(
-        self, local: Catalog, remote: RemoteCatalog, say: Callable[[str], None], stop: threading.Event, *,
-        borrowed: bool = False,
+        self, local: Catalog, remote: RemoteCatalog, say: Callable[[str], None], stop: threading.Event,
+        transfer: Transfer | None = None, *, borrowed: bool = False,
     ) -> None:  # fmt: skip
         self._local = local
         self._remote = remote
         self._say = say
         self._stop = stop
+        self._transfer = transfer or Transfer()
         self._borrowed = borrowed
 
     def newest(self, skip: frozenset[int] = frozenset()) -> Found | None:
@@ -105,15 +109,21 @@ class Restore:
         except OSError as error:
             raise CheckpointError(f"{final}: cannot be written ({error.strerror})") from error
         finally:
+            self._transfer.end()
             shutil.rmtree(aside, ignore_errors=True)
-        took_s = time.monotonic() - began
-        self._say(f"{self._remote.url(step)}: {manifest.size_bytes / 1e6:.1f} MB downloaded in {took_s:.1f} s")
+        self._say(f"restored in {time.monotonic() - began:.1f} s")
         return Found(final, manifest)
 
-    def _fetch(self, step: int, aside: Path) -> manifests.Manifest:
+    def _fetch(self, step: int, aside: Path) -> Manifest:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        return self._remote.fetch(step, aside, self._stop)
+        return self._remote.fetch(step, aside, self._stop, self._begun, self._transfer.moved)
+
+    def _begun(self, manifest: Manifest) -> None:
+        if self._transfer.step is None:  # once, however often it is tried
+            size = readable(manifest.size_bytes)
+            self._say(f"restoring checkpoint step {manifest.step} from {self._remote.url(manifest.step)}: {size}")
+        self._transfer.begin(manifest.step, manifest.size_bytes)
 
     def _patiently(self, call: Callable[[], T]) -> T:
         for pause_s in _PAUSES_S:

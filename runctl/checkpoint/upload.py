@@ -1,6 +1,6 @@
 """The upload: a process that carries the checkpoints of a folder to the run directory.
 
-    python -m runctl.checkpoint.upload LOCAL_FOLDER RUN_URL RETENTION_JSON PARENT_PID
+    python -m runctl.checkpoint.upload LOCAL_FOLDER RUN_URL NAMED_BY RETENTION_JSON PARENT_PID
 
 A process of its own and no thread of the agent: only so can it run at idle priority beside the training. An idle
 thread of the agent would hold the agent's interpreter lock while the ranks have the processors, and they would wait
@@ -10,7 +10,7 @@ It looks into the folder by itself and always takes the checkpoint that was fini
 behind the one in flight. What fails is tried again, with pauses of up to `PAUSE_AT_MOST_S`, for as long as the agent
 lets it: a checkpoint that came meanwhile takes the failed one's place. It is told one thing, `finish` on its standard
 input: carry what there is, then end. What it says are lines of JSON: {"durable": steps}, {"error": text or null},
-{"skipped": text}, {"finished": true}.
+{"skipped": text}, {"step": step, "moved": bytes, "size": bytes}, {"finished": true}.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import os
 import select
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.manifest import Manifest
 from runctl.checkpoint.remote import RemoteCatalog
+from runctl.checkpoint.transfer import Transfer
 from runctl.encoding import loads
 from runctl.errors import CheckpointCorrupt, StorageError
 from runctl.spec import Retention
@@ -40,6 +42,7 @@ _PAUSE_S = 0.5
 #: Someone waits: a pause should not be the reason that the time runs out.
 _PAUSE_FINISHING_S = 2.0
 _LOOK_S = 0.3
+_TELL_S = 0.2
 
 
 class Upload:
@@ -49,16 +52,20 @@ class Upload:
         local: the folder that the ranks commit into.
         remote: where the checkpoints go.
         retention: which stay there.
+        transfer: told how far a checkpoint has come.
 
     Attributes:
         durable: manifests of what is there, by step.
         skipped: what was wrong with checkpoints that were not carried; whoever tells people empties it.
     """
 
-    def __init__(self, local: Catalog, remote: RemoteCatalog, retention: Retention) -> None:
+    def __init__(
+        self, local: Catalog, remote: RemoteCatalog, retention: Retention, transfer: Transfer | None = None
+    ) -> None:
         self._local = local
         self._remote = remote
         self._retention = retention
+        self._transfer = transfer or Transfer()
         self._refused: set[str] = set()
         self._at_work: tuple[str, set[str]] = ("", set())
         self._failed = False
@@ -105,7 +112,10 @@ class Upload:
         try:
             if _identity(manifests.verify(held)) != identity:
                 return  # replaced just now; the newer one is next
-            self._remote.publish(held, self._at_work[1])
+            arrived = self._at_work[1]
+            there = sum(manifest.files[name].size_bytes for name in arrived)
+            self._transfer.begin(manifest.step, manifest.size_bytes, there)
+            self._remote.publish(held, arrived, self._transfer.moved)
         except CheckpointCorrupt as error:
             self._refused.add(identity)
             self.skipped.append(f"not uploaded: {error}")
@@ -114,6 +124,7 @@ class Upload:
             self._failed = True
             raise
         finally:
+            self._transfer.end()
             shutil.rmtree(held.parent, ignore_errors=True)
         self.durable[manifest.step] = manifest
         self._remote.prune(self.durable, self._retention, manifest.step)
@@ -143,11 +154,12 @@ class Upload:
         return held
 
 
-def main(local: str, url: str, retention: str, parent_pid: int) -> None:
+def main(local: str, url: str, named_by: str, retention: str, parent_pid: str) -> None:
     """Carry checkpoints until told to finish."""
-    processes.die_with_parent(parent_pid)
+    processes.die_with_parent(int(parent_pid))
     processes.run_when_idle(os.getpid(), True)
-    upload = Upload(Catalog(Path(local)), RemoteCatalog(open_store(url)), loads(Retention, retention))
+    remote = RemoteCatalog(open_store(url, named_by))
+    upload = Upload(Catalog(Path(local)), remote, loads(Retention, retention), Transfer(_Teller().tell))
     finishing = begun = False
     pause_s = 0.0
     while True:
@@ -185,6 +197,19 @@ def _told_to_finish(timeout_s: float) -> bool:
     return bool(ready) and os.read(0, len(FINISH)) == FINISH
 
 
+class _Teller:
+    """Says how far a checkpoint has come, now and then."""
+
+    def __init__(self) -> None:
+        self._said_at = 0.0
+
+    def tell(self, transfer: Transfer) -> None:
+        now = time.monotonic()
+        if transfer.step is not None and now - self._said_at > _TELL_S:
+            self._said_at = now
+            _say(step=transfer.step, moved=transfer.moved_bytes, size=transfer.size_bytes)
+
+
 def _identity(manifest: Manifest) -> str:
     return f"{manifest.step} of attempt {manifest.attempt} at {manifest.created_at}"
 
@@ -194,4 +219,4 @@ def _say(**told: Any) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(*sys.argv[1:])

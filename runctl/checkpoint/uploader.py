@@ -10,12 +10,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from runctl import processes
 from runctl.checkpoint.catalog import Catalog
+from runctl.checkpoint.transfer import Transfer
 from runctl.checkpoint.upload import FINISH
 from runctl.encoding import dumps
 from runctl.spec import Retention
+from runctl.storage import RUN_ROOT
 
 #: How long the last upload may take when nobody is in a hurry, and how much of that without anything going through.
 FINISH_WITHIN_S = 1800.0
@@ -37,15 +40,26 @@ class Uploader:
         url: the run directory.
         retention: which checkpoints stay there.
         say: takes what people should know, each thing once.
+        named_by: what the user would change to have another place, for the text of errors.
 
     Attributes:
+        transfer: how far the checkpoint in flight has come, as it said last.
         durable: steps of the checkpoints that are there.
         failing: the storage's last error, or None while it takes what it is given.
     """
 
-    def __init__(self, local: Catalog, url: str, retention: Retention, say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        local: Catalog,
+        url: str,
+        retention: Retention,
+        say: Callable[[str], None],
+        *,
+        named_by: str = RUN_ROOT,
+    ) -> None:
         self._local = local
         self._url = url
+        self._named_by = named_by
         self._retention = retention
         self._say = say
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,6 +71,7 @@ class Uploader:
         self._told = False
         self._finishing_since: float | None = None
         self._failing_since = 0.0
+        self.transfer = Transfer()
         self.failing: str | None = None
         self.finished = False
         self.durable: list[int] = []
@@ -114,15 +129,20 @@ class Uploader:
             processes.run_when_idle(pid, not self._hurried)
 
     def _start(self) -> None:
-        words = [str(self._local.folder), self._url, dumps(self._retention), str(os.getpid())]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "runctl.checkpoint.upload", *words],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            bufsize=0,
-            cwd=_PACKAGE_DIR,
-            start_new_session=True,
-        )
+        words = [str(self._local.folder), self._url, self._named_by, dumps(self._retention), str(os.getpid())]
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "runctl.checkpoint.upload", *words],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                bufsize=0,
+                cwd=_PACKAGE_DIR,
+                start_new_session=True,
+            )
+        except OSError as error:
+            # No memory for it, or an upgrade took our folder away: the training can do without for a while.
+            self._try_later(f"its process cannot be started: {error.strerror} ({error.filename})")
+            return
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         self._heard = b""
@@ -146,12 +166,18 @@ class Uploader:
         if ended:
             self._forget(process)
             if not self.finished:
-                self._start_at = time.monotonic() + self._restart_s
-                self._restart_s = min(2 * self._restart_s, _RESTART_AT_MOST_S)
-                self._take({"error": f"its process ended with code {process.returncode}"})
+                self._try_later(f"its process ended with code {process.returncode}")
 
-    def _take(self, told: dict[str, object]) -> None:
+    def _try_later(self, why: str) -> None:
+        self._start_at = time.monotonic() + self._restart_s
+        self._restart_s = min(2 * self._restart_s, _RESTART_AT_MOST_S)
+        self._take({"error": why})
+
+    def _take(self, told: dict[str, Any]) -> None:
+        if isinstance(step := told.get("step"), int):
+            self.transfer.begin(step, told["size"], told["moved"])
         if isinstance(steps := told.get("durable"), list):
+            self.transfer.end()
             self.durable = steps
             self._restart_s = _RESTART_AFTER_S
             self.failing = None
@@ -160,6 +186,7 @@ class Uploader:
         if told.get("finished"):
             self.finished = True
         if "error" in told:
+            self.transfer.end()
             if told["error"] is not None and self.failing is None:
                 self._failing_since = time.monotonic()
             self.failing = None if told["error"] is None else str(told["error"])

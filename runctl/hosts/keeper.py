@@ -97,6 +97,7 @@ class Keeper:
                     os.dup2(log.fileno(), fd)
             write(self.home / "pid", str(os.getpid()))
             self.host = json.loads((self.home / "host.json").read_text())
+            self._arm()
             signal.setitimer(signal.ITIMER_REAL, max(1.0, self.host["bring_up_s"]))
             self.env.update(self.host.get("env", {}))
             words, env = self._bring_up()
@@ -120,6 +121,12 @@ class Keeper:
             _be_deaf()
             self._end_host(code, error)
         return 1 if code is None else code
+
+    def _arm(self) -> None:
+        """Arm the dead-man's switch anew: what was scheduled first of all left time to get here, and no more."""
+        when = f"+{max(1, math.ceil((self.host['deadline'] - time.time()) / 60))}"
+        done = subprocess.run(["shutdown", "-P", when], stdin=subprocess.DEVNULL, check=False)
+        say(f"shutdown -P {when}" + (f" was refused with code {done.returncode}" if done.returncode else ""))
 
     def _hear(self, number: int, _frame: Any) -> None:
         """A signal: hand it on to the agent; before there is one, give up."""

@@ -10,13 +10,17 @@ import os
 from pathlib import Path
 
 from runctl.errors import StorageError
-from runctl.storage.base import TEMPORARY, Store, Stream
+from runctl.storage.base import RUN_ROOT, TEMPORARY, Store, Stream
 
-__all__ = ["TEMPORARY", "Store", "Stream", "check_place", "open_store"]
+__all__ = ["RUN_ROOT", "TEMPORARY", "Store", "Stream", "check_place", "open_store"]
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, named_by: str = RUN_ROOT) -> Store:
     """The store at a path or an fsspec URL (`runs/x`, `s3://bucket/prefix`).
+
+    Args:
+        url: where it lies.
+        named_by: what the user would change to have another place (`checkpoint.url=…`), for the text of errors.
 
     Raises:
         StorageError: for a URL whose file system is unknown or needs a package that is missing.
@@ -24,10 +28,10 @@ def open_store(url: str) -> Store:
     if "://" not in url or url.startswith("file://"):
         from runctl.storage.local import LocalStore
 
-        return LocalStore(Path(url.removeprefix("file://")))
+        return LocalStore(Path(url.removeprefix("file://")), named_by)
     from runctl.storage.remote import FsspecStore
 
-    return FsspecStore(url)
+    return FsspecStore(url, named_by)
 
 
 def check_place(key: str, url: str) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runctl.errors import StorageError
 
 TEMPORARY = ".tmp-"
+#: What names a place where nothing else is said.
+RUN_ROOT = "run.root=…"
+
+
+def unwatched(size_bytes: int) -> None:
+    """Nobody looks on while bytes move."""
 
 
 class Stream(ABC):
@@ -34,9 +40,16 @@ class Stream(ABC):
 
 
 class Store(ABC):
-    """A folder of named objects. Names are relative, with forward slashes."""
+    """A folder of named objects. Names are relative, with forward slashes.
 
-    url: str
+    Args:
+        url: where it lies.
+        named_by: what the user would change to have another place, for the text of errors.
+    """
+
+    def __init__(self, url: str, named_by: str) -> None:
+        self.url = url
+        self._named_by = named_by
 
     @abstractmethod
     def read(self, name: str) -> bytes | None:
@@ -66,12 +79,29 @@ class Store(ABC):
         """Sizes in bytes of all objects anywhere below `folder`, by path from there, temporary ones left out."""
 
     @abstractmethod
-    def put_file(self, source: Path, name: str) -> None:
-        """Publish a file whole, however large, in parts: memory is bounded, and a reader never sees a part."""
+    def put_file(self, source: Path, name: str, moved: Callable[[int], None] = unwatched) -> None:
+        """Publish a file whole, however large, in parts: memory is bounded, and a reader never sees a part.
+
+        Args:
+            source: the file.
+            name: the object's.
+            moved: called with numbers of bytes as they move, from several threads.
+        """
 
     @abstractmethod
-    def get_file(self, name: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
-        """Copy an object of a known size into a file, in parts; once `stop` is set, it raises soon."""
+    def get_file(
+        self,
+        name: str,
+        target: Path,
+        size_bytes: int,
+        stop: threading.Event,
+        moved: Callable[[int], None] = unwatched,
+    ) -> None:
+        """Copy an object of a known size into a file, in parts; once `stop` is set, it raises soon.
+
+        Args:
+            moved: called with numbers of bytes as they move, from several threads.
+        """
 
     @abstractmethod
     def abort_uploads(self, folder: str) -> int:
@@ -99,10 +129,19 @@ class Store(ABC):
     def read_stream(self, name: str) -> Iterator[bytes]:
         """A stream's bytes so far, in pieces, in order."""
 
+    def _translated(self, where: str, errors: type[Exception] = OSError) -> contextlib.AbstractContextManager[None]:
+        """As `translated`, with a hint at what named this place."""
+        return translated(where, f"choose another place with {self._named_by}", errors)
+
 
 @contextlib.contextmanager
-def translated(where: str, errors: type[Exception] = OSError) -> Iterator[None]:
+def translated(where: str, hint: str, errors: type[Exception] = OSError) -> Iterator[None]:
     """What a back-end raises as a StorageError that says what to do.
+
+    Args:
+        where: what was tried on what.
+        hint: what the user may do about it.
+        errors: the kind of exception that is translated.
 
     Raises:
         StorageError: from one of `errors`.
@@ -111,4 +150,4 @@ def translated(where: str, errors: type[Exception] = OSError) -> Iterator[None]:
         yield
     except errors as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise StorageError(f"{where}: {reason}; choose another place with run.root=…") from error
+        raise StorageError(f"{where}: {reason}; {hint}") from error

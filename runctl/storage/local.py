@@ -8,30 +8,30 @@ import fcntl
 import logging
 import os
 import secrets
-import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runctl.errors import StorageError
-from runctl.storage.base import TEMPORARY, Store, Stream, translated
+from runctl.storage.base import RUN_ROOT, TEMPORARY, Store, Stream, unwatched
 
 _log = logging.getLogger(__name__)
 
 #: What a network file system answers that cannot lock a folder; there nobody is alone.
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP)
+_PIECE_BYTES = 8 << 20
 
 
 class LocalStore(Store):
     """A folder of this machine."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, named_by: str = RUN_ROOT) -> None:
         self.root = root.absolute()
-        self.url = str(self.root)
+        super().__init__(str(self.root), named_by)
         self._failing = False
 
     def read(self, name: str) -> bytes | None:
-        with translated(f"cannot read {self.root / name}"):
+        with self._translated(f"cannot read {self.root / name}"):
             try:
                 return (self.root / name).read_bytes()
             except FileNotFoundError:
@@ -40,7 +40,7 @@ class LocalStore(Store):
     def write(self, name: str, data: bytes) -> None:
         path = self.root / name
         aside = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
-        with translated(f"cannot write {path}"):
+        with self._translated(f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 aside.write_bytes(data)
@@ -61,7 +61,7 @@ class LocalStore(Store):
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         with contextlib.ExitStack() as held:
-            with translated(f"cannot lock {self.root}"):
+            with self._translated(f"cannot lock {self.root}"):
                 self.root.mkdir(parents=True, exist_ok=True)
                 # The folder itself is locked, so that no lock file stays behind.
                 folder = os.open(self.root, os.O_RDONLY)
@@ -74,7 +74,7 @@ class LocalStore(Store):
             yield
 
     def names(self, folder: str) -> list[str]:
-        with translated(f"cannot list {self.root / folder}"):
+        with self._translated(f"cannot list {self.root / folder}"):
             try:
                 found = sorted(p.name for p in (self.root / folder).iterdir())
             except (FileNotFoundError, NotADirectoryError):
@@ -83,31 +83,38 @@ class LocalStore(Store):
 
     def sizes(self, folder: str) -> dict[str, int]:
         base = self.root / folder
-        with translated(f"cannot list {base}"):
+        with self._translated(f"cannot list {base}"):
             found = {path.relative_to(base): path.stat().st_size for path in base.rglob("*") if path.is_file()}
         return {path.as_posix(): size for path, size in found.items() if not path.name.startswith(TEMPORARY)}
 
-    def put_file(self, source: Path, name: str) -> None:
+    def put_file(self, source: Path, name: str, moved: Callable[[int], None] = unwatched) -> None:
         path = self.root / name
         aside = path.with_name(f"{TEMPORARY}{path.name}-{secrets.token_hex(4)}")
-        with translated(f"cannot write {path}"):
+        with self._translated(f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                shutil.copyfile(source, aside)
+                _copy(source, aside, threading.Event(), moved)
                 aside.replace(path)
             except OSError:
                 aside.unlink(missing_ok=True)
                 raise
 
-    def get_file(self, name: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
-        with translated(f"cannot read {self.root / name}"):
-            shutil.copyfile(self.root / name, target)
+    def get_file(
+        self,
+        name: str,
+        target: Path,
+        size_bytes: int,
+        stop: threading.Event,
+        moved: Callable[[int], None] = unwatched,
+    ) -> None:
+        with self._translated(f"cannot read {self.root / name}"):
+            _copy(self.root / name, target, stop, moved)
 
     def abort_uploads(self, folder: str) -> int:
         return 0
 
     def delete(self, name: str) -> None:
-        with translated(f"cannot delete {self.root / name}"):
+        with self._translated(f"cannot delete {self.root / name}"):
             (self.root / name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
@@ -118,11 +125,11 @@ class LocalStore(Store):
                     path.unlink()
 
     def stream(self, name: str, writer: str = "") -> Stream:
-        with translated(f"cannot write {self.root / name}"):
-            return _FileStream(self.root / name)
+        with self._translated(f"cannot write {self.root / name}"):
+            return _FileStream(self.root / name, self._translated)
 
     def read_stream(self, name: str) -> Iterator[bytes]:
-        with translated(f"cannot read {self.root / name}"):
+        with self._translated(f"cannot read {self.root / name}"):
             try:
                 with (self.root / name).open("rb") as file:
                     while piece := file.read(1 << 20):
@@ -132,14 +139,15 @@ class LocalStore(Store):
 
 
 class _FileStream(Stream):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, translated: Callable[[str], contextlib.AbstractContextManager[None]]) -> None:
+        self._translated = translated
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._file = path.open("ab", buffering=0)
         self._torn = self._ends_torn()
 
     def append(self, data: bytes) -> None:
-        with translated(f"cannot write {self._path}"):
+        with self._translated(f"cannot write {self._path}"):
             view = memoryview(b"\n" + data if self._torn else data)
             while view:
                 written = self._file.write(view)
@@ -159,3 +167,15 @@ class _FileStream(Stream):
                 return False
             file.seek(-1, os.SEEK_END)
             return file.read(1) != b"\n"
+
+
+def _copy(source: Path, target: Path, stop: threading.Event, moved: Callable[[int], None]) -> None:
+    piece = memoryview(bytearray(_PIECE_BYTES))
+    with source.open("rb", buffering=0) as there, target.open("wb", buffering=0) as here:
+        while count := there.readinto(piece):
+            if stop.is_set():
+                raise InterruptedError(errno.EINTR, "stopped")
+            left = piece[:count]
+            while left:
+                left = left[here.write(left) :]
+            moved(count)

@@ -48,7 +48,8 @@ class SegmentStream(Stream):
         publisher.add(self)
 
     def append(self, data: bytes) -> None:
-        with translated(f"cannot keep output in {tempfile.gettempdir()}"), self._appending:
+        where = f"cannot keep output in {tempfile.gettempdir()}"
+        with translated(where, "TMPDIR chooses another place"), self._appending:
             self._spool.seek(0, os.SEEK_END)
             self._spool.write(data)
         self._publisher.wake()

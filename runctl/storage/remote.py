@@ -13,13 +13,13 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from runctl.errors import StorageError
-from runctl.storage.base import TEMPORARY, Store, Stream, translated
+from runctl.storage.base import RUN_ROOT, TEMPORARY, Store, Stream, unwatched
 from runctl.storage.publisher import Publisher, SegmentStream
 from runctl.storage.s3 import Bucket, broken_off
 
@@ -34,8 +34,8 @@ _READS = 3
 class FsspecStore(Store):
     """A prefix of an fsspec file system, such as a bucket."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+    def __init__(self, url: str, named_by: str = RUN_ROOT) -> None:
+        super().__init__(url.rstrip("/"), named_by)
         scheme = url.split("://", 1)[0]
         try:
             import fsspec
@@ -104,17 +104,25 @@ class FsspecStore(Store):
         paths = {path.split(f"{self._root}/{folder}/", 1)[-1]: int(one["size"]) for path, one in found.items()}
         return {path: size for path, size in paths.items() if not path.rsplit("/", 1)[-1].startswith(TEMPORARY)}
 
-    def put_file(self, source: Path, name: str) -> None:
+    def put_file(self, source: Path, name: str, moved: Callable[[int], None] = unwatched) -> None:
         with self._request("write", name):
             if self._bucket is not None:
-                self._bucket.put(source, self._key(name))
+                self._bucket.put(source, self._key(name), moved)
             else:
                 self._fs.put_file(str(source), f"{self._root}/{name}")
+                moved(source.stat().st_size)
 
-    def get_file(self, name: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
+    def get_file(
+        self,
+        name: str,
+        target: Path,
+        size_bytes: int,
+        stop: threading.Event,
+        moved: Callable[[int], None] = unwatched,
+    ) -> None:
         if self._bucket is not None:
             with self._request("read", name):
-                self._bucket.get(self._key(name), target, size_bytes, stop)
+                self._bucket.get(self._key(name), target, size_bytes, stop, moved)
             return
         path = f"{self._root}/{name}"
 
@@ -123,6 +131,7 @@ class FsspecStore(Store):
                 raise InterruptedError(errno.EINTR, "stopped")
             data = self._fs.cat_file(path, start=start, end=min(start + _PART_BYTES, size_bytes))
             os.pwrite(descriptor, data, start)
+            moved(len(data))
 
         with self._large, self._request("read", name):
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -162,7 +171,7 @@ class FsspecStore(Store):
 
     def _request(self, verb: str, name: str) -> contextlib.AbstractContextManager[None]:
         # Each back-end lets exceptions of its vendor's through (botocore's and aiohttp's are no OSErrors).
-        return translated(f"cannot {verb} {self.url}/{name}", Exception)
+        return self._translated(f"cannot {verb} {self.url}/{name}", Exception)
 
 
 def _options(scheme: str) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
+from runctl.storage.base import unwatched
+
 T = TypeVar("T")
 
 PART_BYTES = 8 << 20
@@ -67,8 +69,11 @@ class Bucket:
         with contextlib.closing(answer["Body"]) as body:
             return bytes(body.read())
 
-    def put(self, source: Path, key: str) -> None:
+    def put(self, source: Path, key: str, moved: Callable[[int], None] = unwatched) -> None:
         """Publish a file whole.
+
+        Args:
+            moved: called with bytes as they move, part by part, from several threads.
 
         Raises:
             OSError: if the file cannot be read.
@@ -81,6 +86,7 @@ class Bucket:
                 body = _Part(file.fileno(), 0, size)
                 where = self._where(key, "put_object")
                 self._all(lambda whole: self._client().put_object(**where, Body=whole), [body])
+                moved(size)
                 return
             upload = self._client().create_multipart_upload(**self._where(key, "create_multipart_upload"))["UploadId"]
             where = {**self._where(key, "upload_part"), "UploadId": upload}
@@ -93,6 +99,7 @@ class Bucket:
                 # A checksum that botocore sent comes back, and belongs to what the parts are named by.
                 tags = {name: value for name, value in answer.items() if name == "ETag" or name.startswith("Checksum")}
                 done[number] = {"PartNumber": number, **tags}
+                moved(len(body))
 
             try:
                 self._all(send, range(1, -(-size // step) + 1))
@@ -105,8 +112,18 @@ class Bucket:
                     self._client().abort_multipart_upload(Bucket=self._name, Key=key, UploadId=upload)
                 raise
 
-    def get(self, key: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
+    def get(
+        self,
+        key: str,
+        target: Path,
+        size_bytes: int,
+        stop: threading.Event,
+        moved: Callable[[int], None] = unwatched,
+    ) -> None:
         """Copy an object of a known size into a file.
+
+        Args:
+            moved: called with bytes as they move, piece by piece, from several threads.
 
         Raises:
             OSError: if the file cannot be written, or `stop` was set.
@@ -116,11 +133,13 @@ class Bucket:
         with target.open("wb", buffering=0) as file:
 
             def receive(start: int) -> None:
-                self._receive(key, file.fileno(), start, min(start + step, size_bytes), stop)
+                self._receive(key, file.fileno(), start, min(start + step, size_bytes), stop, moved=moved)
 
             self._all(receive, range(0, size_bytes, step))
 
-    def _receive(self, key: str, target: int, start: int, end: int, stop: threading.Event) -> None:
+    def _receive(
+        self, key: str, target: int, start: int, end: int, stop: threading.Event, *, moved: Callable[[int], None]
+    ) -> None:
         from botocore.exceptions import HTTPClientError, IncompleteReadError
 
         for attempt in range(1, _ATTEMPTS + 1):
@@ -131,6 +150,7 @@ class Bucket:
                         raise InterruptedError(errno.EINTR, "stopped")
                     os.pwrite(target, piece, start)
                     start += len(piece)
+                    moved(len(piece))
             except (HTTPClientError, IncompleteReadError):
                 if attempt == _ATTEMPTS:
                     raise

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from runctl.checkpoint.catalog import Catalog, Found
-from runctl.checkpoint.policy import RankPolicy
+from runctl.checkpoint.policy import ATTACH_URL, RankPolicy
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.restore import Restore
 from runctl.errors import CheckpointCorrupt, CheckpointUnloadable, RunctlError
@@ -78,7 +78,7 @@ def _find(policy: RankPolicy, skip: frozenset[int]) -> Found | None:
     local = Catalog(Path(policy.folder))
     if policy.upload_to is None:
         return local.newest(lambda error: _say(f"{error}; going back to the one before"), skip=skip)
-    remote = RemoteCatalog(open_store(policy.upload_to))
+    remote = RemoteCatalog(open_store(policy.upload_to, ATTACH_URL))
     return Restore(local, remote, _say, threading.Event()).newest(skip)
 
 
@@ -87,7 +87,7 @@ def _supersede(policy: RankPolicy, unloadable: dict[int, str]) -> None:
     local = Catalog(Path(policy.folder))
     local.supersede(unloadable.keys() & set(local.steps()), policy.attempt)
     if policy.upload_to is not None:
-        remote = RemoteCatalog(open_store(policy.upload_to))
+        remote = RemoteCatalog(open_store(policy.upload_to, ATTACH_URL))
         remote.supersede(unloadable.keys() & set(remote.steps()))
 
 

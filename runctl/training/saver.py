@@ -17,7 +17,7 @@ from typing import Any
 
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.interval import AutoInterval
-from runctl.checkpoint.policy import RankPolicy
+from runctl.checkpoint.policy import ATTACH_URL, RankPolicy
 from runctl.checkpoint.uploader import Uploader
 from runctl.errors import CheckpointError, CheckpointUnloadable
 from runctl.training.meeting import Meeting
@@ -65,7 +65,9 @@ class Saver:
             atexit.register(self._at_exit)
         self._uploader = None
         if policy.upload_to is not None:
-            self._uploader = Uploader(Catalog(Path(policy.folder)), policy.upload_to, policy.retention, _say)
+            self._uploader = Uploader(
+                Catalog(Path(policy.folder)), policy.upload_to, policy.retention, _say, named_by=ATTACH_URL
+            )
         self._uploader_at = 0.0
         self.busy = False
         self._first = True

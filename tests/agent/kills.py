@@ -120,7 +120,7 @@ LOCAL = (
     Point("commit", "runctl.agreement:Agreement.announce_commit", WRITER, calls=2),
     Point("prune", "runctl.checkpoint.catalog:Catalog.prune", WRITER, calls=3),
     Point("end", "runctl.training.checkpointer:Checkpointer._finish", RANKS[0]),
-    Point("end", "runctl.agent.checkpoints:Checkpoints.wait_for_writer", AGENT),
+    Point("end", "runctl.agent.checkpoints:Checkpoints.writer_at_work", AGENT),
 )
 REMOTE = (
     *(point for point in LOCAL if point.phase in ("write", "commit", "end")),

@@ -16,6 +16,7 @@ from test_resume import SCRIPT
 
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
+from runctl.agent.progress import ProgressBar
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.manifest import Manifest
 from runctl.checkpoint.remote import RemoteCatalog
@@ -173,14 +174,15 @@ def test_a_stop_is_heard_while_a_checkpoint_is_downloaded(remote: Remote, tmp_pa
     remote.checkpoints.publish(make(tmp_path / "other host", 5), set())
     ended: list[float] = []
 
-    def hang(name: str, target: Path, size_bytes: int, stop: threading.Event) -> None:
+    def hang(name: str, target: Path, size_bytes: int, stop: threading.Event, moved: object) -> None:
         stop.wait(60)
         ended.append(time.monotonic())
         raise StorageError("stopped")
 
     monkeypatch.setattr(store, "get_file", hang)
     spec = LaunchSpec(RunIdentity("one", "one", remote.root), Program("train.py", None))
-    checkpoints = Checkpoints(spec, remote.rundir, HostDir(tmp_path / "runctl-0/one/a1"), 1, ranks=1)
+    bar = ProgressBar(attached=False)
+    checkpoints = Checkpoints(spec, remote.rundir, HostDir(tmp_path / "runctl-0/one/a1"), 1, ranks=1, bar=bar)
     began = time.monotonic()
     with pytest.raises(RestoreStopped):
         checkpoints.begin(lambda: time.monotonic() > began + 1)

@@ -10,13 +10,17 @@ import pytest
 
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.ranks import Ranks
-from runctl.agent.stopping import MARGIN_S, Stopping
+from runctl.agent.stopping import Stopping
+
+#: What a notice leaves to the host's own end: a quarter of its time, and never more than 15 s.
+MARGINS_S = {120: 15, 40: 10, 30: 7.5, 5: 1.25, -10: -10}
 
 
 class Asked:
     """Checkpoints of ranks that look out for a stop, or do not."""
 
     upload_pid = None
+    writer_at_work = None
 
     def __init__(self, polling: bool) -> None:
         self._polling = polling
@@ -45,9 +49,10 @@ def stopping(polling: bool = True, *, attached: bool = False, grace_s: float = 6
     return Stopping(Inbox(None), asked, attached=attached, grace_s=grace_s, announce=lambda reason: None)
 
 
-def wait_s(one: Stopping) -> float:
+def ranks_have_s(one: Stopping) -> float:
+    """How long ranks have that were asked, until they are killed."""
     assert one.stop is not None
-    return one.stop.deadline - time.monotonic()
+    return one.stop.kill_at - time.monotonic()
 
 
 def test_without_a_stop_there_is_no_hurry() -> None:
@@ -55,17 +60,17 @@ def test_without_a_stop_there_is_no_hurry() -> None:
 
 
 def test_ranks_have_the_grace_and_a_notice_that_is_nearer_shortens_it() -> None:
-    for notice_s, expected in ((None, 60), (120, 60), (40, 40 - MARGIN_S), (5, 0), (-10, 0)):
+    for notice_s, whole_s in ((None, 60), (120, 60), *((n, n - MARGINS_S[n]) for n in (40, 5, -10))):
         one = stopping()
         at = None if notice_s is None else time.time() + notice_s
         one.ask(Rank(), Request("spot_notice", host_ends_at=at))
-        assert wait_s(one) == pytest.approx(expected, abs=2)
+        assert ranks_have_s(one) == pytest.approx(whole_s - min(5, whole_s / 4), abs=1)
 
 
 def test_the_last_upload_has_until_the_host_goes() -> None:
     one = stopping()
     one.ask(Rank(), Request("spot_notice", host_ends_at=time.time() + 120))
-    assert one.left_s() == pytest.approx(120 - MARGIN_S, abs=2)
+    assert one.left_s() == pytest.approx(120 - MARGINS_S[120], abs=2)
 
 
 def test_a_rented_host_waits_for_the_last_upload_and_ones_own_machine_keeps_to_the_grace() -> None:
@@ -82,8 +87,9 @@ def test_a_notice_during_a_stop_shortens_it_and_keeps_its_reason() -> None:
     one.ask(Rank(), Request("max_usd"))
     one.ask(Rank(), Request("spot_notice", host_ends_at=time.time() + 30))
     assert one.stop is not None and one.stop.reason == "max_usd"
-    assert wait_s(one) == pytest.approx(30 - MARGIN_S, abs=2)
-    assert one.left_s() == pytest.approx(30 - MARGIN_S, abs=2)
+    left_s = 30 - MARGINS_S[30]
+    assert ranks_have_s(one) == pytest.approx(left_s - 5, abs=1)
+    assert one.left_s() == pytest.approx(left_s, abs=1)
 
 
 def test_ranks_that_were_only_asked_are_signalled_at_the_deadline_and_others_at_once() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runctl.agent.ranks import RankExit, Report
-from runctl.agent.verdict import Stop, judge
+from runctl.agent.stop import Stop
+from runctl.agent.verdict import judge
 from runctl.spec import RunState
 
 GLOO = "RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:36742"
@@ -90,20 +91,20 @@ def test_torchruns_own_error_is_its_own() -> None:
     ],
 )
 def test_a_stop_gives_its_reasons_code_whatever_the_ranks_gave(reason: str, code: int) -> None:
-    stop = Stop(reason, at=50.0, deadline=0.0)
+    stop = Stop(reason, at=50.0)
     for report, failures in ((Report(0), []), (Report(143), []), (Report(1, (RankExit(0, 1),)), [told(0)])):
         verdict = judge(report, stop, failures, "h")
         assert (verdict.state, verdict.exit_code) == (RunState.STOPPED, code)
 
 
 def test_a_notice_interrupts_and_says_when_the_host_goes() -> None:
-    stop = Stop("spot_notice", at=50.0, deadline=0.0, detail="AWS takes the instance back at 12:34:56 UTC")
+    stop = Stop("spot_notice", at=50.0, detail="AWS takes the instance back at 12:34:56 UTC")
     verdict = judge(Report(143), stop, [], "h")
     assert (verdict.state, verdict.exit_code) == (RunState.INTERRUPTED, 71)
     assert verdict.reason == "interrupted: AWS takes the instance back at 12:34:56 UTC"
 
 
 def test_a_stop_does_not_excuse_a_rank_that_had_failed_before() -> None:
-    stop = Stop("user", at=101.0, deadline=0.0)
+    stop = Stop("user", at=101.0)
     verdict = judge(Report(1, (RankExit(0, 1),)), stop, [told(0, at=100.0)], "h")
     assert (verdict.state, verdict.exit_code) == (RunState.FAILED, 1)

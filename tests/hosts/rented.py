@@ -170,8 +170,10 @@ class Host:
 
     @property
     def shutdowns(self) -> list[str]:
-        """The arguments of each `shutdown`."""
-        return self._ended.read_text().splitlines() if self._ended.exists() else []
+        """The arguments of each `shutdown` but the one that armed the dead-man's switch, which comes first."""
+        words = self._ended.read_text().splitlines() if self._ended.exists() else []
+        assert not words or words[0].startswith("-P +")
+        return words[1:]
 
     @property
     def log(self) -> str:

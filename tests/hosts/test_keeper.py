@@ -180,9 +180,15 @@ def test_a_keeper_that_is_killed_is_not_started_again(host: Host) -> None:
     assert host.shutdowns == []  # the dead man's switch is all there is now
 
 
+def test_the_dead_mans_switch_is_armed_for_the_deadline_before_anything_else(host: Host) -> None:
+    host.describe(agent_python=host.agent(AGENT), deadline=time.time() + 7_190)
+    host.run()
+    assert (host.folder / "shutdown").read_text().splitlines()[0] == "-P +120"
+
+
 def test_a_shutdown_that_fails_is_tried_again(host: Host) -> None:
     host.program(
-        "shutdown", f"#!/bin/sh\necho $@ >> {host.folder}/shutdown; test $(wc -l < {host.folder}/shutdown) = 3"
+        "shutdown", f"#!/bin/sh\necho $@ >> {host.folder}/shutdown; test $(wc -l < {host.folder}/shutdown) = 4"
     )
     host.describe(agent_python=host.agent(AGENT))
     assert host.run() == 0

@@ -1,0 +1,104 @@
+"""`checkpoint.grace` bounds a stop altogether: ranks that do not end, the last checkpoint, its upload."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+import s3fs
+from faulty import Proxy
+from real_launches import Launch, Launcher, wait_until
+
+from runctl.agent.stop import Stop, kill_after_s
+from runctl.checkpoint.catalog import Catalog
+from runctl.checkpoint.remote import RemoteCatalog
+from runctl.rundir import RunDir
+
+GRACE_S = 6.0
+#: For processes to end and for the launcher's own last words.
+SLACK_S = 1.5
+DEAF = """
+    import signal, time
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    open("ready", "w")
+    time.sleep(120)
+"""
+#: It polls for stops, and does not come to the next step.
+STUCK = """
+    import signal, time, torch, runctl
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ck = runctl.attach(model=torch.nn.Linear(2, 2))
+    for step in ck.steps(100):
+        if step == 3:
+            open("ready", "w")
+            time.sleep(120)
+        time.sleep(0.01)
+"""
+#: It ends at once, and leaves a checkpoint that takes long to arrive.
+LARGE = """
+    import time, torch, runctl
+    ck = runctl.attach(model=torch.nn.Linear(2_000, 2_000))
+    for step in ck.steps(1000):
+        time.sleep(0.05)
+        if step == 3:
+            open("ready", "w")
+"""
+
+
+def stop_s(launch: Launch) -> float:
+    """Seconds from a stop request to the launch's end."""
+    launch.ready("ready")
+    began = time.monotonic()
+    launch.process.send_signal(signal.SIGTERM)
+    launch.end()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("script", [DEAF, STUCK], ids=["deaf", "stuck"])
+def test_ranks_that_do_not_end_are_gone_in_time(launcher: Launcher, ranks: int, script: str) -> None:
+    launch = launcher.start(f"checkpoint.grace={GRACE_S:g}s", ranks=ranks, script=script)
+    took_s = stop_s(launch)
+    assert GRACE_S / 2 < took_s < GRACE_S + SLACK_S
+    assert launch.json("outcome.json")["state"] == "stopped"
+    assert launch.of_this_run() == []
+
+
+@pytest.fixture
+def proxy(s3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    proxy = Proxy(s3.port, seed=1)
+    yield proxy
+    proxy.close()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_slow_upload_takes_no_longer(s3, proxy: Proxy, launcher: Launcher) -> None:
+    root = f"s3://{s3.bucket()}/runs"
+    proxy.choose = lambda method, path, body: "stall" if method == "PUT" and "data.pt" in path else None
+    launch = launcher.start(
+        f"run.root={root}", f"checkpoint.grace={GRACE_S:g}s", "checkpoint.every=1h", script=LARGE, run_id="one",
+        env={"AWS_ENDPOINT_URL": proxy.url},
+    )  # fmt: skip
+    took_s = stop_s(launch)
+    assert launch.process.returncode == 143, launch.err
+    assert GRACE_S / 2 < took_s < GRACE_S + SLACK_S
+    assert proxy.done["stall"] > 0
+    assert "it stays on this host" in launch.err
+    assert RemoteCatalog(RunDir(f"{root}/one").store).steps() == []
+    kept = wait_until(lambda: list(launcher.scratch.glob("runctl-*/.checkpoints/*")), 5, "the checkpoint is here")
+    assert Catalog(kept[0]).steps() != []
+
+
+@pytest.mark.parametrize("grace_s", [1, 4, 30, 110])
+def test_each_part_of_a_stop_comes_before_the_next_and_all_of_it_before_its_end(grace_s: float) -> None:
+    began = time.monotonic()
+    asked = Stop.begun("user", grace_s, polite=True)
+    assert began < asked.signal_at < asked.kill_at < asked.end < began + grace_s
+    assert asked.next_at == asked.signal_at
+    assert asked.signalled().next_at == asked.kill_at
+    told = Stop.begun("user", grace_s, polite=False)
+    assert told.next_at == told.kill_at <= asked.kill_at + 0.1
+    assert 0 < kill_after_s(grace_s) <= 10
+    assert told.at_once().end <= time.monotonic()

@@ -25,8 +25,8 @@ SETTLE_S = 0.02
 _RING = 16
 _WORD = 8
 # Words of the file: wanted kind | raised | decided | committed step | step in writing | writer's pid |
-# durable step | ring of (kind, step) | steps.
-_WANTED, _RAISED, _DECIDED, _COMMITTED, _WRITING, _WRITER, _DURABLE = range(7)
+# durable step | microseconds that the loop waited for copies | ring of (kind, step) | steps.
+_WANTED, _RAISED, _DECIDED, _COMMITTED, _WRITING, _WRITER, _DURABLE, _STALL = range(8)
 _RING_AT = 8
 _STEPS_AT = _RING_AT + 2 * _RING
 _WAIT_S = 0.0005
@@ -132,6 +132,15 @@ class Agreement:
     def durable(self) -> int:
         """Step of the newest checkpoint that has arrived on object storage; -1 before the first, and without one."""
         return self._words[_DURABLE]
+
+    def add_stall(self, seconds: float) -> None:
+        """Say how long the loop waited for a copy (rank 0 alone)."""
+        self._words[_STALL] += round(seconds * 1e6)
+
+    @property
+    def stall_s(self) -> float:
+        """Seconds that the loop has waited for copies so far."""
+        return self._words[_STALL] / 1e6
 
     @property
     def stop_wanted(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from runctl.config.argv import CommandLine, parse
 from runctl.config.files import ConfigFiles
-from runctl.errors import ExitCode, RunctlError
+from runctl.errors import ConfigError, ExitCode, NotBuiltYet, RunctlError
 
 if TYPE_CHECKING:
     from runctl.config.schemas import LaunchConfig
@@ -138,6 +139,9 @@ class _Launch:
         from runctl.hooks import Hooks
         from runctl.platforms import registry
 
+        drill = str(cfg.drill.name)
+        if drill != "none" and cfg.platform.kind == "local":
+            raise ConfigError(f"drill={drill}: a drill is for a platform that rents hosts, such as +platform=aws")
         checked = compose.checked(cfg, registry.options)
         hooks = Hooks.load(self._workdir, (*checked.plugins.disable, *self._line.disabled))
         if checked.plugins.list:
@@ -146,6 +150,8 @@ class _Launch:
         spec = compose.to_spec(checked, self._typed(), self._sources, self._workdir)
         platform = self._platform(checked)
         spec = hooks.modify_spec(spec, platform.kind)
+        if drill != "none" and not (checked.dry_run or checked.explain) and not self._is_rehearsed():
+            return self._rehearse(checked, spec)
         return self._carry_out(checked, spec, platform, hooks, OmegaConf.to_yaml(cfg))
 
     def _carry_out(
@@ -243,6 +249,34 @@ class _Launch:
         record = rundir.read_attempt(plan.attempt)
         handle = None if record is not None and record.state.ended else platform.find(plan)
         return None if handle is None else (plan, handle)
+
+    def _is_rehearsed(self) -> bool:
+        """Whether this launch runs in the drill already."""
+        from runctl.drill import rehearsal
+
+        return rehearsal.is_inside(os.environ)
+
+    def _rehearse(self, cfg: LaunchConfig, spec: LaunchSpec) -> int:
+        """Have the same launch run in a cloud on loopback."""
+        from runctl import terminal
+        from runctl.drill import scenario
+        from runctl.drill.rehearsal import Rehearsal
+        from runctl.durations import parse_duration_s
+
+        if cfg.platform.kind != "aws":
+            raise NotBuiltYet(f"drill={cfg.drill.name}: this version rehearses +platform=aws alone")
+        words = [word for word in self._typed().overrides if not re.match(r"\+*(drill=|run\.(id|root)=)", word)]
+        disabled = [word for name in self._line.disabled for word in ("-p", f"no:{name}")]
+        return Rehearsal(
+            spec.run.id,
+            spec.run.root,
+            words=[*disabled, *words],
+            tail=self._line.tail,
+            scenario=cfg.drill.name,
+            events=scenario.events(cfg.drill.events),
+            notice_s=parse_duration_s(cfg.drill.notice, "drill.notice"),
+            tell=terminal.tell,
+        ).run()
 
     def _typed(self) -> Any:
         from hydra.core.hydra_config import HydraConfig

@@ -30,6 +30,7 @@ class Attempt:
         end_reason: a word or a sentence for people; empty while it lives.
         resumed_from_step: the step of the checkpoint it began from, or None.
         step: the last step it is known to have completed.
+        stall_s: how long its training loop waited for copies of what was saved; None where that is not known.
         cost_usd: filled in by the cost book.
         price_usd_per_hour: of its host; None where it is not known.
         billed_from: since when the host was billed (seconds since the epoch); None for `started_at`.
@@ -47,6 +48,7 @@ class Attempt:
     failure: Failure | None = None
     resumed_from_step: int | None = None
     step: int | None = None
+    stall_s: float | None = None
     cost_usd: float | None = None
     price_usd_per_hour: float | None = None
     billed_from: float | None = None

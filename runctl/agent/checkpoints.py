@@ -72,6 +72,7 @@ class Checkpoints:
         self._unloadable: dict[int, str] = {}
         self._waiting_since: float | None = None
         self._told: set[str] = set()
+        self._stall_s = 0.0
         self.resumed_from_step: int | None = None
         self.found: Found | None = None
 
@@ -163,7 +164,7 @@ class Checkpoints:
         if not path.exists():
             return None
         agreement = Agreement(path)
-        pid = agreement.writer_at_work()
+        pid, self._stall_s = agreement.writer_at_work(), agreement.stall_s
         agreement.close()
         return pid if pid is not None and processes.started_at(pid) is not None else None
 
@@ -175,7 +176,7 @@ class Checkpoints:
     def progress(self) -> dict[str, Any]:
         """What the status says of checkpoints."""
         durable = self._catalog.steps() if self._uploader is None else self._uploader.durable
-        return {"checkpoints": durable, "resumed_from_step": self.resumed_from_step}
+        return {"checkpoints": durable, "resumed_from_step": self.resumed_from_step, "stall_s": self._stall_s}
 
     # --- the upload ---
 

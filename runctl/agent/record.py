@@ -71,7 +71,7 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     record.state, record.exit_code, record.end_reason = verdict.state, verdict.exit_code, verdict.reason
     record.failure = verdict.failure
     progress = attempt.progress() if attempt is not None else {}
-    record.step = progress.get("step")
+    record.step, record.stall_s = progress.get("step"), progress.get("stall_s")
     with troubles.kept():
         rundir.write_attempt(record)
         rundir.write_status(

@@ -18,10 +18,10 @@ _FLAGS_WITH_VALUE = {"-c", "--cfg", "--package", "-cd", "--config-dir", "-i", "-
 _MODES = {"-c", "--cfg", "-i", "--info", "-m", "--multirun", "-r", "--run", "-sc", "--shell-completion"}
 _INFO_TOPICS = {"all", "config", "defaults", "defaults-tree", "plugins", "searchpath"}
 #: Groups of our own defaults list.
-GROUPS = ("platform", "trainer")
+GROUPS = ("platform", "trainer", "drill")
 #: Where Hydra wants no plus, and people write one: those groups, and maps that take any key.
 _NEEDLESS_PLUS = re.compile(
-    r"^\++(?=(platform|trainer)=|(args|env|secrets|tags|multipliers|trainer\.env|platform\.(multipliers|args))\.)"
+    r"^\++(?=(platform|trainer|drill)=|(args|env|secrets|tags|multipliers|trainer\.env|platform\.(multipliers|args))\.)"
 )
 _NO_LAUNCH_KEYS = re.compile(r"\+*(dry_run|explain|plugins\.list)=(?!false\b)")
 
@@ -68,6 +68,7 @@ class CommandLine:
             not _NO_LAUNCH_FLAGS & set(self.words)
             and not any(_NO_LAUNCH_KEYS.match(word) for word in self.words)
             and self.value_of("platform") in (None, "local")
+            and self.value_of("drill") in (None, "none")
         )
 
     def needs_torchrun(self, project_files: list[Path]) -> bool:

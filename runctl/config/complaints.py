@@ -116,7 +116,8 @@ def _about_override(lines: list[str]) -> str | None:
         return "platform and trainer take the name of an option, such as platform=local or trainer=ddp"
     group = re.search(r"Could not override '([^'@]*)[^']*'\. No match in the defaults list", lines[0])
     if group:
-        return f"{group[1]}: only trainer and platform are chosen already; a group of your own is added: +{group[1]}=…"
+        chosen = "only trainer, platform and drill are chosen already"
+        return f"{group[1]}: {chosen}; a group of your own is added: +{group[1]}=…"
     return None
 
 

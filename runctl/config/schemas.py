@@ -157,6 +157,19 @@ class CheckpointConfig:
 
 
 @dataclass
+class DrillConfig:
+    """events: what happens to the launch, in order: [{at_step: 20, do: interrupt}, {at: 30s, do: kill}].
+
+    do: interrupt, kill (a host, without notice), kill_launcher, or fault with action, code, status, times, market.
+    notice: how long AWS leaves an instance after its word; attempts of a launch get none of your account's.
+    """
+
+    name: str = "none"
+    notice: str = "120s"
+    events: List[Dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
 class PluginsConfig:
     """disable: plugins to leave out; list: print the active ones and stop."""
 
@@ -189,6 +202,7 @@ class LaunchConfig:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
+    drill: DrillConfig = field(default_factory=DrillConfig)
     detach: bool = False
     dry_run: bool = False
     explain: bool = False

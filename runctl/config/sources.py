@@ -25,7 +25,7 @@ from runctl.config.files import GROUPS, ConfigFiles
 from runctl.errors import ConfigError
 
 #: Groups of which our own defaults list chooses an option; another choice overrides that one.
-_CHOSEN_ALREADY = ("/trainer", "/platform")
+_CHOSEN_ALREADY = ("/trainer", "/platform", "/drill")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ class Fault:
 
     Attributes:
         action: the API call, such as RunInstances, SendCommand or PutObject; `*` is every one.
-        code: AWS's code; empty for a connection that is closed without an answer.
+        code: AWS's code; empty for a connection that is closed without an answer, None for an answer that is only late.
         status: of the HTTP answer.
         message: AWS's words.
         times: how many calls meet it.
@@ -26,7 +26,7 @@ class Fault:
     """
 
     action: str
-    code: str = ""
+    code: str | None = ""
     status: int = 400
     message: str = ""
     times: int = 1
@@ -38,13 +38,14 @@ class Fault:
 
 @dataclass(frozen=True)
 class Call:
-    """One call as the cloud saw it."""
+    """One call as the cloud saw it; `path` is an object's, for S3."""
 
     service: str
     action: str
     market: str | None
     at: float
     error: str
+    path: str = ""
 
 
 class Faults:
@@ -64,7 +65,7 @@ class Faults:
         with self._lock:
             self._queue.clear()
 
-    def meet(self, service: str, action: str, market: str | None) -> Fault | None:
+    def meet(self, service: str, action: str, market: str | None, path: str = "") -> Fault | None:
         """The fault that this call meets, used up once; the call is noted."""
         with self._lock:
             met = None
@@ -80,8 +81,8 @@ class Faults:
                 else:
                     del self._queue[number]
                 break
-            error = "" if met is None else met.code or "no answer"
-            self.calls.append(Call(service, action, market, time.time(), error))
+            error = "" if met is None or met.code is None else met.code or "no answer"
+            self.calls.append(Call(service, action, market, time.time(), error, path))
             return met
 
 
@@ -89,7 +90,7 @@ def answer(fault: Fault, service: str, as_json: bool) -> tuple[int, str, bytes]:
     """Status, content type and body of a fault, in the words of the service that it seems to come from."""
     message = fault.message or f"injected {fault.code}"
     if as_json:
-        body: dict[str, Any] = {"__type": fault.code, "message": message}
+        body: dict[str, Any] = {"__type": fault.code or "", "message": message}
         return fault.status, "application/x-amz-json-1.1", json.dumps(body).encode()
     if service == "ec2":
         text = (

@@ -120,9 +120,11 @@ class Server:
         market = None
         if action == "RunInstances":
             market = "spot" if b"MarketType=spot" in (body or b"") else "on_demand"
-        fault = self._faults.meet(service, action, market)
+        fault = self._faults.meet(service, action, market, environ.get("PATH_INFO", ""))
         if fault is not None and fault.delay_s:
             threading.Event().wait(fault.delay_s)
+        if fault is not None and fault.code is None:
+            fault = None
         if fault is not None and not fault.after:
             if not fault.code:
                 return _cut(environ)

@@ -117,6 +117,7 @@ class Saver:
         began = time.monotonic()
         skeleton, size = self._snapshot.take(state)
         self.stall_s.append(time.monotonic() - began)
+        self._meeting.agreement.add_stall(self.stall_s[-1])
         ranks = range(self._meeting.agreement.ranks)
         job = Job(
             folder=self._policy.folder,

@@ -227,7 +227,7 @@ def test_an_unknown_option_in_defaults_names_the_known_ones(desk):
 
 def test_an_unknown_group_in_defaults_says_so(desk):
     desk.project("defaults: [override /trainr: ddp]\nscript: train.py\n")
-    assert "trainr: only trainer and platform are chosen already" in desk.refusal()
+    assert "trainr: only trainer, platform and drill are chosen already" in desk.refusal()
     desk.project("defaults: [trainr: ddp]\nscript: train.py\n")
     assert "there is no trainr/ddp.yaml" in desk.refusal()
 

@@ -1,0 +1,196 @@
+"""A launch rehearsed: a cloud on loopback, the launch as a process of its own in it, and what happens to it on the way.
+
+The launch sees no account but the drill's: its environment holds no variable of AWS's but ours, and it refuses to go
+on if they led anywhere but to loopback (`assert_inside`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from runctl.agreement import Agreement
+from runctl.drill import report
+from runctl.drill.cloud import Cloud
+from runctl.drill.scenario import Event
+from runctl.errors import ConfigError
+
+#: Set in the environment of a launch that is being rehearsed.
+INSIDE = "RUNCTL_DRILL_URL"
+_BUCKET = "runctl-drill"
+_LOOK_S = 0.05
+_LAUNCH = "from runctl.launch import main; main()"
+
+
+class Rehearsal:
+    """One launch in the drill.
+
+    Args:
+        run_id: of the run.
+        root: what `run.root` says; a place on this machine is replaced by a bucket of the drill's.
+        words: the launch's own words, without `drill`.
+        tail: what stands behind `--`.
+        scenario: its name.
+        events: what happens, in order.
+        notice_s: how long an instance has after the word that it is taken back.
+        tell: takes lines for the user.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        root: str,
+        *,
+        words: Sequence[str],
+        tail: Sequence[str] | None,
+        scenario: str,
+        events: Sequence[Event],
+        notice_s: float,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._run_id = run_id
+        self._root = root if "://" in root else f"s3://{_BUCKET}/runs"
+        behind = [] if tail is None else ["--", *tail]
+        self._argv = [
+            sys.executable, "-c", _LAUNCH, *words, f"drill={scenario}", f"run.id={run_id}", f"run.root={self._root}",
+            *behind,
+        ]  # fmt: skip
+        self._events = events
+        self._notice_s = notice_s
+        self._tell = tell
+
+    def run(self) -> int:
+        """Rehearse, and show what came of it.
+
+        Returns:
+            The launch's exit code.
+        """
+        with Cloud() as cloud:
+            s3 = _s3(cloud)
+            place = urlsplit(self._root)
+            s3.create_bucket(Bucket=place.netloc)
+            began = time.time()
+            code = self._launch(cloud, s3, began)
+            left = self._left_running(cloud)
+            sys.stderr.flush()
+            report.show(
+                report.gather(s3, place.netloc, f"{place.path.strip('/')}/{self._run_id}", cloud, time.time() - began),
+                left,
+            )
+        return code if not left else code or 1
+
+    def _launch(self, cloud: Cloud, s3: Any, began: float) -> int:
+        """The launch, again after it was killed, and the events meanwhile."""
+        environment = {**cloud.environment(os.environ), INSIDE: cloud.url}
+        waiting = list(self._events)
+        # Ctrl-C is for the launch, which hears it as well. (A handler, unlike SIG_IGN, is not handed down.)
+        before = signal.signal(signal.SIGINT, lambda *_: None)
+        try:
+            while True:
+                launch = subprocess.Popen(self._argv, env=environment)
+                killed = False
+                while launch.poll() is None:
+                    if waiting and self._is_due(waiting[0], cloud, s3, began):
+                        event = waiting.pop(0)
+                        killed = self._carry_out(event, cloud, launch)
+                    time.sleep(_LOOK_S)
+                if not killed:
+                    break
+                self._tell("drill: the launcher is killed; the same launch again")
+                time.sleep(1.0)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        if waiting:
+            self._tell(f"drill: the run ended before {', '.join(one.do for one in waiting)} could happen")
+        return launch.returncode if launch.returncode >= 0 else 128 - launch.returncode
+
+    def _is_due(self, event: Event, cloud: Cloud, s3: Any, began: float) -> bool:
+        if event.do == "fault" and event.at_step is None:
+            return time.time() - began >= event.at_s
+        living = [one for one in cloud.instances() if one["state"] == "running"]
+        if event.do in ("interrupt", "kill", "rebalance") and not living:
+            return False
+        if event.at_step is None:
+            return time.time() - began >= event.at_s
+        return any(self._step(Path(one["folder"]), s3) >= event.at_step for one in living)
+
+    def _step(self, folder: Path, s3: Any) -> int:
+        """Steps that the training on an instance has completed: as its ranks say, else as its status tells."""
+        steps = [-1]
+        for path in folder.glob("tmp/runctl-*/*/a*/agreement-*"):
+            with contextlib.suppress(OSError, ValueError):
+                agreement = Agreement(path)
+                steps += agreement.steps()
+                agreement.close()
+        if max(steps) < 0:
+            place = urlsplit(self._root)
+            key = f"{place.path.strip('/')}/{self._run_id}/status.json"
+            with contextlib.suppress(Exception):  # none yet
+                status = json.loads(s3.get_object(Bucket=place.netloc, Key=key)["Body"].read())
+                steps.append(status.get("step") or -1)
+        return max(steps)
+
+    def _carry_out(self, event: Event, cloud: Cloud, launch: subprocess.Popen[bytes]) -> bool:
+        """Have an event happen; whether it killed the launcher."""
+        if event.fault is not None:
+            cloud.inject(event.fault)
+            return False
+        if event.do == "kill_launcher":
+            launch.kill()
+            return True
+        instance = next(one["id"] for one in reversed(cloud.instances()) if one["state"] == "running")
+        if event.do == "interrupt":
+            self._tell(f"drill: AWS takes {instance} back in {self._notice_s:.0f} s")
+            cloud.interrupt(instance, self._notice_s)
+        elif event.do == "kill":
+            self._tell(f"drill: {instance} is gone")
+            cloud.kill(instance)
+        else:
+            cloud.rebalance(instance)
+        return False
+
+    def _left_running(self, cloud: Cloud) -> list[str]:
+        """Instances that live although the launch has ended; they get a moment to end by themselves."""
+        deadline = time.monotonic() + 10.0
+        while True:
+            left = [one["id"] for one in cloud.instances() if one["state"] == "running"]
+            if not left or time.monotonic() > deadline:
+                return left
+            time.sleep(0.2)
+
+
+def is_inside(environ: Mapping[str, str]) -> bool:
+    """Whether this launch is being rehearsed.
+
+    Raises:
+        ConfigError: if it is, and AWS's clients would go anywhere but to the drill's cloud.
+    """
+    url = environ.get(INSIDE)
+    if url is None:
+        return False
+    elsewhere = [name for name in environ if name.startswith("AWS_ENDPOINT_URL") and environ[name] != url]
+    profile = environ.get("AWS_PROFILE") or environ.get("AWS_SESSION_TOKEN")
+    if urlsplit(url).hostname != "127.0.0.1" or environ.get("AWS_ENDPOINT_URL") != url or elsewhere or profile:
+        raise ConfigError(
+            f"{INSIDE}={url}: a drill goes to loopback alone, and AWS's variables say otherwise; unset it"
+        )
+    return True
+
+
+def _s3(cloud: Cloud) -> Any:
+    """A client for the drill's own bucket, whatever this process's environment says."""
+    import boto3
+
+    settings = cloud.environment({})
+    return boto3.Session(
+        settings["AWS_ACCESS_KEY_ID"], settings["AWS_SECRET_ACCESS_KEY"], region_name=settings["AWS_DEFAULT_REGION"]
+    ).client("s3", endpoint_url=cloud.url)

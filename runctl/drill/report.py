@@ -1,0 +1,132 @@
+"""What a rehearsal tells at its end: attempts and what ended them, steps lost, stalls, uploads, and the price."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from runctl.drill import prices
+from runctl.drill.cloud import Cloud
+
+
+@dataclass(frozen=True)
+class Line:
+    """One attempt.
+
+    Attributes:
+        began_at_step, ended_at_step: None where no step was told.
+        lost: steps that it had done and the next one had to do again.
+        stall_s: how long its loop waited for copies.
+        cost_usd: what its host would have cost; in spot prices where it was one.
+    """
+
+    number: int
+    where: str
+    end: str
+    began_at_step: int
+    ended_at_step: int | None
+    lost: int
+    stall_s: float
+    cost_usd: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it.
+
+    Attributes:
+        uploads: checkpoints that arrived.
+        took_s: from the launch to its end.
+        on_demand_usd: what the same would have cost on demand.
+    """
+
+    lines: list[Line]
+    uploads: int
+    took_s: float
+    on_demand_usd: float | None
+
+    @property
+    def cost_usd(self) -> float | None:
+        costs = [line.cost_usd for line in self.lines]
+        return None if None in costs else round(sum(cost for cost in costs if cost is not None), 4)
+
+
+def gather(s3: Any, bucket: str, prefix: str, cloud: Cloud, took_s: float) -> Report:
+    """Read the run directory and the cloud's own books.
+
+    Args:
+        s3: a client for the drill's bucket.
+        bucket: its name.
+        prefix: of the run directory.
+        cloud: that it ran in.
+        took_s: from the launch to its end.
+    """
+    instances = {int(one["tags"].get("runctl:attempt", 0)): one for one in cloud.instances()}
+    records = []
+    for number in sorted(instances):
+        try:
+            body = s3.get_object(Bucket=bucket, Key=f"{prefix}/attempts/{number}.json")["Body"].read()
+        except s3.exceptions.ClientError:
+            continue  # its agent never came up
+        records.append(json.loads(body))
+    lines, on_demand = [], 0.0
+    for record, after in zip(records, [*records[1:], None], strict=True):
+        one = instances[record["number"]]
+        ended = record["step"]
+        lost = 0 if after is None or ended is None else max(0, ended - (after["resumed_from_step"] or 0))
+        seconds = (one["ended_at"] or record["ended_at"] or one["launched_at"]) - one["launched_at"]
+        price = prices.spot(one["machine"], one["zone"]) if one["market"] == "spot" else None
+        full = prices.on_demand(one["machine"], one["region"])
+        on_demand += (full or 0.0) * seconds / 3600
+        lines.append(
+            Line(
+                number=record["number"],
+                where=f"{one['machine']} {one['market'].replace('_', ' ')} {one['zone']}",
+                end=record["end_reason"] or record["state"],
+                began_at_step=record["resumed_from_step"] or 0,
+                ended_at_step=ended,
+                lost=lost,
+                stall_s=record.get("stall_s") or 0.0,
+                cost_usd=None if (each := price or full) is None else each * seconds / 3600,
+            )
+        )
+    arrived = {one["path"] for one in cloud.calls() if one["action"] == "PutObject" and _is_checkpoint(one["path"])}
+    return Report(lines, len(arrived), took_s, round(on_demand, 4))
+
+
+def show(report: Report, left: list[str]) -> None:
+    """Print it for people."""
+    rows = [("attempt", "host", "steps", "lost", "stall", "end")]
+    for line in report.lines:
+        ended = "?" if line.ended_at_step is None else str(line.ended_at_step)
+        rows.append(
+            (str(line.number), line.where, f"{line.began_at_step}–{ended}", str(line.lost), f"{line.stall_s:.2f} s",
+             line.end)
+        )  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    out = sys.stderr
+    out.write("\nThe drill:\n")
+    for row in rows:
+        out.write("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() + "\n")
+    lost, stall_s = sum(line.lost for line in report.lines), sum(line.stall_s for line in report.lines)
+    out.write(
+        f"{_count(len(report.lines), 'attempt')} in {report.took_s:.0f} s · {_count(lost, 'step')} lost · "
+        f"{stall_s:.2f} s of stall · {_count(report.uploads, 'checkpoint')} uploaded\n"
+    )
+    if report.cost_usd is not None:
+        out.write(f"On AWS these hosts would have cost {report.cost_usd:.4f} USD; ")
+        out.write(f"on demand alone {report.on_demand_usd:.4f} USD.\n")
+    if left:
+        out.write(f"STILL RUNNING: {', '.join(left)}. This is a defect of runctl's; in a drill it costs nothing.\n")
+    else:
+        out.write("Nothing is left running.\n")
+
+
+def _is_checkpoint(path: str) -> bool:
+    return "/checkpoints/" in path and path.endswith("/manifest.json")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -140,7 +140,7 @@ class Ec2:
 
     def kill(self, name: str) -> None:
         """The instance is gone, without notice."""
-        self._end(name, "Server.InternalError", "Internal error on launch")
+        self._end(name, "Server.InternalError", "Internal error")
 
     def _powered_off(self, name: str) -> None:
         one = self.instances[name]

@@ -67,6 +67,7 @@ class Rehearsal:
         self._events = events
         self._notice_s = notice_s
         self._tell = tell
+        self._steps: dict[str, int] = {}
 
     def run(self) -> int:
         """Rehearse, and show what came of it.
@@ -83,7 +84,14 @@ class Rehearsal:
             left = self._left_running(cloud)
             sys.stderr.flush()
             report.show(
-                report.gather(s3, place.netloc, f"{place.path.strip('/')}/{self._run_id}", cloud, time.time() - began),
+                report.gather(
+                    s3,
+                    place.netloc,
+                    f"{place.path.strip('/')}/{self._run_id}",
+                    cloud,
+                    self._steps,
+                    time.time() - began,
+                ),  # fmt: skip
                 left,
             )
         return code if not left else code or 1
@@ -121,7 +129,9 @@ class Rehearsal:
             return False
         if event.at_step is None:
             return time.time() - began >= event.at_s
-        return any(self._step(Path(one["folder"]), s3) >= event.at_step for one in living)
+        for one in living:
+            self._steps[one["id"]] = max(self._steps.get(one["id"], 0), self._step(Path(one["folder"]), s3))
+        return any(self._steps[one["id"]] >= event.at_step for one in living)
 
     def _step(self, folder: Path, s3: Any) -> int:
         """Steps that the training on an instance has completed: as its ranks say, else as its status tells."""

@@ -53,7 +53,7 @@ class Report:
         return None if None in costs else round(sum(cost for cost in costs if cost is not None), 4)
 
 
-def gather(s3: Any, bucket: str, prefix: str, cloud: Cloud, took_s: float) -> Report:
+def gather(s3: Any, bucket: str, prefix: str, cloud: Cloud, steps: dict[str, int], took_s: float) -> Report:
     """Read the run directory and the cloud's own books.
 
     Args:
@@ -61,6 +61,7 @@ def gather(s3: Any, bucket: str, prefix: str, cloud: Cloud, took_s: float) -> Re
         bucket: its name.
         prefix: of the run directory.
         cloud: that it ran in.
+        steps: the last one seen on an instance, which may have left no record.
         took_s: from the launch to its end.
     """
     instances = {int(one["tags"].get("runctl:attempt", 0)): one for one in cloud.instances()}
@@ -72,9 +73,9 @@ def gather(s3: Any, bucket: str, prefix: str, cloud: Cloud, took_s: float) -> Re
             continue  # its agent never came up
         records.append(json.loads(body))
     lines, on_demand = [], 0.0
-    for record, after in zip(records, [*records[1:], None], strict=True):
+    for record, after in zip(records, [*records[1:], None][: len(records)], strict=True):
         one = instances[record["number"]]
-        ended = record["step"]
+        ended = record["step"] if record["step"] is not None else steps.get(one["id"])
         lost = 0 if after is None or ended is None else max(0, ended - (after["resumed_from_step"] or 0))
         seconds = (one["ended_at"] or record["ended_at"] or one["launched_at"]) - one["launched_at"]
         price = prices.spot(one["machine"], one["zone"]) if one["market"] == "spot" else None

@@ -135,7 +135,7 @@ def _read(told: dict[str, Any]) -> Instance:
     return Instance(
         id=told["InstanceId"],
         state=told["State"]["Name"],
-        reason=f"{reason}: {message}" if reason and message else reason or message,
+        reason=message if reason in message else f"{reason}: {message}",
         zone=told.get("Placement", {}).get("AvailabilityZone", ""),
         machine=told.get("InstanceType", ""),
         market="spot" if told.get("InstanceLifecycle") == "spot" else "on_demand",

@@ -73,6 +73,8 @@ class Purchase:
             if request["call"] == "CreateSecurityGroup":
                 groups[request["region"]] = self._security_group(request)
                 continue
+            if request["call"] != "RunInstances":
+                continue
             offer = plan.offers[request["offer"]]
             if closed.has(offer):
                 continue

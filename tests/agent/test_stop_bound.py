@@ -85,6 +85,7 @@ def test_a_slow_upload_takes_no_longer(s3, proxy: Proxy, launcher: Launcher) -> 
     took_s = stop_s(launch)
     assert launch.process.returncode == 143, launch.err
     assert GRACE_S / 2 < took_s < GRACE_S + SLACK_S
+    assert "uploading checkpoint step" in launch.err
     assert "it stays on this host" in launch.err
     assert RemoteCatalog(RunDir(f"{root}/one").store).steps() == []
     kept = wait_until(lambda: list(launcher.scratch.glob("runctl-*/.checkpoints/*")), 5, "the checkpoint is here")

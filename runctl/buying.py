@@ -105,7 +105,7 @@ class Buyer:
                         f"{self._platform.kind}: nothing to be had within platform.wait_for_capacity="
                         f"{terms.wait_for_capacity_s / 3600:g}h: {error}"
                     ) from error
-                self._tell(f"no capacity; looking again in {pause_s:.0f} s")
+                self._tell(f"no {self._word()} capacity: {error}; looking again in {pause_s:.0f} s")
                 time.sleep(pause_s * random.uniform(0.8, 1.0))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 plan = self.plan(plan.attempt, lost)

@@ -23,6 +23,10 @@ GROUPS = ("platform", "trainer", "drill")
 _NEEDLESS_PLUS = re.compile(
     r"^\++(?=(platform|trainer|drill)=|(args|env|secrets|tags|multipliers|trainer\.env|platform\.(multipliers|args))\.)"
 )
+#: Words for the script, which Hydra's grammar refuses for their `=`. With quotes or brackets of their own they are
+#: Hydra's to read.
+_RESUME_WORDS = re.compile(r"(\+*checkpoint\.resume_argv=)\[([^\]\[{}'\"\\]+)\]")
+_RESUME_FLAG = re.compile(r"(\+*checkpoint\.resume_flag=)([^\]\[{}()'\"\\,\s]*=)")
 _NO_LAUNCH_KEYS = re.compile(r"\+*(dry_run|explain|plugins\.list)=(?!false\b)")
 
 
@@ -110,9 +114,19 @@ def parse(argv: list[str]) -> CommandLine:
         elif word.startswith("-"):
             flags += [word, *_value_of_flag(word, rest)]
         else:
-            overrides.append(_NEEDLESS_PLUS.sub("", word))
+            overrides.append(_with_quotes(_NEEDLESS_PLUS.sub("", word)))
     # Flags first: argparse, which reads them for Hydra, gives up on `script=train.py -m args.lr=0.1,0.2`.
     return CommandLine((*_sound(flags), *overrides), tail, tuple(disabled))
+
+
+def _with_quotes(override: str) -> str:
+    """`checkpoint.resume_argv=[--init=resume]` and `checkpoint.resume_flag=--resume=` as Hydra can read them."""
+    if match := _RESUME_WORDS.fullmatch(override):
+        words = ",".join(f"'{word.strip()}'" for word in match[2].split(","))
+        return f"{match[1]}[{words}]"
+    if match := _RESUME_FLAG.fullmatch(override):
+        return f"{match[1]}'{match[2]}'"
+    return override
 
 
 def _sound(flags: list[str]) -> list[str]:

@@ -68,7 +68,7 @@ class Checkpointer:
         self._batches_done = 0
         self._batch_in_hand = False
         self._epoch_random: dict[str, Any] | None = None
-        self._pass_done = False
+        self._pass_done = self._by_batches = False
         begin(policy, self._meeting, self._load)
         self._saved_step = self.step
         self._meeting.agreement.publish(self._meeting.local_rank, self.step)
@@ -90,13 +90,18 @@ class Checkpointer:
     def epochs(self, total: int) -> Iterator[int]:
         """Count epochs from where the checkpoint left off to `total`; iterate the data with `batches`.
 
+        An epoch without `batches` is one step: at its end ranks stop, and save what is due.
+
         Yields:
             The number of completed epochs.
         """
         while self.epoch < total:
             yield self.epoch
             self.epoch += 1
+            by_batches = self._by_batches
             self._begin_pass()
+            if not by_batches:
+                self._completed_step(of_an_epoch=True)
             if self._policy.every.unit == "epochs" and self.epoch % self._policy.every.count == 0:
                 self.save()
         self._finish()
@@ -114,6 +119,7 @@ class Checkpointer:
             raise CheckpointError("ck.batches() needs a loader: runctl.attach(loader=…)")
         if self._pass_done:
             self._begin_pass()
+        self._by_batches = True
         here = randomness.capture()
         resumed = self._epoch_random is not None
         if self._epoch_random is not None:
@@ -159,10 +165,11 @@ class Checkpointer:
     def _begin_pass(self) -> None:
         """The next batches are the first of a pass over the data."""
         self._batches_done, self._epoch_random, self._pass_done = 0, None, False
+        self._by_batches = False
 
     # --- boundaries ---
 
-    def _completed_step(self) -> None:
+    def _completed_step(self, *, of_an_epoch: bool = False) -> None:
         self.step += 1
         meeting = self._meeting
         meeting.agreement.publish(meeting.local_rank, self.step)
@@ -185,7 +192,13 @@ class Checkpointer:
             by_clock = time.monotonic() - self.saver.saved_at >= self.saver.interval_s
             if by_clock or self.saver.retry_due:
                 self.saver.saved_at, self.saver.retry_due = time.monotonic(), False
-                meeting.agreement.want(Kind.SAVE)
+                if of_an_epoch:
+                    self._save()
+                else:
+                    meeting.agreement.want(Kind.SAVE)
+        elif of_an_epoch:
+            # The next step to agree on would be an epoch away: each rank leaves its state, and rank 0 decides alone.
+            self._save()
 
     def _save(self) -> None:
         """Leave this rank's own state, and on rank 0 take the snapshot; nothing if this step is saved already."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import threading
@@ -14,6 +13,7 @@ import torch
 
 from runctl.agreement import Agreement, Appointment, Kind
 from runctl.hostdir import HostDir
+from runctl.training import plain
 
 _POLL_S = 0.02
 _OPEN_TIMEOUT_S = 60.0
@@ -37,12 +37,7 @@ class Meeting:
         self.rank = rank
         self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         self._restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-        given = HostDir.from_environment()
-        self.host_dir = given or _plain_host_dir(world_size)
-        if given is None:
-            self.host_dir.path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            if rank == 0:
-                atexit.register(self.host_dir.remove)
+        self.host_dir = HostDir.from_environment() or plain.host_dir(rank, world_size)
         path = self.host_dir.agreement(self._restart)
         self.seen = 0
         self._left: list[int] = []
@@ -160,11 +155,3 @@ def _opened(path: Path) -> Agreement:
             raise TimeoutError(f"{path}: rank 0 did not call runctl.attach within {_OPEN_TIMEOUT_S:g} s")
         time.sleep(_POLL_S)
     return Agreement(path)
-
-
-def _plain_host_dir(world_size: int) -> HostDir:
-    """Without a launcher: a directory that the ranks of one torchrun find by what they share."""
-    if world_size == 1:
-        return HostDir.for_attempt(f"plain-{os.getpid()}", 1, "")
-    name = f"plain-{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.getppid()}"
-    return HostDir.for_attempt(name.replace("/", "-"), 1, "")

@@ -108,6 +108,9 @@ def test_killed_and_launched_on_another_host_it_resumes_to_bit_identical_weights
     remote.other_host()
     last = remote.start()
     assert last.end() == 0, last.err
+    assert f"restoring checkpoint step {uploaded} from {remote.checkpoints.url(uploaded)}: " in last.err
+    assert "restored in " in last.err
+    assert "\x1b" not in last.err, "no bar where there is no terminal"
     assert f"resuming from step {uploaded} " in last.err
     assert remote.digest() == expected
     outcome = remote.rundir.read_outcome() or {}

@@ -36,7 +36,7 @@ STUCK = """
             time.sleep(120)
         time.sleep(0.01)
 """
-#: It ends at once, and leaves a checkpoint that takes long to arrive.
+#: It ends when asked, and leaves a checkpoint that takes long to arrive.
 LARGE = """
     import time, torch, runctl
     ck = runctl.attach(model=torch.nn.Linear(2_000, 2_000))
@@ -78,13 +78,14 @@ def test_a_slow_upload_takes_no_longer(s3, proxy: Proxy, launcher: Launcher) -> 
     root = f"s3://{s3.bucket()}/runs"
     proxy.choose = lambda method, path, body: "stall" if method == "PUT" and "data.pt" in path else None
     launch = launcher.start(
-        f"run.root={root}", f"checkpoint.grace={GRACE_S:g}s", "checkpoint.every=1h", script=LARGE, run_id="one",
+        f"run.root={root}", f"checkpoint.grace={GRACE_S:g}s", "checkpoint.every=4steps", script=LARGE, run_id="one",
         env={"AWS_ENDPOINT_URL": proxy.url},
     )  # fmt: skip
+    wait_until(lambda: proxy.done["stall"], 60, "an upload is under way")
     took_s = stop_s(launch)
     assert launch.process.returncode == 143, launch.err
     assert GRACE_S / 2 < took_s < GRACE_S + SLACK_S
-    assert proxy.done["stall"] > 0
+    assert "uploading checkpoint step" in launch.err
     assert "it stays on this host" in launch.err
     assert RemoteCatalog(RunDir(f"{root}/one").store).steps() == []
     kept = wait_until(lambda: list(launcher.scratch.glob("runctl-*/.checkpoints/*")), 5, "the checkpoint is here")

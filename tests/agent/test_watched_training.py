@@ -235,7 +235,7 @@ FOLDERS = """
 
 
 def test_a_folder_whose_writer_died_is_put_aside_and_the_one_before_resumed(launcher: Launcher) -> None:
-    words = ("checkpoint.watch=ckpt/checkpoint-*", "checkpoint.resume_argv=['--init=resume']")
+    words = ("checkpoint.watch=ckpt/checkpoint-*", "checkpoint.resume_argv=[--init=resume]")
     launch = launcher.start(*words, script=FOLDERS, ranks=2, run_id="folders")
     assert launch.end() != 0
     assert kept(launch) == [5, 10], "the one of step 15 has no rng_state"

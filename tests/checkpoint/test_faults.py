@@ -190,6 +190,48 @@ def test_everything_listed_verifies_though_requests_fail_and_the_storage_goes_aw
         assert remote.fetch(step, aside, threading.Event()) == manifests.read(local.path(step))
 
 
+def test_of_all_that_come_while_one_is_in_flight_only_the_newest_is_carried(s3, proxy, store, tmp_path: Path) -> None:
+    local, said = Catalog(tmp_path / "local"), []
+    sent, go_on = [], threading.Event()
+
+    def choose(method: str, path: str, body: bytes) -> None:
+        if method == "PUT" and "/step-" in path:
+            sent.append(path.split("/step-")[1].split("/", maxsplit=1)[0])
+            if "data.pt" in path:
+                assert go_on.wait(60)
+
+    proxy.choose = choose
+    upload = Uploader(local, store.url, Retention(keep_last=100), said.append)
+    try:
+        make(local.folder, 1, os.urandom(LARGE))
+        _poll_until(upload, lambda: sent)
+        for step in range(2, 7):
+            make(local.folder, step, os.urandom(LARGE))
+        for _ in range(20):
+            upload.poll()
+            time.sleep(0.05)
+        assert set(sent) == {"000001"}, "nothing overtakes what is in flight"
+        go_on.set()
+        _poll_until(upload, lambda: upload.durable == [1, 6])
+        upload.finish()
+        _poll_until(upload, lambda: upload.finished)
+    finally:
+        go_on.set()
+        upload.end()
+    assert set(sent) == {"000001", "000006"}, "of the others not one byte"
+    assert sent == sorted(sent), "one after the other"
+    assert RemoteCatalog(store).steps() == [1, 6]
+    assert said == []
+
+
+def _poll_until(upload: Uploader, done, within_s: float = 60) -> None:
+    deadline = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < deadline, upload.failing
+        upload.poll()
+        time.sleep(0.05)
+
+
 def _made(folder: Path) -> Path:
     folder.mkdir()
     return folder

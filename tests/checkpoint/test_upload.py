@@ -16,9 +16,11 @@ import pytest
 from test_manifest import make
 
 from runctl.checkpoint import manifest as manifests
+from runctl.checkpoint import uploader as uploader_module
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.restore import Restore
+from runctl.checkpoint.transfer import Transfer
 from runctl.checkpoint.upload import Upload
 from runctl.checkpoint.uploader import Uploader
 from runctl.errors import CheckpointCorrupt, StorageError
@@ -306,6 +308,27 @@ def test_a_restore_survives_a_short_outage(s3, remote, tmp_path) -> None:
     assert "tried again" in said[0]
 
 
+def test_how_far_it_has_come_is_told_in_both_directions(store, remote, local, tmp_path) -> None:
+    size = (20 << 20) + 7
+    make(local.folder, 1, os.urandom(size))
+    for way in ("up", "down"):
+        seen: list[tuple[int | None, int, int]] = []
+        transfer = Transfer(lambda now, seen=seen: seen.append((now.step, now.moved_bytes, now.size_bytes)))
+        if way == "up":
+            upload = Upload(local, remote, Retention(), transfer)
+            upload.carry(upload.pending())
+        else:
+            said: list[str] = []
+            found = Restore(Catalog(tmp_path / "here"), remote, said.append, threading.Event(), transfer).newest()
+            assert found is not None
+            assert said[0].startswith(f"restoring checkpoint step 1 from {remote.url(1)}: 21.0 MB")
+            assert said[1].startswith("restored in ")
+        assert seen[0] == (1, 0, size)
+        assert sorted(moved for _, moved, _ in seen[1:-1])[-1] == size
+        assert len(seen) >= 5, "part by part"
+        assert seen[-1][0] is None
+
+
 # --- the process ---
 
 
@@ -354,6 +377,36 @@ def test_the_process_runs_at_idle_priority_and_holds_little(store, local, upload
         time.sleep(0.05)
     assert peak < 256 << 20
     print(f"peak {peak / 1e6:.0f} MB")
+
+
+def test_a_process_that_cannot_be_started_is_said_and_tried_again(local, remote, uploader, monkeypatch) -> None:
+    upload, said = uploader
+    make(local.folder, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(uploader_module, "_PACKAGE_DIR", str(local.folder / "gone"))
+        for _ in range(3):
+            upload.poll()
+    assert "its process cannot be started" in upload.failing
+    assert str(local.folder / "gone") in said[0]
+    assert len(said) == 1
+    eventually(lambda: upload.poll() or upload.durable == [1])
+    assert upload.failing is None
+
+
+@pytest.mark.parametrize("named_by", ["run.root=…", "checkpoint.url=…"])
+def test_an_error_names_what_chose_the_place(s3, local, tmp_path, named_by: str) -> None:
+    said: list[str] = []
+    make(local.folder, 1)
+    blocked = tmp_path / "file"
+    blocked.write_text("no folder")
+    for url in (f"s3://{s3.bucket()}-missing/one", str(blocked / "one")):
+        upload = Uploader(local, url, Retention(), said.append, named_by=named_by)
+        try:
+            eventually(lambda: upload.poll() or upload.failing)  # noqa: B023 (called here)
+        finally:
+            upload.end()
+        assert f"choose another place with {named_by}" in said[-1]
+    assert len(said) == 2
 
 
 def test_without_a_checkpoint_there_is_no_process(uploader) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,3 +50,51 @@ def test_a_resumed_epoch_goes_on_where_it_was(tmp_path: Path, stop_at: int, work
     code, after = run(parts, -1, workers)
     assert code == 0
     assert before + after == expected
+
+
+EPOCHS = """
+import os, sys, time, torch, torch.distributed as dist, runctl
+from pathlib import Path
+
+ddp = "RANK" in os.environ
+if ddp:
+    dist.init_process_group("gloo")
+weight = torch.nn.Linear(1, 1)
+loader = [1, 2, 3]
+ck = runctl.attach(model=weight, every="1s")
+print("begin", ck.epoch, flush=True)
+for epoch in ck.epochs(8):
+    for batch in loader:
+        time.sleep(0.2)
+    if ddp:
+        dist.barrier()
+    if epoch == 6 and "die" in sys.argv:
+        while not list(Path("checkpoints").glob("step-*/manifest.json")):
+            time.sleep(0.05)
+        os._exit(9)
+if ddp:
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_epochs_of_a_loop_that_iterates_its_data_itself_are_saved_by_the_clock(tmp_path: Path, ranks: int) -> None:
+    (tmp_path / "train.py").write_text(EPOCHS)
+    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d",
+                "--rdzv-endpoint=localhost:0"] if ranks > 1 else []  # fmt: skip
+
+    def begun_at(*words: str) -> int:
+        line = [sys.executable, *torchrun, "train.py", *words]
+        env = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90, check=False)
+        assert (done.returncode == 0) is ("die" not in words), done.stderr
+        return int(done.stdout.split()[1])
+
+    assert begun_at("die") == 0
+    saved = sorted((tmp_path / "checkpoints").glob("step-*/manifest.json"))
+    newest = json.loads(saved[-1].read_text())
+    assert 2 <= newest["epoch"] == newest["step"] <= 6
+    assert len([name for name in newest["files"] if name.startswith("rank-")]) == ranks
+    assert begun_at() == newest["epoch"]
+    last = sorted((tmp_path / "checkpoints").glob("step-*/manifest.json"))[-1]
+    assert json.loads(last.read_text())["epoch"] == 8

@@ -66,7 +66,7 @@ class Purchase:
             PlatformError: if AWS refuses for another reason, or cannot be reached.
         """
         closed, for_good = _Closed(), True
-        refused: list[tuple[str, str]] = []
+        refused: dict[str, list[str]] = {}
         groups: dict[str, str] = {}
         unsupported = 0
         for request in plan.requests:
@@ -83,9 +83,7 @@ class Purchase:
                 self._tell(_granted(answer))
                 return answer
             next_step, why = answer
-            if f"{offer.machine} {offer.zone}" not in {told[0] for told in refused}:
-                self._tell(f"{offer.machine} {_market(offer)} in {offer.zone or offer.region}: {why}")
-            refused.append((f"{offer.machine} {offer.zone}", why))
+            refused.setdefault(why, []).append(f"{offer.machine} in {offer.zone or offer.region}")
             if next_step is Reaction.NEXT_MARKET:
                 closed.markets.add((offer.region, offer.market))
             elif next_step is Reaction.NEXT_FAMILY:
@@ -99,7 +97,8 @@ class Purchase:
                     break
             else:
                 for_good = False
-        last = "; ".join(dict.fromkeys(why for _, why in refused)) or "nothing is offered"
+        told = [f"{why} ({', '.join(dict.fromkeys(offers))})" for why, offers in refused.items()]
+        last = "; ".join(told) or "nothing is offered"
         if for_good:
             raise MarketClosed(last)
         raise OfferRefused(last)
@@ -210,10 +209,6 @@ def _granted(handle: RunHandle) -> str:
     price = where["price_usd_per_hour"]
     usd = "at a price that is not known" if price is None else f"at {price:.4f} USD an hour"
     return f"{where['instance']} · {where['machine']} {where['market'].replace('_', ' ')} in {where['zone']} {usd}"
-
-
-def _market(offer: Offer) -> str:
-    return offer.market.replace("_", " ")
 
 
 def _pause(tries: int) -> None:

@@ -12,6 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
+#: No test reaches an account of whoever runs it.
+for _name in [name for name in os.environ if name.startswith("AWS_")]:
+    del os.environ[_name]
+os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull, AWS_EC2_METADATA_DISABLED="true")
+
 
 def quiet_port() -> int:
     """A free port below those that the kernel hands out, so that nobody takes it while the server is shut."""

@@ -84,14 +84,7 @@ class Rehearsal:
             left = self._left_running(cloud)
             sys.stderr.flush()
             report.show(
-                report.gather(
-                    s3,
-                    place.netloc,
-                    f"{place.path.strip('/')}/{self._run_id}",
-                    cloud,
-                    self._steps,
-                    time.time() - began,
-                ),  # fmt: skip
+                report.gather(s3, f"{self._root}/{self._run_id}", cloud, steps=self._steps, took_s=time.time() - began),
                 left,
             )
         return code if not left else code or 1

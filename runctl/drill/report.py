@@ -53,17 +53,17 @@ class Report:
         return None if None in costs else round(sum(cost for cost in costs if cost is not None), 4)
 
 
-def gather(s3: Any, bucket: str, prefix: str, cloud: Cloud, steps: dict[str, int], took_s: float) -> Report:
+def gather(s3: Any, run_dir: str, cloud: Cloud, *, steps: dict[str, int], took_s: float) -> Report:
     """Read the run directory and the cloud's own books.
 
     Args:
         s3: a client for the drill's bucket.
-        bucket: its name.
-        prefix: of the run directory.
+        run_dir: the run directory's URL.
         cloud: that it ran in.
         steps: the last one seen on an instance, which may have left no record.
         took_s: from the launch to its end.
     """
+    bucket, prefix = run_dir.removeprefix("s3://").split("/", 1)
     instances = {int(one["tags"].get("runctl:attempt", 0)): one for one in cloud.instances()}
     records = []
     for number in sorted(instances):

@@ -32,7 +32,7 @@ class TestLocal(PlatformContract):
         assert agent.process.wait(timeout=20) == 0
 
 
-@pytest.mark.parametrize("kind", ["aws", "runpod"])
+@pytest.mark.parametrize("kind", ["runpod"])
 class TestPlanned(PlanContract):
     @pytest.fixture
     def bench(self, tmp_path: Path, kind: str) -> Bench:

@@ -149,7 +149,7 @@ class _Launch:
             return 0
         spec = compose.to_spec(checked, self._typed(), self._sources, self._workdir)
         platform = self._platform(checked)
-        spec = hooks.modify_spec(spec, platform.kind)
+        spec = hooks.modify_spec(platform.completed(spec), platform.kind)
         if drill != "none" and not (checked.dry_run or checked.explain) and not self._is_rehearsed():
             return self._rehearse(checked, spec)
         return self._carry_out(checked, spec, platform, hooks, OmegaConf.to_yaml(cfg))
@@ -215,7 +215,7 @@ class _Launch:
             if identity.script_changed(spec, rundir):
                 terminal.tell(f"{spec.program.script} has changed since this run was launched last")
         supervisor = Supervisor(
-            spec, platform, hooks, rundir, terminal.tell, output=(sys.stderr if as_json else sys.stdout).fileno()
+            spec, platform, hooks, rundir, terminal.tell, output=sys.stderr if as_json else sys.stdout
         )
         if living is not None:
             plan, handle = living

@@ -271,14 +271,20 @@ class RunDir:
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of the training as it counts: what an attempt did beyond the step from which a later one
         resumed was lost, and done again."""
-        resumed = {attempt.number: attempt.resumed_from_step or 0 for attempt in self.attempts()}
+        # Segments on object storage come by their writers' names, in which a10 stands before a9.
+        entries = sorted(self._read_lines("metrics.jsonl"), key=lambda entry: int(entry["attempt"]))
+        began = {entry["attempt"] for entry in entries}
+        # One that was killed before it knew what to begin from has done nothing anew.
+        resumed = {
+            attempt.number: attempt.resumed_from_step or 0
+            for attempt in self.attempts()
+            if attempt.resumed_from_step is not None or attempt.number in began
+        }
 
         def counts(entry: dict[str, Any]) -> bool:
             later = [step for number, step in resumed.items() if number > entry["attempt"]]
             return not later or ("step" in entry and entry["step"] <= min(later))
 
-        # Segments on object storage come by their writers' names, in which a10 stands before a9.
-        entries = sorted(self._read_lines("metrics.jsonl"), key=lambda entry: int(entry["attempt"]))
         return [entry for entry in entries if counts(entry)]
 
     def _read_lines(self, name: str) -> list[dict[str, Any]]:

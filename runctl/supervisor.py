@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from runctl import asking
 from runctl.buying import Buyer
@@ -71,11 +71,11 @@ class Supervisor:
         hooks: the active plugins.
         rundir: the run's directory.
         tell: called with each line for the user.
-        output: descriptor for what a remote attempt prints.
+        output: takes what a remote attempt prints.
     """
 
     def __init__(
-        self, spec: LaunchSpec, platform: Platform, hooks: Hooks, rundir: RunDir, tell: Any, *, output: int = 1
+        self, spec: LaunchSpec, platform: Platform, hooks: Hooks, rundir: RunDir, tell: Any, *, output: TextIO
     ) -> None:
         self._spec = spec
         self._platform = platform
@@ -186,7 +186,9 @@ class Supervisor:
         Returns:
             How the platform saw it end; None if it was left to itself.
         """
-        follower = Follower(self._rundir, handle.attempt, self._output) if self._platform.terms.rented else None
+        follower = (
+            Follower(self._rundir, handle.attempt, self._output.fileno()) if self._platform.terms.rented else None
+        )
         if follower is not None:
             follower.start()
         told, asked = 0, False

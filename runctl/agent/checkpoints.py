@@ -11,28 +11,25 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from runctl import processes
 from runctl.agent.beginning import Beginning
+from runctl.agent.last_upload import LastUpload
 from runctl.agent.progress import ProgressBar
 from runctl.agreement import Agreement, Kind
 from runctl.checkpoint.catalog import Catalog, Found
 from runctl.checkpoint.policy import RankPolicy
 from runctl.checkpoint.remote import RemoteCatalog
-from runctl.checkpoint.transfer import Transfer, readable
+from runctl.checkpoint.transfer import Transfer
 from runctl.checkpoint.uploader import Uploader
 from runctl.errors import CheckpointCorrupt, CheckpointUnloadable, RunctlError
 from runctl.hostdir import HostDir
 from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec
 from runctl.storage import RUN_ROOT, open_store
-
-#: A wait for the last upload that is over so soon is not worth a word.
-_QUIET_S = 0.5
 
 
 class Checkpoints:
@@ -70,8 +67,7 @@ class Checkpoints:
                 self._catalog, store.url, spec.checkpoint.retention, self._bar.say, named_by=named_by
             )
         self._unloadable: dict[int, str] = {}
-        self._waiting_since: float | None = None
-        self._told: set[str] = set()
+        self._last_upload: LastUpload | None = None
         self._stall_s = 0.0
         self.resumed_from_step: int | None = None
         self.found: Found | None = None
@@ -206,43 +202,16 @@ class Checkpoints:
             agreement.close()
 
     def finish_upload(self) -> None:
-        """Have the last checkpoint carried to the run directory; `upload_goes_on` tells when."""
-        if self._uploader is not None:
-            self._waiting_since = time.monotonic()
-            self._uploader.finish()
+        """Have the last checkpoint carried to where it belongs; `upload_goes_on` tells until when."""
+        if self._uploader is not None and self._remote is not None:
+            self._last_upload = LastUpload(self._uploader, self._remote.place, self._bar)
 
     def upload_goes_on(self) -> bool:
         """Whether to wait on for the last upload, as far as the upload is concerned."""
-        if self._uploader is None:
-            return False
-        self._uploader.poll()
-        goes_on = not self._uploader.finished and not self._uploader.hopeless()
-        self._show_upload(self._uploader, goes_on)
-        return goes_on
+        return self._last_upload is not None and self._last_upload.goes_on()
 
     def _show_restore(self, transfer: Transfer) -> None:
         self._bar.show("restoring", transfer)
-
-    def _show_upload(self, uploader: Uploader, goes_on: bool) -> None:
-        """Let people see what they wait for, once they have noticed that they do."""
-        waited_s = time.monotonic() - (self._waiting_since or 0.0)
-        transfer = uploader.transfer
-        if not goes_on:
-            self._bar.clear()
-            if self._told and uploader.finished:
-                self._bar.say(f"uploaded in {waited_s:.1f} s")
-        elif waited_s > _QUIET_S:
-            if uploader.failing is not None:
-                self._tell_once(f"waiting for the upload of the last checkpoint: {uploader.failing}")
-            elif transfer.step is not None:
-                place, size = self._remote.place if self._remote else "", readable(transfer.size_bytes)
-                self._tell_once(f"uploading checkpoint step {transfer.step} to {place}: {size}")
-                self._bar.show("uploading", transfer)
-
-    def _tell_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
-            self._bar.say(text)
 
     def close(self) -> None:
         """End the upload; remove this host's folder if all of it has arrived, else say where it stays."""

@@ -64,6 +64,10 @@ class Platform(ABC):
         self._tell = tell
         self._attached = attached
 
+    def completed(self, spec: LaunchSpec) -> LaunchSpec:
+        """The spec with what the platform fills in where nothing was said."""
+        return self._completed(spec)
+
     def check_ready(self, spec: LaunchSpec) -> None:
         """Check, before anything is written, that this can be launched there from here: what `dry_run` does not need.
 
@@ -132,6 +136,9 @@ class Platform(ABC):
     def offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
         """What the attempt was granted of the plan's offers; None where that is not known."""
         return self._offer(plan, handle)
+
+    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
+        return spec
 
     def _check_ready(self, spec: LaunchSpec) -> None:  # noqa: B027 (most platforms need nothing)
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -13,6 +14,8 @@ from real_launches import Launcher
 
 from runctl.errors import RunctlError
 from runctl.hostdir import HostDir
+from runctl.outcome import Attempt
+from runctl.rundir import RunDir
 
 WAITING = "import time\nopen('ready', 'w')\ntime.sleep(60)"
 SHOW_ENV = "import json, os\njson.dump(dict(os.environ), open('env-' + os.environ.get('RANK', '0'), 'w'))"
@@ -145,3 +148,26 @@ def test_a_log_that_cannot_be_written_stops_no_training_and_is_told_at_the_end(l
     assert "the records of this attempt are not whole: cannot write" in launch.err
     assert launch.err.count("File too large") == 1
     assert len(launch.log("r0")) == 100_000
+
+
+@pytest.mark.parametrize(
+    ("resumed", "trained", "counted"),
+    [
+        (2, 0, [(1, 1), (1, 2), (3, 3)]),
+        # Killed before it knew what to begin from: it takes nothing away.
+        (None, 0, [(1, 1), (1, 2), (3, 3)]),
+        # It began anew at step 0, and did some of it.
+        (None, 1, [(2, 1), (3, 3)]),
+    ],
+)
+def test_metrics_count_up_to_the_step_from_which_a_later_attempt_went_on(
+    tmp_path: Path, resumed: int | None, trained: int, counted: list[tuple[int, int]]
+) -> None:
+    rundir = RunDir(str(tmp_path / "one"))
+    lines = [(1, 1), (1, 2), (1, 3), *[(2, step + 1) for step in range(trained)], (3, 3)]
+    for number, step in ((1, None), (2, resumed), (3, 2)):
+        rundir.write_attempt(Attempt(number, "local", "here", started_at=float(number), resumed_from_step=step))
+    with contextlib.closing(rundir.metrics_stream("a")) as stream:
+        for attempt, step in lines:
+            stream.append(json.dumps({"attempt": attempt, "step": step}).encode() + b"\n")
+    assert [(entry["attempt"], entry["step"]) for entry in rundir.metrics()] == counted

@@ -53,11 +53,31 @@ def test_rented_platforms_ship_multipliers(desk, platform):
     assert desk.args(f"platform={platform}") == {"batch_size": 256, "learning_rate": 0.004}
 
 
-@pytest.mark.parametrize("platform", ["aws", "runpod"])
-def test_a_platform_that_cannot_launch_yet_says_so(desk, platform):
-    assert f"platform={platform} cannot launch in this version" in desk.refusal(
-        f"platform={platform}", "script=train.py"
-    )
+def test_a_platform_that_cannot_launch_yet_says_so(desk):
+    assert "platform=runpod cannot launch in this version" in desk.refusal("platform=runpod", "script=train.py")
+
+
+def test_a_platforms_own_options_are_checked_as_ours_are(desk):
+    refusal = desk.refusal("platform=aws", "script=train.py", "platform.instanc_type=g5.xlarge")
+    assert "platform.instanc_type: no such key; did you mean platform.instance_type?" in refusal
+    refusal = desk.refusal("platform=aws", "script=train.py", "platform.market=spott")
+    assert "platform.market: Invalid value 'spott', expected one of [spot, on_demand, spot_then_on_demand]" in refusal
+    assert "platform.market: no such key" in desk.refusal("script=train.py", "platform.market=spot")
+
+
+def test_a_rented_host_has_a_limit_of_time_unless_another_is_given(desk):
+    desk.project("kind: aws\n", "runctl/platform/aws.yaml")  # in place of ours, with nothing of it
+    for words, minutes in (((), 1466), (("limits.max_time=1h",), 86)):
+        requests = desk.plan("platform=aws", "script=train.py", *words)["plan"]["requests"]
+        tags = requests[-2]["arguments"]["TagSpecifications"][0]["Tags"]
+        [deadline] = [tag["Value"] for tag in tags if tag["Key"] == "runctl:deadline"]
+        assert deadline == f"{minutes} minutes after launch"
+
+
+def test_a_drill_needs_a_platform_that_rents(desk):
+    assert "drill=spot: a drill is for a platform that rents hosts" in desk.refusal("drill=spot", "script=train.py")
+    refusal = desk.refusal("platform=aws", "drill=spott", "script=train.py")
+    assert "drill=spott: no such drill; did you mean drill=spot?" in refusal
 
 
 def test_a_trainer_may_be_typed_with_plus_too(desk):

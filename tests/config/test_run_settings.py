@@ -140,6 +140,8 @@ def test_the_json_plan_has_its_documented_shape(desk):
         "offers",
         "requests",
         "estimate_usd_per_hour",
+        "estimate_usd",
+        "notes",
     ]
     assert plan["args"] == {
         "batch_size": {"base": 2, "multiplier": 4, "effective": 8, "source": "conf/runctl.yaml"},

@@ -33,6 +33,9 @@ from runctl.platforms.base import Platform
 from runctl.platforms.planned import planned
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
+#: No host is rented for longer if nobody says how long.
+_MAX_TIME_S = 24 * 3600.0
+
 
 class AwsPlatform(Platform):
     """An EC2 instance for each attempt."""
@@ -49,10 +52,14 @@ class AwsPlatform(Platform):
         self._parcel: parcel.Parcel | None = None
         self._watches: dict[tuple[str, int], Watch] = {}
 
+    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
+        if spec.limits.max_time_s is not None:
+            return spec
+        return replace(spec, limits=replace(spec.limits, max_time_s=_MAX_TIME_S))
+
     def _check_ready(self, spec: LaunchSpec) -> None:
         self._clients.require_credentials()
         Links(self._clients, spec.run.root)
-        requests.lifetime_s(spec, self._options)
         if spec.secrets:
             raise NotBuiltYet(f"secrets.{next(iter(spec.secrets))}: this version brings no secrets to a rented host")
 

@@ -6,7 +6,6 @@ import hashlib
 import math
 from typing import Any
 
-from runctl.errors import ConfigError
 from runctl.platforms.aws.options import AwsOptions
 from runctl.spec import LaunchSpec, Offer
 
@@ -26,17 +25,9 @@ _TAGGED = ("instance", "volume", "network-interface")
 
 
 def lifetime_s(spec: LaunchSpec, options: AwsOptions) -> float:
-    """After how many seconds an instance ends itself, whatever happens to everybody else.
-
-    Raises:
-        ConfigError: without `limits.max_time`.
-    """
-    limit_s = spec.limits.max_time_s
-    if limit_s is None:
-        raise ConfigError(
-            "limits.max_time=null: a rented host needs a time by which it has ended, such as limits.max_time=24h"
-        )
-    return limit_s + options.bring_up_s + spec.checkpoint.grace_s + _AFTERWARDS_S
+    """After how many seconds an instance ends itself, whatever happens to everybody else."""
+    assert spec.limits.max_time_s is not None  # the platform fills it in
+    return spec.limits.max_time_s + options.bring_up_s + spec.checkpoint.grace_s + _AFTERWARDS_S
 
 
 def client_token(run_id: str, attempt: int, offer: Offer, subnet: str | None) -> str:

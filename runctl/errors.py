@@ -79,6 +79,12 @@ class StorageError(RunctlError):
     exit_code = ExitCode.CONFIG
 
 
+class DataError(RunctlError):
+    """Data could not be brought to the host or from it, or prepared there."""
+
+    exit_code = ExitCode.FAILED
+
+
 class PlatformError(RunctlError):
     """A platform could not carry out a plan."""
 

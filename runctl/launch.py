@@ -225,6 +225,7 @@ class _Launch:
             plan = supervisor.first_plan(1 + (earlier[-1].number if earlier else 0))
             if not platform.terms.rented:
                 rundir.take_lease(os.getpid())  # the agent inherits it; until here nothing was written
+            spec = platform.staged(spec)
             rundir.write_spec(spec)
             rundir.publish("config.yaml", config_yaml.encode())
             if key is not None and known is None:

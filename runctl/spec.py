@@ -211,6 +211,7 @@ class LaunchSpec:
     data: Data = field(default_factory=Data)
     logs: Logs = field(default_factory=Logs)
     checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    bundle_max_bytes: int = 500_000_000
     plugins_disabled: tuple[str, ...] = ()
     schema: int = SCHEMA
 

@@ -24,6 +24,7 @@ from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
 from runctl.agent.progress import ProgressBar
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
+from runctl.agent.staging import Staging
 from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Verdict, judge
@@ -110,32 +111,47 @@ class RunningAttempt:
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
-        verdict = None
+        staging = Staging(spec.data, Path(command.workdir(spec, here)), _say)
         try:
-            while True:
-                try:
-                    begin = self._checkpoints.begin(self._stopped)
-                except RestoreStopped:
-                    return judge(Report(0), self._stopping.stop, (), self._host)
-                except CheckpointUnloadable as error:
-                    assert verdict is not None  # it is raised once ranks have failed to load
-                    return replace(verdict, reason=str(error))
-                # From here on the metrics of attempts before this one count only up to the step it begins from.
-                self._record.resumed_from_step = self._checkpoints.resumed_from_step
-                self._rundir.write_attempt(self._record)
-                if verdict is None:
-                    hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
-                verdict = self._train(self._ranks(warm), env | begin)
-                if self._stopping.stop is not None or verdict.failure is None or not self._checkpoints.go_back():
-                    self._wait_for_upload()
-                    return verdict
-                warm = None
+            staging.before(here.python, {**os.environ, **env}, self._meanwhile, self._stopped)
+            if self._stopping.stop is not None:
+                return judge(Report(0), self._stopping.stop, (), self._host)
+            try:
+                verdict = self._carry_on(warm, env, hooks)
+            finally:
+                trouble = staging.after(self._meanwhile, lambda: self._stopping.left_s() <= 0)
+            if trouble is not None and verdict.state is RunState.SUCCEEDED:
+                verdict = replace(verdict, state=RunState.FAILED, exit_code=1, reason=trouble)
+            return verdict
         finally:
             end_notices()
             self._metrics.close()
             self._checkpoints.close()
             processes.end_descendants()
             self._host_dir.remove()
+
+    def _carry_on(self, warm: TorchrunRanks | None, env: dict[str, str], hooks: Hooks) -> Verdict:
+        """From a checkpoint to the ranks' end, and once more from the one before it if they could not load it."""
+        spec = self._spec
+        verdict = None
+        while True:
+            try:
+                begin = self._checkpoints.begin(self._stopped)
+            except RestoreStopped:
+                return judge(Report(0), self._stopping.stop, (), self._host)
+            except CheckpointUnloadable as error:
+                assert verdict is not None  # it is raised once ranks have failed to load
+                return replace(verdict, reason=str(error))
+            # From here on the metrics of attempts before this one count only up to the step it begins from.
+            self._record.resumed_from_step = self._checkpoints.resumed_from_step
+            self._rundir.write_attempt(self._record)
+            if verdict is None:
+                hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
+            verdict = self._train(self._ranks(warm), env | begin)
+            if self._stopping.stop is not None or verdict.failure is None or not self._checkpoints.go_back():
+                self._wait_for_upload()
+                return verdict
+            warm = None
 
     def _train(self, ranks: Ranks, env: dict[str, str]) -> Verdict:
         """From the ranks' start to the last of what they wrote."""
@@ -236,6 +252,11 @@ class RunningAttempt:
         """Whether there is a stop before the ranks were started."""
         self._keep_limits(None)
         return self._stopping.heard()
+
+    def _meanwhile(self) -> None:
+        """What goes on while there are no ranks."""
+        self._stopping.hear(None, [], 0)
+        self._do_recurring(time.monotonic())
 
     def _keep_limits(self, ranks: Ranks | None) -> None:
         reached = self._limits.reached(self._checkpoints.upload_pid) if self._stopping.stop is None else None

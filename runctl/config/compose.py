@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import os
@@ -12,7 +11,7 @@ import string
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,17 +20,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runctl import scaling
 from runctl.arguments import ArgumentStyle, flatten
-from runctl.config import complaints
+from runctl.config import checkpoints, complaints, hosts
 from runctl.config.argv import GROUPS, CommandLine
 from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import LaunchConfig
 from runctl.config.sources import Source
-from runctl.durations import parse_duration_s, parse_every
 from runctl.errors import ConfigError
-from runctl.spec import CheckpointPolicy, LaunchSpec, Limits, Logs, Program, Retention, RunIdentity, Trainer
+from runctl.spec import LaunchSpec, Logs, Program, RunIdentity, Trainer
 
 _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_RESUME_WORDS = ("auto", "never", "require")
 _NPROC_WORDS = ("auto", "gpu", "cpu")
 
 
@@ -87,7 +84,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
     name = cfg.run.name or (Path(program.script).stem if program.script else str(program.module).rpartition(".")[2])
     if cfg.run.id is not None and typed.command_line.is_multirun and typed.source_of("run.id") != "sweep":
         raise ConfigError(f"run.id={cfg.run.id}: -m makes several runs and an id belongs to one; use run.name instead")
-    root = _absolute("run.root", cfg.run.root, workdir)
+    root = checkpoints.absolute("run.root", cfg.run.root, workdir)
     return LaunchSpec(
         run=RunIdentity(_run_id(cfg.run.id, name), name, root),
         program=program,
@@ -99,8 +96,10 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         env=_strings("env", cfg.env),
         secrets=_secrets(cfg.secrets),
         tags=_strings("tags", cfg.tags),
-        limits=Limits(parse_duration_s(cfg.limits.max_time, "limits.max_time") if cfg.limits.max_time else None),
-        checkpoint=_checkpoint(cfg, root, workdir),
+        limits=hosts.limits(cfg),
+        data=hosts.data(cfg),
+        bundle_max_bytes=hosts.size_bytes("bundle.max_size", cfg.bundle.max_size),
+        checkpoint=checkpoints.policy(cfg, root, workdir),
         logs=Logs(cfg.logs.show.value, cfg.logs.prefix.value),
         plugins_disabled=(*cfg.plugins.disable, *typed.command_line.disabled),
     )
@@ -226,43 +225,6 @@ def _trainer(cfg: LaunchConfig) -> Trainer:
     )
 
 
-def _checkpoint(cfg: LaunchConfig, root: str, workdir: Path) -> CheckpointPolicy:
-    checkpoint, platform = cfg.checkpoint, cfg.platform
-    resume, origin = str(checkpoint.resume), None
-    if resume not in _RESUME_WORDS and not resume.isdigit():
-        resume, origin = "auto", _origin(resume, root, workdir)
-    for key in ("keep_last", "keep_every"):
-        value = getattr(checkpoint, key)
-        if value is not None and value < 1:
-            raise ConfigError(f"checkpoint.{key}={value}: at least 1")
-    watch = checkpoint.watch
-    if watch is not None and (not watch.strip() or PurePath(watch).is_absolute() or ".." in PurePath(watch).parts):
-        raise ConfigError(
-            f"checkpoint.watch={watch}: a glob relative to the script's working directory and inside it, "
-            "such as out/*.pt or ckpt/checkpoint-*"
-        )
-    for key in ("resume_flag", "resume_argv"):
-        if watch is None and getattr(checkpoint, key):
-            raise ConfigError(
-                f"checkpoint.{key}={getattr(checkpoint, key)}: it is for checkpoints that the script writes by itself; "
-                "name them with checkpoint.watch=GLOB"
-            )
-    return CheckpointPolicy(
-        every=parse_every(checkpoint.every, "checkpoint.every"),
-        resume=resume,
-        origin=origin,
-        url=_absolute("checkpoint.url", checkpoint.url, workdir) if checkpoint.url is not None else None,
-        grace_s=parse_duration_s(checkpoint.grace, "checkpoint.grace"),
-        mean_time_to_interruption_s=parse_duration_s(
-            platform.mean_time_to_interruption, "platform.mean_time_to_interruption"
-        ),
-        retention=Retention(checkpoint.keep_last, checkpoint.keep_every, checkpoint.keep_best),
-        watch=watch,
-        resume_flag=checkpoint.resume_flag,
-        resume_argv=tuple("" if word is None else str(word) for word in checkpoint.resume_argv),
-    )
-
-
 def _run_id(given: str | None, name: str) -> str:
     """The id that was given, or one made from name, time and random letters.
 
@@ -277,30 +239,6 @@ def _run_id(given: str | None, name: str) -> str:
     word = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:32].strip("-") or "run"
     letters = "".join(secrets.choice(string.ascii_lowercase) for _ in range(4))
     return f"{word}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{letters}"
-
-
-def _origin(resume: str, root: str, workdir: Path) -> str:
-    """Where the checkpoints that `checkpoint.resume` names lie; what lies on this machine is looked for at once."""
-    is_id = "/" not in resume
-    place = f"{root.rstrip('/')}/{resume}" if is_id else _absolute("checkpoint.resume", resume, workdir)
-    if "://" in place or Path(place).is_dir():
-        return place
-    if not is_id:
-        raise ConfigError(f"checkpoint.resume={resume}: there is no folder {place}")
-    runs = [path.parent.name for path in Path(root).glob("*/spec.json")]
-    near = difflib.get_close_matches(resume, runs, 3, 0.5)
-    raise ConfigError(
-        f"checkpoint.resume={resume}: auto, never, require, the number of a step, or where to begin from: "
-        f"a run's id, a path or a URL. There is no run {resume} in {root}"
-        + (f"; there are {', '.join(near)}" if near else "")
-    )
-
-
-def _absolute(key: str, place: str, workdir: Path) -> str:
-    if not place:
-        raise ConfigError(f"{key} is empty; name a folder or a URL, such as runs or s3://bucket/runs")
-    place = place.removeprefix("file://")
-    return place if "://" in place else str(workdir / Path(place).expanduser())
 
 
 def _strings(key: str, values: Mapping[str, Any]) -> dict[str, str]:

@@ -120,9 +120,32 @@ class ScalingConfig:
 
 @dataclass
 class LimitsConfig:
-    """max_time: a duration such as 30m or 24h."""
+    """max_time: a duration such as 30m or 24h, for one attempt; max_usd: for all attempts together.
+
+    idle: how long GPUs and processors may have nothing to do.
+    """
 
     max_time: Optional[str] = None
+    max_usd: Optional[float] = None
+    idle: Optional[str] = None
+
+
+@dataclass
+class DataConfig:
+    """inputs: [{from: s3://bucket/data, to: data}], brought before the training.
+
+    outputs: [{from: out, to: s3://bucket/out}], brought away after it, however it ends.
+    """
+
+    inputs: List[Dict[str, str]] = field(default_factory=list)
+    outputs: List[Dict[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class BundleConfig:
+    """max_size: how large the project may be that is sent to a rented host."""
+
+    max_size: str = "500MB"
 
 
 @dataclass
@@ -196,6 +219,9 @@ class LaunchConfig:
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     run: RunConfig = field(default_factory=RunConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    before_train: List[str] = field(default_factory=list)
+    bundle: BundleConfig = field(default_factory=BundleConfig)
     env: Dict[str, Any] = field(default_factory=dict)
     secrets: Dict[str, str] = field(default_factory=dict)
     tags: Dict[str, Any] = field(default_factory=dict)

@@ -68,6 +68,17 @@ class Platform(ABC):
         """The spec with what the platform fills in where nothing was said."""
         return self._completed(spec)
 
+    def staged(self, spec: LaunchSpec) -> LaunchSpec:
+        """Put what lies on this machine and is to be brought to the host where the host can get it.
+
+        Returns:
+            The spec with the places where it lies then.
+
+        Raises:
+            RunctlError: if that fails.
+        """
+        return self._staged(spec)
+
     def check_ready(self, spec: LaunchSpec) -> None:
         """Check, before anything is written, that this can be launched there from here: what `dry_run` does not need.
 
@@ -138,6 +149,9 @@ class Platform(ABC):
         return self._offer(plan, handle)
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
+        return spec
+
+    def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         return spec
 
     def _check_ready(self, spec: LaunchSpec) -> None:  # noqa: B027 (most platforms need nothing)

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from runctl.errors import StorageError
@@ -17,6 +18,19 @@ RUN_ROOT = "run.root=…"
 
 def unwatched(size_bytes: int) -> None:
     """Nobody looks on while bytes move."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells one version of a file from the next.
+
+    Attributes:
+        size_bytes: its size.
+        version: of its content, in the store's own terms.
+    """
+
+    size_bytes: int
+    version: str
 
 
 class Stream(ABC):
@@ -77,6 +91,13 @@ class Store(ABC):
     @abstractmethod
     def sizes(self, folder: str) -> dict[str, int]:
         """Sizes in bytes of all objects anywhere below `folder`, by path from there, temporary ones left out."""
+
+    @abstractmethod
+    def stamps(self, name: str) -> dict[str, Stamp]:
+        """Every file below the folder `name`, by path from there; one file is there by the empty path. {} for nothing.
+
+        Temporary ones are left out.
+        """
 
     @abstractmethod
     def put_file(self, source: Path, name: str, moved: Callable[[int], None] = unwatched) -> None:

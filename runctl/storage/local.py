@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runctl.errors import StorageError
-from runctl.storage.base import RUN_ROOT, TEMPORARY, Store, Stream, unwatched
+from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, unwatched
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +86,16 @@ class LocalStore(Store):
         with self._translated(f"cannot list {base}"):
             found = {path.relative_to(base): path.stat().st_size for path in base.rglob("*") if path.is_file()}
         return {path.as_posix(): size for path, size in found.items() if not path.name.startswith(TEMPORARY)}
+
+    def stamps(self, name: str) -> dict[str, Stamp]:
+        base = self.root / name
+        with self._translated(f"cannot list {base}"):
+            files = [base] if base.is_file() else [path for path in base.rglob("*") if path.is_file()]
+            told = {path: path.stat() for path in files if not path.name.startswith(TEMPORARY)}
+        return {
+            "" if path == base else path.relative_to(base).as_posix(): Stamp(stat.st_size, str(stat.st_mtime_ns))
+            for path, stat in told.items()
+        }
 
     def put_file(self, source: Path, name: str, moved: Callable[[int], None] = unwatched) -> None:
         path = self.root / name

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runctl.errors import StorageError
-from runctl.storage.base import RUN_ROOT, TEMPORARY, Store, Stream, unwatched
+from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, unwatched
 from runctl.storage.publisher import Publisher, SegmentStream
 from runctl.storage.s3 import Bucket, broken_off
 
@@ -104,6 +104,19 @@ class FsspecStore(Store):
         paths = {path.split(f"{self._root}/{folder}/", 1)[-1]: int(one["size"]) for path, one in found.items()}
         return {path: size for path, size in paths.items() if not path.rsplit("/", 1)[-1].startswith(TEMPORARY)}
 
+    def stamps(self, name: str) -> dict[str, Stamp]:
+        base = f"{self._root}/{name}".rstrip("/")
+        with self._request("list", name):
+            try:
+                found = self._fs.find(base, detail=True)
+            except (FileNotFoundError, NotADirectoryError):
+                return {}
+        return {
+            path.removeprefix(base).lstrip("/"): Stamp(int(one["size"]), _version(one))
+            for path, one in found.items()
+            if not path.rsplit("/", 1)[-1].startswith(TEMPORARY) and not path.endswith("/")
+        }
+
     def put_file(self, source: Path, name: str, moved: Callable[[int], None] = unwatched) -> None:
         with self._request("write", name):
             if self._bucket is not None:
@@ -172,6 +185,11 @@ class FsspecStore(Store):
     def _request(self, verb: str, name: str) -> contextlib.AbstractContextManager[None]:
         # Each back-end lets exceptions of its vendor's through (botocore's and aiohttp's are no OSErrors).
         return self._translated(f"cannot {verb} {self.url}/{name}", Exception)
+
+
+def _version(told: dict[str, Any]) -> str:
+    """What a file system tells of an object's version: S3 its hash, others when it was written."""
+    return str(next((told[key] for key in ("ETag", "etag", "md5Hash", "mtime", "created") if told.get(key)), ""))
 
 
 def _options(scheme: str) -> dict[str, Any]:

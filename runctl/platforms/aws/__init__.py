@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from runctl.config.platform import PlatformConfig
-from runctl.errors import NotBuiltYet
-from runctl.platforms import parcel
+from runctl.errors import ConfigError, NotBuiltYet
+from runctl.platforms import local_data, parcel
 from runctl.platforms.aws import market, requests
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.instances import Instances
@@ -57,9 +57,18 @@ class AwsPlatform(Platform):
             return spec
         return replace(spec, limits=replace(spec.limits, max_time_s=_MAX_TIME_S))
 
+    def _staged(self, spec: LaunchSpec) -> LaunchSpec:
+        return local_data.sent(spec, self._workdir(spec), self._tell)
+
     def _check_ready(self, spec: LaunchSpec) -> None:
         self._clients.require_credentials()
         Links(self._clients, spec.run.root)
+        for named in local_data.forgotten(spec, self._workdir(spec)):
+            path = named.split("=", 1)[1]
+            raise ConfigError(
+                f"{named}: {path} is ignored by git, so the host will not have it; bring it with "
+                f"'data.inputs=[{{from: {path}, to: {path}}}]'"
+            )
         if spec.secrets:
             raise NotBuiltYet(f"secrets.{next(iter(spec.secrets))}: this version brings no secrets to a rented host")
 
@@ -159,9 +168,12 @@ class AwsPlatform(Platform):
             ),
         )
 
+    def _workdir(self, spec: LaunchSpec) -> Path:
+        return Path(self._project_dir, spec.program.workdir)
+
     def _packed(self, spec: LaunchSpec) -> parcel.Parcel:
         if self._parcel is None:
-            self._parcel = parcel.Parcel(Path(self._project_dir), 500_000_000)
+            self._parcel = parcel.Parcel(Path(self._project_dir), spec.bundle_max_bytes)
         return self._parcel
 
     def _orders(self, spec: LaunchSpec, quote: Quote, attempt: int, lives_s: float) -> dict[str, Any]:

@@ -1,0 +1,91 @@
+"""Data of this machine for a rented host: sent once by its content, and looked for where it was forgotten.
+
+<run.root>/.data/<digest>/<name>     a file or a folder; `<name>.complete` is written last
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from runctl.errors import ConfigError
+from runctl.spec import LaunchSpec, Transfer
+from runctl.storage import open_store
+
+_AT_ONCE = 8
+
+
+def sent(spec: LaunchSpec, workdir: Path, tell: Callable[[str], None]) -> LaunchSpec:
+    """The spec with every input of this machine at a URL below the root of runs, where it has been put.
+
+    Args:
+        spec: as composed.
+        workdir: where relative paths are looked for.
+        tell: takes lines for the user.
+
+    Raises:
+        ConfigError: for an input that is not there.
+        StorageError: if it cannot be sent.
+    """
+    inputs = tuple(
+        one if "://" in one.source else Transfer(_send(workdir / one.source, spec.run.root, tell), one.target)
+        for one in spec.data.inputs
+    )
+    return replace(spec, data=replace(spec.data, inputs=inputs))
+
+
+def forgotten(spec: LaunchSpec, workdir: Path) -> list[str]:
+    """Arguments whose value is a path of this machine that the host will not have: ignored by git, and not brought."""
+    brought = [(workdir / one.target).resolve() for one in spec.data.inputs]
+    named = {}
+    for name, value in spec.effective_args().items():
+        if not isinstance(value, str) or not value.strip() or "://" in value:
+            continue
+        path = (workdir / value).absolute()
+        if path.exists() and not any(path.resolve().is_relative_to(one) for one in brought):
+            named[f"args.{name}={value}"] = path
+    return [key for key, path in named.items() if _is_ignored(path, workdir)]
+
+
+def _is_ignored(path: Path, workdir: Path) -> bool:
+    try:
+        done = subprocess.run(
+            ["git", "check-ignore", "-q", "--", str(path)], cwd=workdir, capture_output=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
+
+
+def _send(source: Path, root: str, tell: Callable[[str], None]) -> str:
+    if not source.exists():
+        raise ConfigError(f"data.inputs: there is nothing at {source}")
+    files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
+    names = {path: path.relative_to(source).as_posix() if source.is_dir() else "" for path in files}
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(names[path].encode() + b"\0" + _hash(path) + b"\0")
+    place = f".data/{digest.hexdigest()}"
+    store = open_store(root)
+    if store.read(f"{place}/{source.name}.complete") is None:
+        size = sum(path.stat().st_size for path in files)
+        tell(f"sending {source.name}: {len(files)} file{'s' * (len(files) != 1)}, {size / 1e6:.1f} MB")
+        with ThreadPoolExecutor(_AT_ONCE, "runctl-data") as pool:
+            for done in [
+                pool.submit(store.put_file, path, f"{place}/{source.name}/{names[path]}".rstrip("/")) for path in files
+            ]:
+                done.result()
+        store.write(f"{place}/{source.name}.complete", b"")
+    return f"{root.rstrip('/')}/{place}/{source.name}"
+
+
+def _hash(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.digest()

@@ -51,7 +51,7 @@ class AwsPlatform(Platform):
 
     def _check_ready(self, spec: LaunchSpec) -> None:
         self._clients.require_credentials()
-        Links(self._clients, spec.run.root)
+        Links(self._clients, spec.run.root).check()
         requests.lifetime_s(spec, self._options)
         if spec.secrets:
             raise NotBuiltYet(f"secrets.{next(iter(spec.secrets))}: this version brings no secrets to a rented host")

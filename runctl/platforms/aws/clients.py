@@ -21,7 +21,6 @@ NOT_ALLOWED = (
     "InvalidClientTokenId",
     "UnrecognizedClientException",
     "SignatureDoesNotMatch",
-    "403",  # of a HEAD request, whose answer has no room for a code
 )
 #: Credentials that were good once; read anew, they may be again.
 EXPIRED = ("RequestExpired", "ExpiredToken", "ExpiredTokenException")
@@ -111,8 +110,9 @@ class Clients:
                 # S3 tells it with a refusal too: whoever may use one prefix may not see the whole bucket.
                 headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
                 if "x-amz-bucket-region" not in headers:
-                    raise
-                self._buckets[bucket] = headers["x-amz-bucket-region"]
+                    # The answer to a HEAD has no words; this one says what is wrong.
+                    self.s3().list_objects_v2(Bucket=bucket, MaxKeys=1)
+                self._buckets[bucket] = headers.get("x-amz-bucket-region")
         return self._buckets[bucket]
 
     def pricing(self) -> Any:

@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,6 @@ class Rehearsal:
 
     cloud: Cloud
     project: Path
-    known: list[Launch] = field(default_factory=list)
 
     def rent(self, *faults: Fault, **options: Any) -> Launch:
         """Look, plan and rent, and give back what was rented: what a launch does before there is a host."""

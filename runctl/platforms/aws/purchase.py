@@ -73,6 +73,7 @@ class Purchase:
         for request in plan.requests:
             if request["call"] == "CreateSecurityGroup":
                 groups[request["region"]] = self._security_group(request)
+                continue
             if request["call"] != "RunInstances":
                 continue
             offer = plan.offers[request["offer"]]

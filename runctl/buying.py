@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from runctl.errors import MarketClosed, NoCapacity, NotAllowed, OfferRefused
+from runctl.errors import MarketClosed, NoCapacity, NotAllowed, OfferRefused, StorageError
 from runctl.platforms.base import Platform
 from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
@@ -111,7 +111,11 @@ class Buyer:
                 plan = self.plan(plan.attempt, lost)
             else:
                 if terms.rented:
-                    self._rundir.write_submission(plan, handle)
+                    try:
+                        self._rundir.write_submission(plan, handle)
+                    except StorageError as error:
+                        # A host that lives must not be left alone for that: it is found without it.
+                        self._tell(f"{error} (the run goes on)")
                 return plan, handle
 
     def _submit(self, plan: Plan) -> RunHandle:

@@ -164,9 +164,11 @@ class Supervisor:
             state = self._watch(found, signals)
         if state is None:
             return plan, None
-        attempt = self._record_of(attempt, found, state)
-        if rented:
-            self._end_host(found, attempt.state)
+        try:
+            attempt = self._record_of(attempt, found, state)
+        finally:
+            if rented:
+                self._end_host(found, state)
         price = offer.price_usd_per_hour if offer is not None else None
         self._hooks.notify("runctl_attempt_ended", spec=self._spec, attempt=attempt, price_usd_per_hour=price)
         if offer is not None and attempt.state is RunState.INTERRUPTED:

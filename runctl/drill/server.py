@@ -203,6 +203,8 @@ def _action(service: str, target: str, environ: dict[str, Any], body: bytes | No
     if service == "s3":
         query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
         method = environ["REQUEST_METHOD"]
+        if method == "HEAD" and "/" not in environ.get("PATH_INFO", "").strip("/"):
+            return "HeadBucket"
         return next((name for m, key, name in _S3_ACTIONS if m == method and (not key or key in query)), method)
     found = re.search(rb"(?:^|&)Action=(\w+)", body or b"")
     return found[1].decode() if found else "?"

@@ -62,7 +62,7 @@ class AwsPlatform(Platform):
 
     def _check_ready(self, spec: LaunchSpec) -> None:
         self._clients.require_credentials()
-        Links(self._clients, spec.run.root)
+        Links(self._clients, spec.run.root).check()
         for named in local_data.forgotten(spec, self._workdir(spec)):
             path = named.split("=", 1)[1]
             raise ConfigError(

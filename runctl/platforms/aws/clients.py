@@ -36,6 +36,7 @@ class Clients:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[tuple[str, str], Any] = {}
+        self._buckets: dict[str, str | None] = {}
         self._session: Any = None
 
     @property
@@ -98,6 +99,22 @@ class Clients:
     def s3(self, region: str | None = None) -> Any:
         return self._client("s3", region or self.default_region or "us-east-1")
 
+    def region_of(self, bucket: str) -> str | None:
+        """Where a bucket lies, asked once."""
+        from botocore.exceptions import ClientError
+
+        if bucket not in self._buckets:
+            try:
+                self._buckets[bucket] = self.s3().head_bucket(Bucket=bucket).get("BucketRegion")
+            except ClientError as error:
+                # S3 tells it with a refusal too: whoever may use one prefix may not see the whole bucket.
+                headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+                if "x-amz-bucket-region" not in headers:
+                    # The answer to a HEAD has no words; this one says what is wrong.
+                    self.s3().list_objects_v2(Bucket=bucket, MaxKeys=1)
+                self._buckets[bucket] = headers.get("x-amz-bucket-region")
+        return self._buckets[bucket]
+
     def pricing(self) -> Any:
         """Prices on demand are served in three regions, for all of them."""
         return self._client("pricing", "us-east-1")
@@ -134,6 +151,11 @@ def said(error: BaseException) -> str:
         told = response["Error"]
         return " ".join(f"{told.get('Code', '')}: {told.get('Message', '')}".split())
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def expired(error: BaseException) -> bool:
+    """Whether an error of ours comes of credentials that were good once."""
+    return error.__cause__ is not None and code_of(error.__cause__) in EXPIRED
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ _ALIVE = ("pending", "running", "stopping", "stopped")
 #: An instance that was only just launched may not be known everywhere yet.
 _KNOWN_AFTER_S = 120.0
 _TERMINATE_TRIES = 5
+_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Instances:
                     with translated(f"ending instance {instance_id}"):
                         raise
                 self._clients.renew()
-                time.sleep(1.0)
+                time.sleep(_PAUSE_S)
             else:
                 return
 

@@ -69,7 +69,7 @@ def look(options: AwsOptions, clients: Clients) -> Found:
         prices = with_deadline.result("prices on demand", on_demand) or {}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-    regions = {region: _region(answer) for region, answer in answers.items()}
+    regions = {region: _region(options, answer) for region, answer in answers.items()}
     return Found(_offers(options, answers, prices), regions, tuple(unknown))
 
 
@@ -160,6 +160,8 @@ def _network(clients: Clients, options: AwsOptions, region: str) -> dict[str, An
         if options.security_group.startswith("sg-"):
             filters = [{"Name": "group-id", "Values": [options.security_group]}]
         groups = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+    if options.security_group.startswith("sg-") and not groups:
+        raise ConfigError(f"platform.security_group={options.security_group}: there is no such group in {region}")
     subnets: dict[str, list[str]] = {}
     for subnet in found:
         subnets.setdefault(subnet["AvailabilityZone"], []).append(subnet["SubnetId"])
@@ -210,8 +212,9 @@ def _hourly_usd(product: dict[str, Any]) -> float | None:
     return None
 
 
-def _region(answer: dict[str, Any]) -> dict[str, Any]:
-    network = answer["network"] or {"subnets": {}, "vpc": None, "security_group": None}
+def _region(options: AwsOptions, answer: dict[str, Any]) -> dict[str, Any]:
+    named = options.security_group if options.security_group.startswith("sg-") else None
+    network = answer["network"] or {"subnets": {}, "vpc": None, "security_group": named}
     return {"images": answer["images"] or {}, **network}
 
 

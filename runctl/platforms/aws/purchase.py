@@ -16,7 +16,7 @@ from runctl.errors import MarketClosed, OfferRefused, PlatformError
 from runctl.platforms.aws.clients import Clients, code_of, said, translated
 from runctl.platforms.aws.instances import Instances, only
 from runctl.platforms.aws.refusals import Reaction, quota_of, reaction
-from runctl.platforms.aws.requests import TO_BE_MADE
+from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN_IMAGE
 from runctl.spec import Offer, Plan, RunHandle
 
 #: A request whose answer was lost is sent again with its token, so many times altogether.
@@ -69,6 +69,7 @@ class Purchase:
         refused: dict[str, list[str]] = {}
         groups: dict[str, str] = {}
         unsupported = 0
+        _check_images(plan)
         for request in plan.requests:
             if request["call"] == "CreateSecurityGroup":
                 groups[request["region"]] = self._security_group(request)
@@ -76,7 +77,7 @@ class Purchase:
             if request["call"] != "RunInstances":
                 continue
             offer = plan.offers[request["offer"]]
-            if closed.has(offer):
+            if closed.has(offer) or request["arguments"]["ImageId"] == UNKNOWN_IMAGE:
                 continue
             answer = self._send(plan, offer, _completed(request, groups))
             if isinstance(answer, RunHandle):
@@ -179,6 +180,18 @@ class Purchase:
                     filters.append({"Name": "vpc-id", "Values": [arguments["VpcId"]]})
                 group = ec2.describe_security_groups(Filters=filters)["SecurityGroups"][0]["GroupId"]
         return group
+
+
+def _check_images(plan: Plan) -> None:
+    """Check that there is something that could be launched.
+
+    Raises:
+        PlatformError: if no image is known for any offer, saying why.
+    """
+    asked = [one["arguments"]["ImageId"] for one in plan.requests if one["call"] == "RunInstances"]
+    if asked and set(asked) == {UNKNOWN_IMAGE}:
+        unknown = "; ".join(plan.notes[1:])
+        raise PlatformError(f"no image to launch could be found ({unknown}); launch again, or name one: platform.ami")
 
 
 def _completed(request: dict[str, Any], groups: dict[str, str]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ TAG_OWNER = "runctl:owner"
 TAG_DEADLINE = "runctl:deadline"
 #: Stands where the security group's id will, as long as the group is not made.
 TO_BE_MADE = "(the security group made before)"
+#: Stands where an image's id would, if it could not be looked up.
+UNKNOWN_IMAGE = "auto"
 #: What an attempt may take besides its training: its last upload, and the instance's own end.
 _AFTERWARDS_S = 600.0
 #: What the launcher may take from the instance's first sign of life to the start of its keeper.

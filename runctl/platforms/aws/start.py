@@ -7,7 +7,6 @@ URLs, so that nothing need be installed on the image but Python.
 from __future__ import annotations
 
 import shlex
-from typing import Any
 from urllib.parse import urlsplit
 
 from runctl.errors import ConfigError
@@ -32,9 +31,10 @@ for name, sha256, url in zip(wanted[::3], wanted[1::3], wanted[2::3]):
             if not left:
                 sys.exit("runctl: cannot fetch %s: %s" % (name, error))
             time.sleep(3)
-    with open(path + ".tmp", "wb") as file:
+    aside = "%s.%d" % (path, os.getpid())
+    with open(aside, "wb") as file:
         file.write(data)
-    os.replace(path + ".tmp", path)
+    os.replace(aside, path)
 """
 
 
@@ -75,7 +75,16 @@ class Links:
             )
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
         self._clients = clients
-        self._s3: Any = None
+
+    def check(self) -> None:
+        """Check that links to the bucket can be made.
+
+        Raises:
+            NotAllowed: if the bucket is somebody else's.
+            PlatformError: if there is none of that name, or it does not answer.
+        """
+        with translated(f"run.root: bucket {self._bucket}"):
+            self._clients.region_of(self._bucket)
 
     def get(self, key: str) -> str:
         """A URL that reads an object for a while."""
@@ -87,11 +96,8 @@ class Links:
 
     def _presigned(self, method: str, key: str) -> str:
         with translated(f"bucket {self._bucket}"):
-            if self._s3 is None:
-                # A signature is good in the bucket's own region alone.
-                s3 = self._clients.s3()
-                region = s3.head_bucket(Bucket=self._bucket).get("BucketRegion")
-                self._s3 = self._clients.s3(region) if region else s3
+            # A signature is good in the bucket's own region alone.
+            s3 = self._clients.s3(self._clients.region_of(self._bucket))
             where = {"Bucket": self._bucket, "Key": f"{self._prefix}/{key}" if self._prefix else key}
-            url: str = self._s3.generate_presigned_url(method, Params=where, ExpiresIn=LINK_S)
+            url: str = s3.generate_presigned_url(method, Params=where, ExpiresIn=LINK_S)
         return url

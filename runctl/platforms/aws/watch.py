@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from runctl.errors import NotAllowed, RunctlError, StorageError
-from runctl.platforms.aws.clients import Clients
+from runctl.platforms.aws.clients import Clients, expired
 from runctl.platforms.aws.commands import Commands, SentCommand
 from runctl.platforms.aws.instances import Instance, Instances
 from runctl.rundir import RunDir
@@ -27,7 +27,11 @@ _SILENCE_S = 180.0
 #: What an instance that has ended may still have on its way to storage.
 _LAST_WORDS_S = 15.0
 _COMMAND_S = 120.0
+#: The command that starts the keeper ends within seconds.
+_ANSWER_S = 1.0
 _SENDS = 5
+#: A right that was only just given is not known everywhere yet; after so many refusals in a row it is not given.
+_DENIALS = 5
 
 
 class Watch:
@@ -71,6 +75,7 @@ class Watch:
         self._began_here = time.monotonic()
         self._command: SentCommand | None = None
         self._sends = 0
+        self._denials = 0
         self._started = False
         self._trouble: str | None = None
         self._beat: dict[str, Any] | None = None
@@ -116,7 +121,8 @@ class Watch:
         return True
 
     def _read_status(self) -> None:
-        if not self._due("status", _STATUS_S if self._status or self._started else _INSTANCE_S):
+        expected = self._status is not None or self._started or self._gone_since is not None
+        if not self._due("status", _STATUS_S if expected else _INSTANCE_S):
             return
         status = self._rundir.read_status()
         if status is None or status["attempt"] != self._handle.attempt:
@@ -132,6 +138,7 @@ class Watch:
             self._instance = self._instances.get(self._where["instance"], self._where["launched_at"])
             if not self._instance.alive:
                 self._gone_since = time.monotonic()
+                self._next["status"] = 0.0
 
     def _after_the_end(self, instance: Instance) -> RunState:
         """What became of an attempt whose instance has ended, once its last words had time to arrive."""
@@ -153,6 +160,9 @@ class Watch:
         if self._sends >= _SENDS and self._command is None and not self._started:
             self.why = f"the command that starts the agent failed {self._sends} times: {self._trouble}"
             return RunState.FAILED
+        if self._denials >= _DENIALS:
+            self.why = f"its host cannot be told what to do: {self._trouble}"
+            return RunState.FAILED
         if took_s > self._bring_up_s:
             self.why = (
                 f"its host {self._where['instance']} was not up within platform.bring_up={self._bring_up_s / 60:g}m"
@@ -166,8 +176,14 @@ class Watch:
 
     def _bring_up(self) -> None:
         if self._command is None:
-            if self._commands.is_online(self._where["instance"]):
-                self._send()
+            try:
+                if self._commands.is_online(self._where["instance"]):
+                    self._send()
+                self._denials = 0
+            except NotAllowed as error:
+                # What has expired, somebody may renew; what is denied costs money while one waits.
+                self._denials += not expired(error)
+                raise
             return
         result = self._commands.result(self._command)
         if result is None:
@@ -187,6 +203,7 @@ class Watch:
         )
         if self._command is not None:
             self._sends += 1
+            self._next["coming up"] = time.monotonic() + _ANSWER_S
 
     def _silent_for_s(self) -> float:
         """Since when nothing was heard of the agent, reckoned by when it was heard here: clocks differ."""

@@ -1,0 +1,112 @@
+"""Whole launches in the drill: what is lost, what is left, and that the weights are those of a run in peace."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from runctl.drill import rehearsal
+from runctl.errors import ConfigError
+
+LAUNCH = Path(sys.executable).with_name("runctl-launch")
+EXAMPLE = Path(__file__).parents[2] / "examples" / "digits_resume.py"
+TRAINING = ("trainer=ddp", "trainer.nproc_per_node=2", "script=digits_resume.py", "args.epochs=40")
+DRILL = ("+platform=aws", *TRAINING)
+TIMEOUT_S = 280
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    (tmp_path / "digits_resume.py").write_bytes(EXAMPLE.read_bytes())
+    # As on a user's own machine, with an account that the drill must not see.
+    account = {"AWS_PROFILE": "production", "AWS_ACCESS_KEY_ID": "AKIAREAL", "AWS_SESSION_TOKEN": "real"}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(LAUNCH), *words], cwd=tmp_path, env={**os.environ, **account, "XDG_CONFIG_HOME": str(tmp_path)},
+            capture_output=True, text=True, timeout=TIMEOUT_S, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+def weights(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return re.findall(r"^weights (\w+)", done.stdout, re.M)[-1]
+
+
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_a_notice_costs_no_step_and_changes_no_bit(run: Run) -> None:
+    done = run(*DRILL, "drill=spot")
+    assert weights(done) == weights(run(*TRAINING))
+    assert "2 attempts in" in done.stderr
+    assert " 0 steps lost" in done.stderr
+    assert "Nothing is left running." in done.stderr
+    zones = re.findall(r"g6\.xlarge spot in (us-east-1\w)", done.stderr)
+    assert len(set(zones)) == 2, "the next attempt goes to another zone"
+    assert re.search(r"resuming from step [1-9]\d* ", done.stdout), done.stdout
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_a_host_that_vanishes_costs_what_was_done_since_the_last_checkpoint(run: Run) -> None:
+    events = "drill.events=[{at_step: 500, do: kill}]"
+    done = run(*DRILL, "drill=no_notice", events, "checkpoint.every=100steps", "args.epochs=150")
+    assert weights(done) == weights(run(*TRAINING, "args.epochs=150"))
+    assert "2 attempts in" in done.stderr
+    assert "Nothing is left running." in done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(TIMEOUT_S + 60)
+@pytest.mark.parametrize("scenario", ["capacity", "flaky_api", "launcher_killed", "slow_s3"])
+def test_every_other_scenario_ends_with_the_same_weights_and_nothing_running(run: Run, scenario: str) -> None:
+    done = run(*DRILL, f"drill={scenario}")
+    assert weights(done) == weights(run(*TRAINING))
+    assert "Nothing is left running." in done.stderr
+    told = {
+        "capacity": "going on demand, 0.80 USD an hour instead of 0.26 USD",
+        "flaky_api": "1 attempt in",
+        "launcher_killed": ": following it",
+        "slow_s3": " 0 steps lost",
+    }
+    assert told[scenario] in done.stderr
+
+
+def test_a_drill_refuses_to_go_anywhere_but_to_loopback() -> None:
+    inside = {rehearsal.INSIDE: "http://127.0.0.1:5", "AWS_ENDPOINT_URL": "http://127.0.0.1:5"}
+    assert rehearsal.is_inside(inside)
+    assert not rehearsal.is_inside({"AWS_ENDPOINT_URL": "https://example.org"})
+    for more in (
+        {"AWS_ENDPOINT_URL": "https://example.org"},
+        {"AWS_ENDPOINT_URL_EC2": "https://example.org"},
+        {"AWS_PROFILE": "production"},
+        {rehearsal.INSIDE: "https://example.org", "AWS_ENDPOINT_URL": "https://example.org"},
+    ):
+        with pytest.raises(ConfigError, match="a drill goes to loopback alone"):
+            rehearsal.is_inside({**inside, **more})
+
+
+@pytest.mark.parametrize(
+    ("events", "why"),
+    [
+        ("[{at_step: 3}]", "write what happens, such as {at_step: 20, do: interrupt}"),
+        ("[{do: explode}]", "do is one of interrupt, kill, kill_launcher, rebalance, fault"),
+        ("[{do: kill, at_stp: 3}]", "at_stp is none of do, at, at_step"),
+        ("[{do: kill, at: soon}]", "at=soon: write a duration"),
+        ("[{do: fault, code: X}]", "name the API call that fails"),
+    ],
+)
+def test_an_event_that_cannot_be_is_named_at_once(run: Run, events: str, why: str) -> None:
+    done = run(*DRILL, "drill=spot", f"drill.events={events}")
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert why in line

@@ -148,10 +148,10 @@ class _Launch:
             terminal.show_plugins(hooks.plugins())
             return 0
         spec = compose.to_spec(checked, self._typed(), self._sources, self._workdir)
+        if drill != "none" and not self._is_rehearsed():
+            return self._rehearse(checked, spec)  # before anything looks for an account
         platform = self._platform(checked)
         spec = hooks.modify_spec(platform.completed(spec), platform.kind)
-        if drill != "none" and not (checked.dry_run or checked.explain) and not self._is_rehearsed():
-            return self._rehearse(checked, spec)
         return self._carry_out(checked, spec, platform, hooks, OmegaConf.to_yaml(cfg))
 
     def _carry_out(

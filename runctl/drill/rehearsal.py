@@ -82,11 +82,11 @@ class Rehearsal:
             began = time.time()
             code = self._launch(cloud, s3, began)
             left = self._left_running(cloud)
-            sys.stderr.flush()
-            report.show(
-                report.gather(s3, f"{self._root}/{self._run_id}", cloud, steps=self._steps, took_s=time.time() - began),
-                left,
+            told = report.gather(
+                s3, f"{self._root}/{self._run_id}", cloud, steps=self._steps, took_s=time.time() - began
             )
+            if told.lines or left:  # or else only the plan was asked for
+                report.show(told, left)
         return code if not left else code or 1
 
     def _launch(self, cloud: Cloud, s3: Any, began: float) -> int:
@@ -110,7 +110,7 @@ class Rehearsal:
                 time.sleep(1.0)
         finally:
             signal.signal(signal.SIGINT, before)
-        if waiting:
+        if waiting and cloud.instances():
             self._tell(f"drill: the run ended before {', '.join(one.do for one in waiting)} could happen")
         return launch.returncode if launch.returncode >= 0 else 128 - launch.returncode
 

@@ -39,6 +39,7 @@ PAUSES = (
     (watch, "_LAST_WORDS_S", 1.0),
     (buying, "_FIRST_PAUSE_S", 0.2),
 )
+FIRST_IS_LONG = "import os, time\ntime.sleep(60 if os.environ['RUNCTL_ATTEMPT'] == '1' else 0)\n"
 _numbers = itertools.count(1)
 
 
@@ -108,7 +109,7 @@ class Rehearsal:
 
         return self._launch(carry_out, faults, options)
 
-    def run(self, *faults: Fault, **options: Any) -> Launch:
+    def run(self, *faults: Fault, script: str = "train.py", **options: Any) -> Launch:
         """A whole launch, to its outcome."""
 
         def carry_out(launch: Launch, platform: AwsPlatform, spec: LaunchSpec, rundir: RunDir) -> None:
@@ -122,13 +123,13 @@ class Rehearsal:
                 rundir.write_spec(spec)
                 launch.outcome = supervisor.run(plan)
 
-        return self._launch(carry_out, faults, options)
+        return self._launch(carry_out, faults, options, script)
 
-    def _launch(self, carry_out: Any, faults: tuple[Fault, ...], options: dict[str, Any]) -> Launch:
+    def _launch(
+        self, carry_out: Any, faults: tuple[Fault, ...], options: dict[str, Any], script: str = "train.py"
+    ) -> Launch:
         run_id = f"failure-{os.getpid()}-{next(_numbers)}"
-        spec = LaunchSpec(
-            RunIdentity(run_id, "failure", ROOT), Program("train.py", None), limits=Limits(max_time_s=600.0)
-        )
+        spec = LaunchSpec(RunIdentity(run_id, "failure", ROOT), Program(script, None), limits=Limits(max_time_s=600.0))
         told: list[str] = []
         config = AwsConfig(**{
             "instance_type": "t3.medium", "region": "us-east-1", "market": Market.spot_then_on_demand,
@@ -163,6 +164,7 @@ def rehearsal(folder: Path) -> Iterator[Rehearsal]:
     project = folder / "project"
     project.mkdir()
     (project / "train.py").write_text("print('trained')\n")
+    (project / "first_is_long.py").write_text(FIRST_IS_LONG)
     with Cloud() as cloud, pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)

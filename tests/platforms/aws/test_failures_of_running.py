@@ -175,7 +175,7 @@ def test_a_host_that_is_gone_is_followed_by_another_one(aws: Rehearsal, when: st
     thread = threading.Thread(target=take_it)
     thread.start()
     try:
-        launch = aws.run()
+        launch = aws.run(script="first_is_long.py")
     finally:
         ended.set()
         thread.join()

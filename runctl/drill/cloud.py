@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
@@ -97,6 +98,27 @@ class Cloud:
             "AWS_CONFIG_FILE": str(self._empty),
             "AWS_SHARED_CREDENTIALS_FILE": str(self._empty),
         }
+
+    def make_bucket(self, name: str) -> None:
+        """Make a bucket of the drill's."""
+        request = urllib.request.Request(f"{self.url}/{name}", method="PUT")
+        urllib.request.urlopen(request, timeout=30).close()
+
+    def read(self, url: str) -> bytes | None:
+        """An object's bytes, or None if there is none; not through boto3, which would look for the user's settings.
+
+        Args:
+            url: such as s3://bucket/key.
+        """
+        key = urllib.parse.quote(url.removeprefix("s3://"))
+        try:
+            with urllib.request.urlopen(f"{self.url}/{key}", timeout=30) as answer:
+                data: bytes = answer.read()
+                return data
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise
 
     def instances(self) -> list[dict[str, Any]]:
         """Every instance that was launched, those that have ended too."""

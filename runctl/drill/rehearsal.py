@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from runctl.agreement import Agreement
@@ -76,20 +75,16 @@ class Rehearsal:
             The launch's exit code.
         """
         with Cloud() as cloud:
-            s3 = _s3(cloud)
-            place = urlsplit(self._root)
-            s3.create_bucket(Bucket=place.netloc)
+            cloud.make_bucket(urlsplit(self._root).netloc)
             began = time.time()
-            code = self._launch(cloud, s3, began)
+            code = self._launch(cloud, began)
             left = self._left_running(cloud)
-            told = report.gather(
-                s3, f"{self._root}/{self._run_id}", cloud, steps=self._steps, took_s=time.time() - began
-            )
+            told = report.gather(cloud, f"{self._root}/{self._run_id}", steps=self._steps, took_s=time.time() - began)
             if told.lines or left:  # or else only the plan was asked for
                 report.show(told, left)
         return code if not left else code or 1
 
-    def _launch(self, cloud: Cloud, s3: Any, began: float) -> int:
+    def _launch(self, cloud: Cloud, began: float) -> int:
         """The launch, again after it was killed, and the events meanwhile."""
         environment = {**cloud.environment(os.environ), INSIDE: cloud.url}
         waiting = list(self._events)
@@ -100,7 +95,7 @@ class Rehearsal:
                 launch = subprocess.Popen(self._argv, env=environment)
                 killed = False
                 while launch.poll() is None:
-                    if waiting and self._is_due(waiting[0], cloud, s3, began):
+                    if waiting and self._is_due(waiting[0], cloud, began):
                         event = waiting.pop(0)
                         killed = self._carry_out(event, cloud, launch)
                     time.sleep(_LOOK_S)
@@ -114,7 +109,7 @@ class Rehearsal:
             self._tell(f"drill: the run ended before {', '.join(one.do for one in waiting)} could happen")
         return launch.returncode if launch.returncode >= 0 else 128 - launch.returncode
 
-    def _is_due(self, event: Event, cloud: Cloud, s3: Any, began: float) -> bool:
+    def _is_due(self, event: Event, cloud: Cloud, began: float) -> bool:
         if event.do == "fault" and event.at_step is None:
             return time.time() - began >= event.at_s
         living = [one for one in cloud.instances() if one["state"] == "running"]
@@ -123,10 +118,10 @@ class Rehearsal:
         if event.at_step is None:
             return time.time() - began >= event.at_s
         for one in living:
-            self._steps[one["id"]] = max(self._steps.get(one["id"], 0), self._step(Path(one["folder"]), s3))
+            self._steps[one["id"]] = max(self._steps.get(one["id"], 0), self._step(Path(one["folder"]), cloud))
         return any(self._steps[one["id"]] >= event.at_step for one in living)
 
-    def _step(self, folder: Path, s3: Any) -> int:
+    def _step(self, folder: Path, cloud: Cloud) -> int:
         """Steps that the training on an instance has completed: as its ranks say, else as its status tells."""
         steps = [-1]
         for path in folder.glob("tmp/runctl-*/*/a*/agreement-*"):
@@ -135,11 +130,8 @@ class Rehearsal:
                 steps += agreement.steps()
                 agreement.close()
         if max(steps) < 0:
-            place = urlsplit(self._root)
-            key = f"{place.path.strip('/')}/{self._run_id}/status.json"
-            with contextlib.suppress(Exception):  # none yet
-                status = json.loads(s3.get_object(Bucket=place.netloc, Key=key)["Body"].read())
-                steps.append(status.get("step") or -1)
+            status = cloud.read(f"{self._root}/{self._run_id}/status.json")
+            steps.append((json.loads(status).get("step") or -1) if status is not None else -1)
         return max(steps)
 
     def _carry_out(self, event: Event, cloud: Cloud, launch: subprocess.Popen[bytes]) -> bool:
@@ -187,13 +179,3 @@ def is_inside(environ: Mapping[str, str]) -> bool:
             f"{INSIDE}={url}: a drill goes to loopback alone, and AWS's variables say otherwise; unset it"
         )
     return True
-
-
-def _s3(cloud: Cloud) -> Any:
-    """A client for the drill's own bucket, whatever this process's environment says."""
-    import boto3
-
-    settings = cloud.environment({})
-    return boto3.Session(
-        settings["AWS_ACCESS_KEY_ID"], settings["AWS_SECRET_ACCESS_KEY"], region_name=settings["AWS_DEFAULT_REGION"]
-    ).client("s3", endpoint_url=cloud.url)

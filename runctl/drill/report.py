@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass
-from typing import Any
 
 from runctl.drill import prices
 from runctl.drill.cloud import Cloud
@@ -53,25 +52,21 @@ class Report:
         return None if None in costs else round(sum(cost for cost in costs if cost is not None), 4)
 
 
-def gather(s3: Any, run_dir: str, cloud: Cloud, *, steps: dict[str, int], took_s: float) -> Report:
+def gather(cloud: Cloud, run_dir: str, *, steps: dict[str, int], took_s: float) -> Report:
     """Read the run directory and the cloud's own books.
 
     Args:
-        s3: a client for the drill's bucket.
-        run_dir: the run directory's URL.
         cloud: that it ran in.
+        run_dir: the run directory's URL.
         steps: the last one seen on an instance, which may have left no record.
         took_s: from the launch to its end.
     """
-    bucket, prefix = run_dir.removeprefix("s3://").split("/", 1)
     instances = {int(one["tags"].get("runctl:attempt", 0)): one for one in cloud.instances()}
     records = []
     for number in sorted(instances):
-        try:
-            body = s3.get_object(Bucket=bucket, Key=f"{prefix}/attempts/{number}.json")["Body"].read()
-        except s3.exceptions.ClientError:
-            continue  # its agent never came up
-        records.append(json.loads(body))
+        body = cloud.read(f"{run_dir}/attempts/{number}.json")
+        if body is not None:  # or else its agent never came up
+            records.append(json.loads(body))
     lines, on_demand = [], 0.0
     for record, after in zip(records, [*records[1:], None][: len(records)], strict=True):
         one = instances[record["number"]]

@@ -27,9 +27,9 @@ demo: $(READY) ## train on real data with two processes on this machine
 	$(BIN)/runctl-launch trainer=ddp trainer.nproc_per_node=2 script=examples/digits_ddp.py args.epochs=30
 
 test: $(READY) ## every test that this machine can run
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-soak: $(READY) ## 200 kills and 20 stops of trainings, for an hour; SEED=… repeats one
+soak: $(READY) ## 200 kills and 20 stops of trainings, every failure of AWS, every drill; SEED=… repeats one
 	@echo "seed $(SEED)"
 	RUNCTL_SOAK_SEED=$(SEED) RUNCTL_SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -m soak -rA
 

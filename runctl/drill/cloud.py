@@ -101,24 +101,35 @@ class Cloud:
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket of the drill's."""
-        request = urllib.request.Request(f"{self.url}/{name}", method="PUT")
-        urllib.request.urlopen(request, timeout=30).close()
+        self._s3("PUT", name)
 
     def read(self, url: str) -> bytes | None:
-        """An object's bytes, or None if there is none; not through boto3, which would look for the user's settings.
+        """An object's bytes, or None if there is none.
 
         Args:
             url: such as s3://bucket/key.
         """
-        key = urllib.parse.quote(url.removeprefix("s3://"))
         try:
-            with urllib.request.urlopen(f"{self.url}/{key}", timeout=30) as answer:
-                data: bytes = answer.read()
-                return data
+            return self._s3("GET", url.removeprefix("s3://"))
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
             raise
+
+    def _s3(self, method: str, path: str) -> bytes:
+        """One request, signed by hand: boto3 would look for the user's own settings."""
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+        from botocore.credentials import Credentials
+
+        settings = self.environment({})
+        keys = Credentials(settings["AWS_ACCESS_KEY_ID"], settings["AWS_SECRET_ACCESS_KEY"])
+        signed = AWSRequest(method, f"{self.url}/{urllib.parse.quote(path)}", headers={"Host": self.url[7:]})
+        SigV4Auth(keys, "s3", _REGION).add_auth(signed)
+        request = urllib.request.Request(signed.url, headers=dict(signed.headers), method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            data: bytes = answer.read()
+            return data
 
     def instances(self) -> list[dict[str, Any]]:
         """Every instance that was launched, those that have ended too."""

@@ -88,6 +88,7 @@ class Rehearsal:
         """The launch, again after it was killed, and the events meanwhile."""
         environment = {**cloud.environment(os.environ), INSIDE: cloud.url}
         waiting = list(self._events)
+        launch: subprocess.Popen[bytes] | None = None
         # Ctrl-C is for the launch, which hears it as well. (A handler, unlike SIG_IGN, is not handed down.)
         before = signal.signal(signal.SIGINT, lambda *_: None)
         try:
@@ -105,6 +106,9 @@ class Rehearsal:
                 time.sleep(1.0)
         finally:
             signal.signal(signal.SIGINT, before)
+            if launch is not None and launch.poll() is None:  # without a cloud it has nothing to go on with
+                launch.kill()
+                launch.wait()
         if waiting and cloud.instances():
             self._tell(f"drill: the run ended before {', '.join(one.do for one in waiting)} could happen")
         return launch.returncode if launch.returncode >= 0 else 128 - launch.returncode

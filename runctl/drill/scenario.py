@@ -45,7 +45,7 @@ def _event(number: int, given: Any) -> Event:
     key = f"drill.events[{number}]={given}"
     if not isinstance(given, dict) or given.get("do") not in ACTIONS:
         raise ConfigError(
-            f"{key}: write what to do, such as {{at_step: 20, do: interrupt}}; do is {', '.join(ACTIONS)}"
+            f"{key}: write what happens, such as {{at_step: 20, do: interrupt}}; do is one of {', '.join(ACTIONS)}"
         )
     known = ("do", "at", "at_step", *(_FAULT if given["do"] == "fault" else ()))
     unknown = [name for name in given if name not in known]

@@ -156,7 +156,7 @@ def test_it_goes_on_on_another_host_from_a_bucket(launcher: Launcher, s3, tmp_pa
     other.mkdir()
     again = Launcher(other, launcher.scratch).start(*words, script=SCRIPT, run_id="bucket")
     assert again.end() == 0, again.err
-    assert "MB downloaded" in again.err
+    assert "restored in" in again.err
     assert f"told: {other}/out/last.pt {other}/out/last.pt" in again.out
     assert again.out.count("step=") <= STEPS - 8
 

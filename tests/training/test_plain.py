@@ -37,7 +37,7 @@ class Host:
         return process
 
     def folders(self) -> set[str]:
-        return {path.name for path in self.scratch.glob("runctl-*/plain-*")}
+        return {path.name.rpartition("-")[0] for path in self.scratch.glob("runctl-*/plain-*")}
 
     def grow_older(self) -> None:
         hour_ago = time.time() - 3600
@@ -58,7 +58,7 @@ def test_what_a_killed_training_left_goes_when_the_next_begins_and_nothing_else(
     host.grow_older()
     young.kill()
     young.wait(20)
-    for path in host.scratch.glob(f"runctl-*/plain-{young.pid}"):
+    for path in host.scratch.glob(f"runctl-*/plain-{young.pid}-*"):
         os.utime(path)
     assert host.folders() == {f"plain-{one.pid}" for one in (killed, living, young)}
     other = next(host.scratch.glob("runctl-*")) / "a-run"

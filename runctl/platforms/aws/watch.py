@@ -78,6 +78,7 @@ class Watch:
         self._denials = 0
         self._started = False
         self._trouble: str | None = None
+        self._said: set[str] = set()
         self._beat: dict[str, Any] | None = None
         self._heard_at = time.monotonic()
         self._state = RunState.PENDING
@@ -235,8 +236,9 @@ class Watch:
         except RunctlError as error:
             if isinstance(error, NotAllowed):
                 self._clients.renew()
-            if str(error) != self._trouble:
-                self._trouble = str(error)
+            self._trouble = str(error)
+            if self._trouble not in self._said:
+                self._said.add(self._trouble)
                 self._tell(f"{error} (tried again; the run goes on)")
 
 

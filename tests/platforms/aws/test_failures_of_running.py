@@ -14,6 +14,9 @@ from runctl.errors import ExitCode, RunctlError
 from runctl.rundir import RunDir, run_url
 from runctl.spec import RunState
 
+#: Minutes of it; `make soak` runs them.
+pytestmark = pytest.mark.soak
+
 ALWAYS = 10_000
 EC2 = ("DescribeInstances", "TerminateInstances")
 SSM = ("DescribeInstanceInformation", "SendCommand", "GetCommandInvocation")

@@ -15,6 +15,9 @@ from rehearsal import ROOT, Launch, Rehearsal, rehearsal
 from runctl.drill.faults import Fault
 from runctl.errors import ExitCode
 
+#: Minutes of it; `make soak` runs them.
+pytestmark = pytest.mark.soak
+
 ALWAYS = 10_000
 
 

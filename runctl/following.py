@@ -10,7 +10,8 @@ import time
 from runctl.errors import StorageError
 from runctl.rundir import RunDir
 
-_LOOK_S = 2.0
+#: Each look is a request, and one more for whatever has arrived.
+_LOOK_S = 3.0
 #: What was written last may still be on its way when the attempt's end is known.
 _LAST_WORDS_S = 10.0
 

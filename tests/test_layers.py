@@ -39,7 +39,7 @@ HOME = {
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill"},
-    "botocore": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/storage/s3.py"},
+    "botocore": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/storage/s3.py", "runctl/drill"},
     "runpod": {"runctl/platforms/runpod"},
     "fsspec": {"runctl/storage"},
     "moto": {"runctl/drill"},

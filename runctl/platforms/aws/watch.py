@@ -19,7 +19,7 @@ from runctl.rundir import RunDir
 from runctl.spec import RunHandle, RunState
 
 #: How often each source is asked (seconds); EC2 and SSM bill nothing, but slow down whoever asks too often.
-_STATUS_S = 3.0
+_STATUS_S = 6.0
 _INSTANCE_S = 30.0
 _COMING_UP_S = 5.0
 #: An agent writes a heartbeat every 5 s; after so long without one its host is lost, or cut off.
@@ -208,7 +208,7 @@ class Watch:
 
     def _silent_for_s(self) -> float:
         """Since when nothing was heard of the agent, reckoned by when it was heard here: clocks differ."""
-        if self._due("heartbeat", _STATUS_S * 5):
+        if self._due("heartbeat", 15.0):
             with self._kept():
                 beat = self._rundir.heartbeat()
                 if beat != self._beat:

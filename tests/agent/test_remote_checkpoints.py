@@ -95,6 +95,7 @@ def left(launcher: Launcher) -> list[Path]:
     return [path for base in launcher.scratch.glob("runctl-*") for path in base.iterdir()]
 
 
+@pytest.mark.soak  # the kills of test_kills.py while it uploads and downloads are the same, and more
 def test_killed_and_launched_on_another_host_it_resumes_to_bit_identical_weights(remote: Remote) -> None:
     undisturbed = remote.start(run_id="undisturbed")
     assert undisturbed.end() == 0, undisturbed.err

@@ -68,7 +68,7 @@ def test_a_stop_loses_no_step(launcher: Launcher, signum: signal.Signals) -> Non
 
 def test_a_limit_stops_at_a_checkpoint(launcher: Launcher) -> None:
     launch = launcher.start(
-        "limits.max_time=12s", "checkpoint.every=1h", "args.steps=100000", script=SCRIPT, ranks=2,
+        "limits.max_time=25s", "checkpoint.every=1h", "args.steps=100000", script=SCRIPT, ranks=2,
         env={"STEP_S": "0.05"},
     )  # fmt: skip
     assert launch.end() == 124, launch.err

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from real_launches import Launch, Launcher, wait_until
 
 from runctl.checkpoint import manifest as manifests
@@ -99,6 +100,7 @@ def kill_inside_a_save(launch: Launch, chance: random.Random) -> None:
     kill_tree(launch)
 
 
+@pytest.mark.soak
 def test_killed_inside_torch_save_over_and_over_it_ends_as_if_undisturbed(launcher: Launcher) -> None:
     code, launch = launcher.run(*FLAG, script=SCRIPT, run_id="undisturbed")
     assert code == 0, launch.err

@@ -27,6 +27,8 @@ from runctl.spec import LaunchSpec, Program, RunIdentity
 
 STEPS = 60
 WORDS = ("checkpoint.every=5steps", f"args.steps={STEPS}")
+#: So slow that it has not ended by itself when a test does something to it, on a busy machine too.
+SLOW_STEP_S = 0.5
 
 
 class Remote:
@@ -102,7 +104,7 @@ def test_killed_and_launched_on_another_host_it_resumes_to_bit_identical_weights
     expected = remote.digest()
     (remote.launcher.project / "digest").unlink()
 
-    first = remote.start(step_s=0.1)
+    first = remote.start(step_s=SLOW_STEP_S)
     remote.wait_for_checkpoints(2)
     kill_everything(first)
     uploaded = remote.checkpoints.steps()[-1]
@@ -122,7 +124,7 @@ def test_killed_and_launched_on_another_host_it_resumes_to_bit_identical_weights
 
 
 def test_on_the_same_host_nothing_that_was_committed_is_lost(remote: Remote) -> None:
-    first = remote.start(step_s=0.1)
+    first = remote.start(step_s=SLOW_STEP_S)
     remote.wait_for_checkpoints(1)
     kill_everything(first)
     committed = max(int(path.name[5:]) for path in remote.launcher.scratch.glob("runctl-*/.checkpoints/*/step-*"))
@@ -133,7 +135,7 @@ def test_on_the_same_host_nothing_that_was_committed_is_lost(remote: Remote) -> 
 
 
 def test_a_corrupt_object_is_named_and_the_checkpoint_before_is_used(remote: Remote) -> None:
-    first = remote.start(step_s=0.1)
+    first = remote.start(step_s=SLOW_STEP_S)
     remote.wait_for_checkpoints(2)
     kill_everything(first)
     remote.other_host()
@@ -149,7 +151,7 @@ def test_a_corrupt_object_is_named_and_the_checkpoint_before_is_used(remote: Rem
 
 
 def test_no_usable_object_is_an_error_and_never_step_zero(remote: Remote) -> None:
-    first = remote.start(step_s=0.1)
+    first = remote.start(step_s=SLOW_STEP_S)
     remote.wait_for_checkpoints(1)
     kill_everything(first)
     remote.other_host()
@@ -207,7 +209,7 @@ def test_an_outage_delays_the_upload_and_not_the_training(s3, remote: Remote) ->
 
 
 def test_what_a_stop_could_not_upload_stays_and_is_used_by_the_next_launch(s3, remote: Remote) -> None:
-    launch = remote.start("checkpoint.grace=6s", step_s=0.1)
+    launch = remote.start("checkpoint.grace=6s", step_s=SLOW_STEP_S)
     remote.wait_for_checkpoints(1)
     s3.shut()
     launch.process.send_signal(signal.SIGTERM)

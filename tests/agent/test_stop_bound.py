@@ -17,8 +17,8 @@ from runctl.checkpoint.remote import RemoteCatalog
 from runctl.rundir import RunDir
 
 GRACE_S = 6.0
-#: For processes to end and for the launcher's own last words.
-SLACK_S = 1.5
+#: For processes to end and for the launcher's own last words: 1.5 s at most on a machine with nothing else to do.
+SLACK_S = 5.0
 DEAF = """
     import signal, time
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -29,7 +29,7 @@ demo: $(READY) ## train on real data with two processes on this machine
 test: $(READY) ## every test that this machine can run
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
-soak: $(READY) ## 200 kills and 20 stops of trainings, every failure of AWS, every drill; SEED=… repeats one
+soak: $(READY) ## 200 kills and 20 stops of trainings, every failure of AWS, every drill, what takes long; SEED=… repeats
 	@echo "seed $(SEED)"
 	RUNCTL_SOAK_SEED=$(SEED) RUNCTL_SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -m soak -rA
 

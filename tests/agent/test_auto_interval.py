@@ -6,6 +6,7 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
 from real_launches import Launch, Launcher, wait_until
 
 from runctl.agreement import Agreement
@@ -26,6 +27,7 @@ def said(launch: Launch) -> list[str]:
     return [line for line in launch.err.splitlines() if "a checkpoint every" in line]
 
 
+@pytest.mark.soak
 def test_checkpoints_are_taken_and_the_interval_is_told_once(launcher: Launcher) -> None:
     launch = launcher.start(
         "checkpoint.every=auto", "platform.mean_time_to_interruption=20m", "checkpoint.keep_last=10", script=SCRIPT

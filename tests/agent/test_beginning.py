@@ -58,6 +58,7 @@ def test_a_new_run_begins_from_another_run(launcher: Launcher) -> None:
     assert steps_of(first) == [10, 20, 30], "nothing changes where it began"
 
 
+@pytest.mark.soak
 def test_one_checkpoint_may_be_named_by_its_path(launcher: Launcher) -> None:
     train(launcher, "first", 30)
     code, second = train(launcher, "second", 40, "checkpoint.resume=runs/first/checkpoints/step-000020")
@@ -65,6 +66,7 @@ def test_one_checkpoint_may_be_named_by_its_path(launcher: Launcher) -> None:
     assert "begins at 20 20" in second.out
 
 
+@pytest.mark.soak
 def test_a_run_that_has_checkpoints_goes_on_from_its_own(launcher: Launcher) -> None:
     train(launcher, "first", 30)
     train(launcher, "second", 40, "checkpoint.resume=first")
@@ -83,6 +85,7 @@ def test_nothing_to_begin_from_is_an_error_and_never_step_zero(launcher: Launche
     assert "begins at" not in launch.out
 
 
+@pytest.mark.soak
 def test_a_corrupt_checkpoint_of_another_run_stays_as_it_is(launcher: Launcher) -> None:
     _, first = train(launcher, "first", 30)
     data = first.run_dir / "checkpoints" / "step-000030" / "data.pt"
@@ -94,7 +97,7 @@ def test_a_corrupt_checkpoint_of_another_run_stays_as_it_is(launcher: Launcher) 
     assert steps_of(first) == [10, 20, 30]
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 def test_a_checkpoint_that_does_not_load_is_passed_over(launcher: Launcher, ranks: int) -> None:
     train(launcher, "one", 30, "checkpoint.resume=never")
     (launcher.project / "refused").write_text("30")
@@ -134,6 +137,7 @@ def test_checkpoints_are_carried_where_the_user_wants_them(launcher: Launcher, t
     assert launch.json("outcome.json")["checkpoints"][-1] == "step-000030"
 
 
+@pytest.mark.soak
 def test_another_machine_finds_them_there(launcher: Launcher, s3) -> None:
     url = f"s3://{s3.bucket()}/kept"
     code, launch = train(launcher, "one", 30, f"checkpoint.url={url}")

@@ -60,7 +60,11 @@ UPLOADING_AND_DOWNLOADING = [
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("kills", "remote"),
-    [(MOMENTS, False), (SAVING_AND_RESTORING, False), (UPLOADING_AND_DOWNLOADING, True)],
+    [
+        pytest.param(MOMENTS, False, marks=pytest.mark.soak),
+        (SAVING_AND_RESTORING, False),
+        (UPLOADING_AND_DOWNLOADING, True),
+    ],
     ids=["at random moments", "while it saves and restores", "while it uploads and downloads"],
 )
 def test_killed_it_goes_on_to_the_weights_of_an_undisturbed_run(

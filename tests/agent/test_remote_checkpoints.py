@@ -123,6 +123,7 @@ def test_killed_and_launched_on_another_host_it_resumes_to_bit_identical_weights
     assert left(remote.launcher) == []
 
 
+@pytest.mark.soak
 def test_on_the_same_host_nothing_that_was_committed_is_lost(remote: Remote) -> None:
     first = remote.start(step_s=SLOW_STEP_S)
     remote.wait_for_checkpoints(1)
@@ -197,6 +198,7 @@ def test_a_stop_is_heard_while_a_checkpoint_is_downloaded(remote: Remote, tmp_pa
     wait_until(lambda: not list((tmp_path / "runctl-0").rglob("*")), 5, "nothing is left")
 
 
+@pytest.mark.soak
 def test_an_outage_delays_the_upload_and_not_the_training(s3, remote: Remote) -> None:
     launch = remote.start(step_s=0.1)
     remote.wait_for_checkpoints(1)

@@ -51,7 +51,7 @@ def _has_checkpoint(launch: Launch) -> bool:
     return bool(Catalog(launch.run_dir / "checkpoints").steps())
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_a_stop_loses_no_step(launcher: Launcher, signum: signal.Signals) -> None:
     launch = start(launcher, step_s=0.05)
     launch.ready("begun")

@@ -56,7 +56,7 @@ def stop_s(launch: Launch) -> float:
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 @pytest.mark.parametrize("script", [DEAF, STUCK], ids=["deaf", "stuck"])
 def test_ranks_that_do_not_end_are_gone_in_time(launcher: Launcher, ranks: int, script: str) -> None:
     launch = launcher.start(f"checkpoint.grace={GRACE_S:g}s", ranks=ranks, script=script)

@@ -60,7 +60,7 @@ def test_a_plain_script_is_stopped_with_all_of_its_session(launcher: Launcher) -
     assert launch.log("r0") == b"asked to end\n"
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 def test_a_script_that_ignores_its_end_is_killed_after_ten_seconds(launcher: Launcher, ranks: int) -> None:
     launch = launcher.start(ranks=ranks, script=DEAF)
     launch.ready("ready-0")
@@ -72,7 +72,7 @@ def test_a_script_that_ignores_its_end_is_killed_after_ten_seconds(launcher: Lau
     check_stopped(launch, 130)
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [0, pytest.param(2, marks=pytest.mark.soak)])
 def test_it_is_killed_sooner_where_a_whole_stop_may_take_less(launcher: Launcher, ranks: int) -> None:
     launch = launcher.start("checkpoint.grace=2s", ranks=ranks, script=DEAF)
     launch.ready("ready-0")

@@ -125,6 +125,7 @@ def test_killed_inside_torch_save_over_and_over_it_ends_as_if_undisturbed(launch
     assert (launcher.project / "digest").read_text() == expected
 
 
+@pytest.mark.soak
 def test_it_goes_on_in_another_folder(launcher: Launcher, tmp_path: Path) -> None:
     root = f"run.root={tmp_path}/elsewhere"
     words = (*FLAG, root, "checkpoint.resume_argv=['--steps=60']")
@@ -146,6 +147,7 @@ def test_it_goes_on_in_another_folder(launcher: Launcher, tmp_path: Path) -> Non
     second.clean_up()
 
 
+@pytest.mark.soak
 def test_it_goes_on_on_another_host_from_a_bucket(launcher: Launcher, s3, tmp_path: Path) -> None:
     words = (*FLAG, f"run.root=s3://{s3.bucket()}/runs")
     launch = launcher.start(*words, script=SCRIPT, run_id="bucket", env={"STEP_S": "0.1"})

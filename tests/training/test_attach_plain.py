@@ -38,7 +38,7 @@ def kill_tree(pid: int) -> None:
                 process.kill()
 
 
-@pytest.mark.parametrize("nproc", [None, 2])
+@pytest.mark.parametrize("nproc", [pytest.param(None, marks=pytest.mark.soak), 2])
 def test_killed_and_resumed_the_weights_are_bit_identical(training, nproc: int | None) -> None:
     _, undisturbed = training("undisturbed").run(STEPS, nproc)
     killed = training("killed")
@@ -90,7 +90,7 @@ def test_a_flipped_byte_is_refused_and_the_checkpoint_before_is_used(training) -
     assert (start, resumed) == (steps[-2], undisturbed)
 
 
-@pytest.mark.parametrize("nproc", [None, 2])
+@pytest.mark.parametrize("nproc", [pytest.param(None, marks=pytest.mark.soak), 2])
 def test_sigterm_loses_no_step(training, nproc: int | None) -> None:
     stopped = training("stopped")
     process = stopped.start(10_000, nproc)
@@ -102,6 +102,7 @@ def test_sigterm_loses_no_step(training, nproc: int | None) -> None:
     assert start == last
 
 
+@pytest.mark.soak
 def test_more_ranks_than_before_resume_and_say_what_is_derived(training) -> None:
     grown = training("grown")
     grown.run(10)

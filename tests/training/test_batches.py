@@ -37,7 +37,10 @@ def run(folder: Path, stop_at: int, workers: int) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
-@pytest.mark.parametrize(("stop_at", "workers"), [(2, 0), (6, 0), (8, 0), (5, 2)])
+@pytest.mark.parametrize(
+    ("stop_at", "workers"),
+    [(2, 0), pytest.param(6, 0, marks=pytest.mark.soak), pytest.param(8, 0, marks=pytest.mark.soak), (5, 2)],
+)
 def test_a_resumed_epoch_goes_on_where_it_was(tmp_path: Path, stop_at: int, workers: int) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
@@ -77,7 +80,7 @@ if ddp:
 """
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_epochs_of_a_loop_that_iterates_its_data_itself_are_saved_by_the_clock(tmp_path: Path, ranks: int) -> None:
     (tmp_path / "train.py").write_text(EPOCHS)
     torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}", "--rdzv-backend=c10d",

@@ -56,7 +56,7 @@ def train(folder: Path, steps: int, nproc: int = 1, **env: str) -> subprocess.Co
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("nproc", [1, 2])
+@pytest.mark.parametrize("nproc", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_what_does_not_load_on_one_rank_is_loaded_on_none(folder: Path, nproc: int) -> None:
     train(folder, 30)
     (folder / "refused").write_text("30")

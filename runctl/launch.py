@@ -276,6 +276,7 @@ class _Launch:
             scenario=cfg.drill.name,
             events=scenario.events(cfg.drill.events),
             notice_s=parse_duration_s(cfg.drill.notice, "drill.notice"),
+            report_to=None if cfg.drill.report is None else Path(cfg.drill.report),
             tell=terminal.tell,
         ).run()
 

@@ -185,10 +185,12 @@ class DrillConfig:
 
     do: interrupt, kill (a host, without notice), kill_launcher, or fault with action, code, status, times, market.
     notice: how long AWS leaves an instance after its word; attempts of a launch get none of your account's.
+    report: a file for what the report says, as JSON.
     """
 
     name: str = "none"
     notice: str = "120s"
+    report: Optional[str] = None
     events: List[Dict[str, Any]] = field(default_factory=list)
 
 

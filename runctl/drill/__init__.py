@@ -7,6 +7,10 @@ ec2         instances and their tokens around moto's EC2; prices
 ssm         commands that really run
 metadata    what an instance learns of itself (IMDSv2)
 sandboxes   an instance's folder, processes and shutdown
+scenario    what happens, and when
+rehearsal   one launch in it, and the events on its way
+report      what came of it
+pytest      all that as a fixture for a user's own tests
 """
 
 from __future__ import annotations

@@ -41,6 +41,7 @@ class Rehearsal:
         scenario: its name.
         events: what happens, in order.
         notice_s: how long an instance has after the word that it is taken back.
+        report_to: a file for the report as JSON.
         tell: takes lines for the user.
     """
 
@@ -54,6 +55,7 @@ class Rehearsal:
         scenario: str,
         events: Sequence[Event],
         notice_s: float,
+        report_to: Path | None,
         tell: Callable[[str], None],
     ) -> None:
         self._run_id = run_id
@@ -65,6 +67,7 @@ class Rehearsal:
         ]  # fmt: skip
         self._events = events
         self._notice_s = notice_s
+        self._report_to = report_to
         self._tell = tell
         self._steps: dict[str, int] = {}
 
@@ -82,6 +85,8 @@ class Rehearsal:
             told = report.gather(cloud, f"{self._root}/{self._run_id}", steps=self._steps, took_s=time.time() - began)
             if told.lines or left:  # or else only the plan was asked for
                 report.show(told, left)
+                if self._report_to is not None:
+                    report.write(told, left, self._report_to)
         return code if not left else code or 1
 
     def _launch(self, cloud: Cloud, began: float) -> int:

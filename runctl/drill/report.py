@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from runctl.drill import prices
 from runctl.drill.cloud import Cloud
+from runctl.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,14 @@ class Report:
     uploads: int
     took_s: float
     on_demand_usd: float | None
+
+    @property
+    def steps_lost(self) -> int:
+        return sum(line.lost for line in self.lines)
+
+    @property
+    def stall_s(self) -> float:
+        return sum(line.stall_s for line in self.lines)
 
     @property
     def cost_usd(self) -> float | None:
@@ -106,10 +116,9 @@ def show(report: Report, left: list[str]) -> None:
     out.write("\nThe drill:\n")
     for row in rows:
         out.write("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() + "\n")
-    lost, stall_s = sum(line.lost for line in report.lines), sum(line.stall_s for line in report.lines)
     out.write(
-        f"{_count(len(report.lines), 'attempt')} in {report.took_s:.0f} s · {_count(lost, 'step')} lost · "
-        f"{stall_s:.2f} s of stall · {_count(report.uploads, 'checkpoint')} uploaded\n"
+        f"{_count(len(report.lines), 'attempt')} in {report.took_s:.0f} s · {_count(report.steps_lost, 'step')} lost · "
+        f"{report.stall_s:.2f} s of stall · {_count(report.uploads, 'checkpoint')} uploaded\n"
     )
     if report.cost_usd is not None:
         out.write(f"On AWS these hosts would have cost {report.cost_usd:.4f} USD; ")
@@ -118,6 +127,30 @@ def show(report: Report, left: list[str]) -> None:
         out.write(f"STILL RUNNING: {', '.join(left)}. This is a defect of runctl's; in a drill it costs nothing.\n")
     else:
         out.write("Nothing is left running.\n")
+
+
+def write(report: Report, left: list[str], path: Path) -> None:
+    """Write it for programs.
+
+    Raises:
+        ConfigError: if the file cannot be written.
+    """
+    told = {
+        "attempts": [asdict(line) for line in report.lines],
+        "steps_lost": report.steps_lost,
+        "stall_s": report.stall_s,
+        "uploads": report.uploads,
+        "took_s": report.took_s,
+        "cost_usd": report.cost_usd,
+        "on_demand_usd": report.on_demand_usd,
+        "left_running": left,
+    }
+    aside = path.with_name(f".{path.name}.tmp")
+    try:
+        aside.write_text(json.dumps(told, indent=2) + "\n")
+        aside.replace(path)
+    except OSError as error:
+        raise ConfigError(f"drill.report={path}: {error.strerror}") from error
 
 
 def _is_checkpoint(path: str) -> bool:

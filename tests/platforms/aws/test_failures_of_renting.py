@@ -144,7 +144,7 @@ def test_a_refusal_of_run_instances_has_its_reaction(aws: Rehearsal, case: Case)
     launch = aws.rent(fault, **case.options)
     for market, wanted in zip(("spot", "on_demand"), case.asked, strict=True):
         asked = launch.count("RunInstances", market)
-        assert asked == wanted if wanted >= 0 else 0 < asked <= -wanted, launch.told
+        assert asked == wanted if wanted >= 0 else 0 < asked <= -wanted, (asked, launch.error, launch.told)
     if case.granted is None:
         assert isinstance(launch.error, case.error), launch.error
         assert case.code in str(launch.error)

@@ -18,6 +18,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from runctl.agent.staged import SUFFIX, Record
+from runctl.checkpoint.transfer import readable
 from runctl.errors import ConfigError, DataError, RunctlError, StorageError
 from runctl.spec import Data, Transfer
 from runctl.storage import Store, open_store
@@ -236,7 +237,7 @@ class Staging:
         size = sum(stamp.size_bytes for stamp in moved.values())
         there = len(found) - len(moved)
         self._say(
-            f"{verb} {one.source} to {one.target}: {_files(len(moved))}, {size / 1e6:.1f} MB"
+            f"{verb} {one.source} to {one.target}: {_files(len(moved))}, {readable(size)}"
             + (f"; {_files(there)} unchanged" if there else "")
         )
 

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from runctl.checkpoint.transfer import readable
 from runctl.errors import ConfigError
 from runctl.spec import LaunchSpec, Transfer
 from runctl.storage import open_store
@@ -73,7 +74,7 @@ def _send(source: Path, root: str, tell: Callable[[str], None]) -> str:
     store = open_store(root)
     if store.read(f"{place}/{source.name}.complete") is None:
         size = sum(path.stat().st_size for path in files)
-        tell(f"sending {source.name}: {len(files)} file{'s' * (len(files) != 1)}, {size / 1e6:.1f} MB")
+        tell(f"sending {source.name}: {len(files)} file{'s' * (len(files) != 1)}, {readable(size)}")
         with ThreadPoolExecutor(_AT_ONCE, "runctl-data") as pool:
             for done in [
                 pool.submit(store.put_file, path, f"{place}/{source.name}/{names[path]}".rstrip("/")) for path in files

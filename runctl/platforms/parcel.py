@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from runctl import bundle
+from runctl.checkpoint.transfer import readable
 from runctl.storage import open_store
 
 FOLDER = ".parcels"
@@ -83,7 +84,7 @@ class Parcel:
             if Path(item.key).name in there:
                 continue
             if item is self.project and item.size_bytes > 1 << 20:
-                tell(f"sending the project: {item.size_bytes / 1e6:.1f} MB")
+                tell(f"sending the project: {readable(item.size_bytes)}")
             store.put_file(item.path, item.key)
 
 

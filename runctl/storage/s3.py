@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from runctl.storage.base import unwatched
 
 T = TypeVar("T")
+_S = TypeVar("_S", bound=Any)
 
 PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 8
@@ -32,6 +33,8 @@ _ATTEMPTS = 5
 #: Whoever reads a small object waits for it.
 _READS = 3
 _PAUSE_S = 0.5
+_shared: dict[str, Any] = {}
+_sharing = threading.Lock()
 
 
 class Bucket:
@@ -238,6 +241,25 @@ def part_bytes(size_bytes: int) -> int:
     return max(PART_BYTES, -(-least // (1 << 20)) << 20)
 
 
+def with_shared_descriptions(session: _S) -> _S:
+    """Have a session of botocore's read AWS's descriptions of its services where others have read them.
+
+    Each session keeps its own otherwise: 10 MB and more for S3, 25 MB for EC2.
+    """
+    with _sharing:
+        _shared.setdefault("loader", session.get_component("data_loader"))
+        session.register_component("data_loader", _shared["loader"])
+    return session
+
+
+def share_descriptions(files: Any) -> None:
+    """Have a file system of s3fs, which makes its session when it is first used, make this one."""
+    from aiobotocore.session import AioSession
+
+    if files.session is None:
+        files.session = with_shared_descriptions(AioSession(**files.kwargs))
+
+
 def _client(files: Any, attempts: int) -> Any:
     """A blocking client with the settings of a file system of s3fs, which its `set_session` reads likewise."""
     from botocore import UNSIGNED
@@ -264,4 +286,5 @@ def _client(files: Any, attempts: int) -> Any:
     if files.anon:
         config["signature_version"] = UNSIGNED
     settings = {name: value for name, value in given.items() if value is not None}
-    return Session(**files.kwargs).create_client("s3", config=Config(**config), **settings)
+    session = with_shared_descriptions(Session(**files.kwargs))
+    return session.create_client("s3", config=Config(**config), **settings)

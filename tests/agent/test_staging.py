@@ -51,12 +51,12 @@ def source(tmp_path: Path) -> Path:
 
 def test_a_folder_arrives_whole_and_an_unchanged_one_is_not_brought_again(source: Path, tmp_path: Path) -> None:
     data = Data((Transfer(str(source), "data"),))
-    assert bring(data, tmp_path) == [f"brought {source} to data: 3 files, 0.0 MB"]
+    assert bring(data, tmp_path) == [f"brought {source} to data: 3 files, 31.0 kB"]
     assert tree(tmp_path / "data") == tree(source)
-    assert bring(data, tmp_path) == [f"brought {source} to data: 0 files, 0.0 MB; 3 files unchanged"]
+    assert bring(data, tmp_path) == [f"brought {source} to data: 0 files, 0 bytes; 3 files unchanged"]
     (source / "a.bin").write_bytes(b"new")
     (tmp_path / "data" / "deep" / "ü.bin").write_bytes(b"spoilt")
-    assert bring(data, tmp_path) == [f"brought {source} to data: 2 files, 0.0 MB; 1 file unchanged"]
+    assert bring(data, tmp_path) == [f"brought {source} to data: 2 files, 11.0 kB; 1 file unchanged"]
     assert tree(tmp_path / "data") == tree(source)
 
 

@@ -80,9 +80,6 @@ def run(tmp_path: Path) -> Run:
 def test_a_marked_test_runs_on_every_rank_and_has_their_outcome(run: Run) -> None:
     # As with a project that runs its tests in parallel and leaves some out.
     done = run(RANKS, options="-n2 -m 'not slow'")
-    outcomes = dict(
-        re.findall(r"^(PASSED|FAILED|SKIPPED|XFAIL|ERROR) .*?(?:::|\.py:\d+: )(.+?)(?: - .*)?$", done.stdout, re.M)
-    )
     told = {name: outcome for outcome, name in re.findall(r"^(\w+) test_mine\.py::(\S+)", done.stdout, re.M)}
     assert told == {
         "test_sum": "PASSED",

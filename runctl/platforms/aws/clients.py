@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runctl.errors import ConfigError, NotAllowed, PlatformError
+from runctl.storage.s3 import with_shared_descriptions
 
 #: Errors of the account, its rights or its credentials: every offer and every retry would meet them again.
 NOT_ALLOWED = (
@@ -48,10 +49,11 @@ class Clients:
         """
         import boto3
         from botocore.exceptions import BotoCoreError
+        from botocore.session import get_session
 
         if self._session is None:
             try:
-                self._session = boto3.Session()
+                self._session = boto3.Session(botocore_session=with_shared_descriptions(get_session()))
             except BotoCoreError as error:
                 raise ConfigError(f"AWS: {error}; {_HOW_TO_SIGN_IN}") from error
         return self._session

@@ -38,7 +38,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Call:
-    """One call as the cloud saw it; `path` is an object's, for S3."""
+    """One call as the cloud saw it; `path` is an object's, for S3, and `key` the access key that signed."""
 
     service: str
     action: str
@@ -46,6 +46,7 @@ class Call:
     at: float
     error: str
     path: str = ""
+    key: str = ""
 
 
 class Faults:
@@ -65,7 +66,7 @@ class Faults:
         with self._lock:
             self._queue.clear()
 
-    def meet(self, service: str, action: str, market: str | None, path: str = "") -> Fault | None:
+    def meet(self, service: str, action: str, market: str | None, path: str = "", key: str = "") -> Fault | None:
         """The fault that this call meets, used up once; the call is noted."""
         with self._lock:
             met = None
@@ -82,7 +83,7 @@ class Faults:
                     del self._queue[number]
                 break
             error = "" if met is None or met.code is None else met.code or "no answer"
-            self.calls.append(Call(service, action, market, time.time(), error, path))
+            self.calls.append(Call(service, action, market, time.time(), error, path, key))
             return met
 
 

@@ -110,7 +110,7 @@ class Server:
 
     def _service(self, environ: dict[str, Any], start_response: Any, length: int) -> Iterable[bytes]:
         """A call of AWS's: the faults first, then whoever answers it."""
-        service, region = _scope(environ)
+        service, region, key = _scope(environ)
         target = environ.get("HTTP_X_AMZ_TARGET", "")
         body: bytes | None = None
         if service != "s3":
@@ -120,7 +120,7 @@ class Server:
         market = None
         if action == "RunInstances":
             market = "spot" if b"MarketType=spot" in (body or b"") else "on_demand"
-        fault = self._faults.meet(service, action, market, environ.get("PATH_INFO", ""))
+        fault = self._faults.meet(service, action, market, environ.get("PATH_INFO", ""), key)
         if fault is not None and fault.delay_s:
             threading.Event().wait(fault.delay_s)
         if fault is not None and fault.code is None:
@@ -190,11 +190,11 @@ class Server:
         return int(status.split()[0]), headers.get("Content-Type", "text/xml"), b"".join(chunks)
 
 
-def _scope(environ: dict[str, Any]) -> tuple[str, str]:
-    """Service and region, as the signature names them; without one it is S3's, by a presigned URL."""
+def _scope(environ: dict[str, Any]) -> tuple[str, str, str]:
+    """Service, region and access key, as the signature names them; without one it is S3's, by a presigned URL."""
     text = environ.get("HTTP_AUTHORIZATION", "") + environ.get("QUERY_STRING", "").replace("%2F", "/")
-    found = re.search(r"Credential=[^/]+/\d+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request", text)
-    return (found[2], found[1]) if found else ("s3", "us-east-1")
+    found = re.search(r"Credential=([^/]+)/\d+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request", text)
+    return (found[3], found[2], found[1]) if found else ("s3", "us-east-1", "")
 
 
 def _action(service: str, target: str, environ: dict[str, Any], body: bytes | None) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 import time
 
 from runctl.errors import StorageError
 from runctl.rundir import RunDir
 
-#: Each look is a request, and one more for whatever has arrived.
+#: A segment comes alone as a rule, so a look is one request; when it finds one, the rest is asked for a little later.
 _LOOK_S = 3.0
+_AGAIN_S = 1.5
+_ALL = sys.maxsize
 #: What was written last may still be on its way when the attempt's end is known.
 _LAST_WORDS_S = 10.0
 
@@ -48,23 +51,24 @@ class Follower:
         self._thread.join(_LAST_WORDS_S)
 
     def _run(self) -> None:
-        while not self._ended.wait(_LOOK_S):
-            self._show()
+        again = True  # there may be much already
+        while not self._ended.wait(_AGAIN_S if again else _LOOK_S):
+            again = self._show(at_most=_ALL if again else 1) == 1 and not again
         deadline = time.monotonic() + _LAST_WORDS_S / 2
         while self._fd is not None and self._show() and time.monotonic() < deadline:
             pass
 
-    def _show(self) -> bool:
-        """Show all segments that have arrived; whether there were any."""
+    def _show(self, at_most: int = _ALL) -> int:
+        """Show segments that have arrived; how many there were."""
         before = self._next
         with contextlib.suppress(StorageError):  # an outage here is none of the training's; the next look tells more
-            while self._fd is not None:
+            while self._fd is not None and self._next - before < at_most:
                 data = self._rundir.console_segment(self._attempt, self._next)
                 if data is None:
                     break
                 self._next += 1
                 self._write(data)
-        return self._next > before
+        return self._next - before
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)

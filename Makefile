@@ -10,10 +10,10 @@ PEERS := $(VENV)/peers/.ready
 SEED := $(or $(SEED),$(shell date +%s))
 KILLS ?= 200
 
-.PHONY: help setup demo test soak check fix bench build clean
+.PHONY: help setup demo test soak test-cloud check fix bench build clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) ## make the environment .venv with everything installed
 
@@ -32,6 +32,9 @@ test: $(READY) ## every test that this machine can run
 soak: $(READY) ## 200 kills and 20 stops of trainings, every failure of AWS, every drill, what takes long; SEED=… repeats
 	@echo "seed $(SEED)"
 	RUNCTL_SOAK_SEED=$(SEED) RUNCTL_SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -m soak -rA
+
+test-cloud: $(READY) ## a real account: RUNCTL_CLOUD_ROOT=s3://bucket/prefix, some minutes of a t3.medium
+	$(BIN)/python -m pytest -m cloud -rA tests/cloud
 
 check: $(READY) ## ruff, mypy on the package, the layer test
 	$(BIN)/ruff check .
@@ -54,6 +57,7 @@ bench: $(READY) $(PEERS) ## the benchmarks, each against its peer in the same ru
 	$(BIN)/python benchmarks/logs.py
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/transfer.py
+	$(BIN)/python benchmarks/watching.py
 
 build: $(READY) ## the wheel and the source distribution, in dist/
 	$(BIN)/python -m build

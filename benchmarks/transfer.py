@@ -9,6 +9,9 @@ checkpoint, carries it, publishes it; and it finds it, brings it back and hashes
 that does nothing but send or receive, to see what the server can do. The goal: at most 1.1 times the fastest other
 client's time, below 256 MB.
 
+Where the clients meet is on disk: on a virtual machine the kernel may get the memory of its page cache anew with every
+other file, which costs seconds. TMPDIR=/dev/shm keeps out what the disk adds.
+
 `make bench` has made .venv/peers with the clients that are no part of runctl's environment; what is missing is said.
 """
 

@@ -12,10 +12,13 @@ from collections.abc import Iterator
 
 import pytest
 
-#: No test reaches an account of whoever runs it.
-for _name in [name for name in os.environ if name.startswith("AWS_")]:
-    del os.environ[_name]
-os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull, AWS_EC2_METADATA_DISABLED="true")
+#: No test reaches an account of whoever runs it, but for those that are asked for by this variable (tests/cloud).
+if "RUNCTL_CLOUD_ROOT" not in os.environ:
+    for _name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[_name]
+    os.environ.update(
+        AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull, AWS_EC2_METADATA_DISABLED="true"
+    )
 
 
 def quiet_port() -> int:

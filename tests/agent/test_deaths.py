@@ -14,7 +14,7 @@ from real_launches import Launch, Launcher, wait_until
 
 from runctl.rundir import RunDir
 
-GRACE_S = 15
+GRACE_S = 30
 
 #: Two ranks in a training; one has data loader workers, the other a child in a session of its own.
 TRAINING = """
@@ -58,13 +58,20 @@ def kill(launch: Launch, *names: str) -> list[int]:
     return list(ours.values())
 
 
-def all_gone(launch: Launch, ours: list[int]) -> bool:
+def check_that_all_go(launch: Launch, ours: list[int]) -> None:
+    """Every process of the run ends soon; or else it is said which one does not."""
+
     def lives(pid: int) -> bool:
         with contextlib.suppress(psutil.Error):
             return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
         return False
 
-    return not launch.of_this_run() and not any(map(lives, ours))
+    deadline = time.monotonic() + GRACE_S
+    while left := [*launch.of_this_run(), *filter(lives, ours)]:
+        if time.monotonic() > deadline:
+            told = [psutil.Process(pid).as_dict(["pid", "ppid", "status", "cmdline"]) for pid in left]
+            pytest.fail(f"left after {GRACE_S} s: {told}")
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,7 @@ def test_nothing_of_a_training_stays_behind(launcher: Launcher, names: tuple[str
     launch.ready("ready-0", "ready-1")
     assert len(launch.of_this_run()) >= 4
     ours = kill(launch, *names)
-    wait_until(lambda: all_gone(launch, ours), GRACE_S, "every process of the run has gone")
+    check_that_all_go(launch, ours)
     code = launch.end(GRACE_S)
     if "launcher" in names:
         assert code == -signal.SIGKILL
@@ -105,7 +112,7 @@ def test_nothing_of_a_plain_script_stays_behind(launcher: Launcher, names: tuple
     launch = launcher.start(script=PLAIN)
     launch.ready("ready-0")
     ours = kill(launch, *names)
-    wait_until(lambda: all_gone(launch, ours), GRACE_S, "every process of the run has gone")
+    check_that_all_go(launch, ours)
     assert launch.end(GRACE_S) == (71 if "agent" in names else -signal.SIGKILL)
 
 

@@ -81,8 +81,9 @@ def test_a_plan_knows_what_it_costs_and_that_it_may_be_had(project: Path, run_id
     done = launch(project, run_id, "dry_run=true")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)["plan"]
-    prices = [offer["price_usd_per_hour"] for offer in plan["offers"] if offer["market"] == "spot"]
-    assert prices and all(price > 0 for price in prices)
+    # A zone without a price has none of them.
+    prices = [one["price_usd_per_hour"] for one in plan["offers"] if one["price_usd_per_hour"] is not None]
+    assert prices and min(prices) > 0
 
 
 def test_a_launch_trains_brings_its_output_back_and_leaves_nothing_running(project: Path, run_id: str) -> None:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
 from runctl.errors import ConfigError, NotBuiltYet
 from runctl.platforms import local_data, parcel
@@ -110,7 +111,7 @@ class AwsPlatform(Platform):
             requests=tuple(asked),
             estimate_usd_per_hour=prices[0] if prices else None,
             estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
-            notes=(f"the project: {size / 1e6:.1f} MB packed", *(f"unknown: {one}" for one in quote.unknown)),
+            notes=(f"the project: {readable(size)} packed", *(f"unknown: {one}" for one in quote.unknown)),
         )
 
     def _submit(self, plan: Plan) -> RunHandle:

@@ -219,7 +219,6 @@ class _Launch:
         )
         if living is not None:
             plan, handle = living
-            terminal.tell(f"{spec.run.id} runs on {handle.address.get('instance')}: following it · {rundir.url}")
             outcome = supervisor.run(plan, found=handle)
         else:
             plan = supervisor.first_plan(1 + (earlier[-1].number if earlier else 0))
@@ -260,13 +259,17 @@ class _Launch:
     def _rehearse(self, cfg: LaunchConfig, spec: LaunchSpec) -> int:
         """Have the same launch run in a cloud on loopback."""
         from runctl import terminal
-        from runctl.drill import scenario
+        from runctl.drill import report, scenario
         from runctl.drill.rehearsal import Rehearsal
         from runctl.durations import parse_duration_s
+        from runctl.storage import check_place
 
         if cfg.platform.kind != "aws":
             raise NotBuiltYet(f"drill={cfg.drill.name}: this version rehearses +platform=aws alone")
         words = [word for word in self._typed().overrides if not re.match(r"\+*(drill=|run\.(id|root)=)", word)]
+        report_to = None if cfg.drill.report is None else Path(cfg.drill.report)
+        if report_to is not None:
+            check_place(report.PLACE, str(report_to.parent))
         disabled = [word for name in self._line.disabled for word in ("-p", f"no:{name}")]
         return Rehearsal(
             spec.run.id,
@@ -276,7 +279,7 @@ class _Launch:
             scenario=cfg.drill.name,
             events=scenario.events(cfg.drill.events),
             notice_s=parse_duration_s(cfg.drill.notice, "drill.notice"),
-            report_to=None if cfg.drill.report is None else Path(cfg.drill.report),
+            report_to=report_to,
             tell=terminal.tell,
         ).run()
 

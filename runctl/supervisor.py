@@ -147,6 +147,9 @@ class Supervisor:
         rented = self._platform.terms.rented
         began_at = time.time()
         with StopSignals().caught() as signals:
+            if found is not None:
+                where = found.address.get("instance")
+                self._tell(f"{plan.run_id} runs on {where}: following it · {self._rundir.url}")
             events.append(event_line("submitted" if found is None else "found", attempt=plan.attempt,
                                      platform=plan.platform))  # fmt: skip
             # Until there is a host, Ctrl-C ends the launch.

@@ -12,13 +12,20 @@ from collections.abc import Iterator
 
 import pytest
 
-#: No test reaches an account of whoever runs it, but for those that are asked for by this variable (tests/cloud).
-if "RUNCTL_CLOUD_ROOT" not in os.environ:
-    for _name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[_name]
-    os.environ.update(
-        AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull, AWS_EC2_METADATA_DISABLED="true"
-    )
+#: What leads to the account of whoever runs the tests: kept aside for those that are meant to reach it (tests/cloud).
+USERS_OWN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AWS_")}
+NOBODYS = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+os.environ.update(NOBODYS)
+
+
+@pytest.fixture(scope="session")
+def users_own() -> dict[str, str]:
+    """The variables of AWS's that were set where the tests were started."""
+    return USERS_OWN
 
 
 def quiet_port() -> int:
@@ -41,9 +48,7 @@ class S3:
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_EC2_METADATA_DISABLED": "true",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            **NOBODYS,
         }
 
     def bucket(self) -> str:

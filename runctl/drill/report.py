@@ -9,7 +9,10 @@ from pathlib import Path
 
 from runctl.drill import prices
 from runctl.drill.cloud import Cloud
-from runctl.errors import ConfigError
+from runctl.storage import open_store
+
+#: What names the place of the report.
+PLACE = "drill.report"
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def write(report: Report, left: list[str], path: Path) -> None:
     """Write it for programs.
 
     Raises:
-        ConfigError: if the file cannot be written.
+        StorageError: if the file cannot be written.
     """
     told = {
         "attempts": [asdict(line) for line in report.lines],
@@ -145,12 +148,7 @@ def write(report: Report, left: list[str], path: Path) -> None:
         "on_demand_usd": report.on_demand_usd,
         "left_running": left,
     }
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        aside.write_text(json.dumps(told, indent=2) + "\n")
-        aside.replace(path)
-    except OSError as error:
-        raise ConfigError(f"drill.report={path}: {error.strerror}") from error
+    open_store(str(path.parent), PLACE).write(path.name, (json.dumps(told, indent=2) + "\n").encode())
 
 
 def _is_checkpoint(path: str) -> bool:

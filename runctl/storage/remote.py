@@ -21,7 +21,7 @@ from typing import Any
 from runctl.errors import StorageError
 from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, unwatched
 from runctl.storage.publisher import Publisher, SegmentStream
-from runctl.storage.s3 import Bucket, broken_off, share_descriptions
+from runctl.storage.s3 import Bucket, broken_off, give_session
 
 _S3_SCHEMES = ("s3", "s3a")
 #: Elsewhere than in a bucket a file comes back in parts of this size, so many at a time, one file after another.
@@ -48,7 +48,7 @@ class FsspecStore(Store):
         self._bucket: Bucket | None = None
         if scheme in _S3_SCHEMES:
             self._fs.retries = 1
-            share_descriptions(self._fs)
+            give_session(self._fs)
             name, _, self._prefix = self._root.partition("/")
             self._bucket = Bucket(self._fs, name)
         self._publisher = Publisher(self)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import threading
@@ -21,7 +22,6 @@ from typing import Any, TypeVar
 from runctl.storage.base import unwatched
 
 T = TypeVar("T")
-_S = TypeVar("_S", bound=Any)
 
 PART_BYTES = 8 << 20
 _PARTS_AT_ONCE = 8
@@ -33,8 +33,6 @@ _ATTEMPTS = 5
 #: Whoever reads a small object waits for it.
 _READS = 3
 _PAUSE_S = 0.5
-_shared: dict[str, Any] = {}
-_sharing = threading.Lock()
 
 
 class Bucket:
@@ -241,23 +239,28 @@ def part_bytes(size_bytes: int) -> int:
     return max(PART_BYTES, -(-least // (1 << 20)) << 20)
 
 
-def with_shared_descriptions(session: _S) -> _S:
+def share_descriptions(session: Any) -> None:
     """Have a session of botocore's read AWS's descriptions of its services where others have read them.
 
     Each session keeps its own otherwise: 10 MB and more for S3, 25 MB for EC2.
     """
-    with _sharing:
-        _shared.setdefault("loader", session.get_component("data_loader"))
-        session.register_component("data_loader", _shared["loader"])
-    return session
+    session.lazy_register_component("data_loader", lambda: _descriptions(session.get_config_variable("data_path")))
 
 
-def share_descriptions(files: Any) -> None:
-    """Have a file system of s3fs, which makes its session when it is first used, make this one."""
+@functools.cache
+def _descriptions(data_path: str | None) -> Any:
+    from botocore.loaders import create_loader
+
+    return create_loader(data_path)
+
+
+def give_session(files: Any) -> None:
+    """Have a file system of s3fs, which makes its session when it is first used, use one that shares descriptions."""
     from aiobotocore.session import AioSession
 
     if files.session is None:
-        files.session = with_shared_descriptions(AioSession(**files.kwargs))
+        files.session = AioSession(**files.kwargs)
+        share_descriptions(files.session)
 
 
 def _client(files: Any, attempts: int) -> Any:
@@ -286,5 +289,6 @@ def _client(files: Any, attempts: int) -> Any:
     if files.anon:
         config["signature_version"] = UNSIGNED
     settings = {name: value for name, value in given.items() if value is not None}
-    session = with_shared_descriptions(Session(**files.kwargs))
+    session = Session(**files.kwargs)
+    share_descriptions(session)
     return session.create_client("s3", config=Config(**config), **settings)

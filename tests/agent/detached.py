@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from real_launches import TIMEOUT_S, wait_until
+from real_launches import TIMEOUT_S
+from waiting import wait_until
 
 import runctl
 from runctl import processes

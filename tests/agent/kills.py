@@ -14,7 +14,8 @@ from pathlib import Path
 
 import fault_points
 from fault_points import AGENT, LAUNCHER, RANKS, UPLOADER, WRITER, Fault
-from real_launches import Launch, Launcher, wait_until
+from real_launches import Launch, Launcher
+from waiting import wait_until
 
 import runctl
 from runctl.checkpoint import manifest as manifests

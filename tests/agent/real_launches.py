@@ -8,30 +8,18 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
+from waiting import wait_until
 
 from runctl import processes
 
 LAUNCH = Path(sys.executable).with_name("runctl-launch")
 TIMEOUT_S = 60
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
-    """The first true value of `condition`; fails after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    pytest.fail(f"not within {timeout_s} s: {what}")
 
 
 @dataclass

@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from real_launches import Launch, Launcher, wait_until
+from real_launches import Launch, Launcher
+from waiting import wait_until
 
 from runctl.agreement import Agreement
 from runctl.checkpoint.catalog import Catalog

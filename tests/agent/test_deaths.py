@@ -10,7 +10,8 @@ import time
 
 import psutil
 import pytest
-from real_launches import Launch, Launcher, wait_until
+from real_launches import Launch, Launcher
+from waiting import wait_until
 
 from runctl.rundir import RunDir
 

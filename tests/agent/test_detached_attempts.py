@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from detached import Detached, later
 from imds import Imds
-from real_launches import TIMEOUT_S, wait_until
+from real_launches import TIMEOUT_S
+from waiting import wait_until
 
 from runctl.agent.control import ControlWatch
 from runctl.agent.inbox import Inbox, Request

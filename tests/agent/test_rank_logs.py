@@ -8,7 +8,8 @@ import pty
 import subprocess
 import time
 
-from real_launches import LAUNCH, Launcher, wait_until
+from real_launches import LAUNCH, Launcher
+from waiting import wait_until
 
 
 def test_no_line_of_two_busy_ranks_is_lost_torn_or_out_of_order(launcher: Launcher) -> None:

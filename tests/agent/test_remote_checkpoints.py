@@ -11,8 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from real_launches import Launch, Launcher, wait_until
+from real_launches import Launch, Launcher
 from test_resume import SCRIPT
+from waiting import wait_until
 
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints

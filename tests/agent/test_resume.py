@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 
 import pytest
-from real_launches import Launch, Launcher, wait_until
+from real_launches import Launch, Launcher
+from waiting import wait_until
 
 from runctl.checkpoint.catalog import Catalog
 

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 import s3fs
 from faulty import Proxy
-from real_launches import Launch, Launcher, wait_until
+from real_launches import Launch, Launcher
+from waiting import wait_until
 
 from runctl.agent.stop import Stop, kill_after_s
 from runctl.checkpoint.catalog import Catalog

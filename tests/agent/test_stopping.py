@@ -7,7 +7,8 @@ import signal
 import time
 
 import pytest
-from real_launches import Launch, Launcher, wait_until
+from real_launches import Launch, Launcher
+from waiting import wait_until
 
 POLITE = """
     import os, signal, sys, time

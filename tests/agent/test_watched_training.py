@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from real_launches import Launch, Launcher, wait_until
+from real_launches import Launch, Launcher
+from waiting import wait_until
 
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint import watch

@@ -12,28 +12,15 @@ import tarfile
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from runctl import processes
 from runctl.hosts import keeper
 
 KEEPER = Path(keeper.__file__)
 TIMEOUT_S = 60
-
-
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """The first true value of `condition`."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    pytest.fail(f"not within {TIMEOUT_S} s: {what}")
 
 
 class Files:

@@ -15,7 +15,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from rented import KEEPER, TIMEOUT_S, Host, bundle, wait_until
+from rented import KEEPER, TIMEOUT_S, Host, bundle
+from waiting import wait_until
 
 from runctl.hosts.keeper import BringUpFailed, requirements, unpack
 
@@ -137,7 +138,7 @@ def test_a_bring_up_that_takes_too_long_is_ended_with_all_it_started(host: Host)
     assert "bring_up_s=2" in host.ended()["bring_up_error"]
     assert host.shutdowns == ["-P now"]
     pid = int((host.home / "project" / "pid").read_text())
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the setup line's child is gone")
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), TIMEOUT_S, "the setup line's child is gone")
 
 
 def test_a_download_that_hangs_is_cut_off_with_the_bring_up(host: Host) -> None:
@@ -150,7 +151,7 @@ def test_a_download_that_hangs_is_cut_off_with_the_bring_up(host: Host) -> None:
 def test_sigterm_while_the_host_is_prepared_ends_it(host: Host) -> None:
     host.describe(setup=["touch there; sleep 300"], keep_on_failure_s=600)
     keeper = host.keep()
-    wait_until((host.home / "project" / "there").exists, "the setup line runs")
+    wait_until((host.home / "project" / "there").exists, TIMEOUT_S, "the setup line runs")
     keeper.send_signal(signal.SIGTERM)
     assert keeper.wait(TIMEOUT_S) == 1
     assert "SIGTERM" in host.ended()["bring_up_error"]
@@ -161,7 +162,7 @@ def test_sigterm_reaches_the_agent_and_the_host_waits_for_it(host: Host) -> None
     leave = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), open(home + '/saved', 'w'), sys.exit(143)))"
     host.describe(agent_python=host.agent(f"{leave}\nopen(home + '/ready', 'w')\ntime.sleep(300)"), bring_up_s=5)
     keeper = host.keep()
-    wait_until((host.home / "ready").exists, "the agent runs")
+    wait_until((host.home / "ready").exists, TIMEOUT_S, "the agent runs")
     time.sleep(6)  # the time for the bring-up is over, and means nothing any more
     keeper.send_signal(signal.SIGTERM)
     assert keeper.wait(TIMEOUT_S) == 143
@@ -172,7 +173,7 @@ def test_sigterm_reaches_the_agent_and_the_host_waits_for_it(host: Host) -> None
 def test_a_keeper_that_is_killed_is_not_started_again(host: Host) -> None:
     host.describe(agent_python=host.agent(AGENT + "time.sleep(300)"))
     assert host.keep("start").wait(TIMEOUT_S) == 0
-    wait_until((host.home / "runs").exists, "the agent runs")
+    wait_until((host.home / "runs").exists, TIMEOUT_S, "the agent runs")
     os.kill(int((host.home / "pid").read_text()), signal.SIGKILL)
     assert host.keep("start").wait(TIMEOUT_S) == 0
     time.sleep(1)
@@ -204,7 +205,7 @@ def test_five_starts_at_once_start_one_agent_and_so_do_later_ones(host: Host) ->
     starts = [host.keep("start") for _ in range(5)]
     assert [start.wait(TIMEOUT_S) for start in starts] == [0] * 5
     assert time.monotonic() - began < 20
-    wait_until(lambda: host.shutdowns, "the host ends")
+    wait_until(lambda: host.shutdowns, TIMEOUT_S, "the host ends")
     assert host.keep("start").wait(TIMEOUT_S) == 0
     assert host.run() == 0  # nor does another keeper, started by hand
     time.sleep(0.5)
@@ -221,7 +222,7 @@ def test_start_comes_back_though_its_output_is_a_pipe_and_the_agent_lives(host: 
     )  # fmt: skip
     assert said.returncode == 0 and b"is started" in said.stdout
     assert time.monotonic() - began < 20
-    wait_until((host.home / "runs").exists, "the agent runs")
+    wait_until((host.home / "runs").exists, TIMEOUT_S, "the agent runs")
 
 
 # --- downloads ---

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from imds import Imds
-from rented import TIMEOUT_S, Host, bundle, wait_until
+from rented import TIMEOUT_S, Host, bundle
+from waiting import wait_until
 
 import runctl
 from runctl.rundir import RunDir
@@ -92,7 +93,7 @@ def rented(host: Host, s3: Any) -> Iterator[Rented]:
 
 def test_a_training_on_a_rented_host_runs_with_what_was_sent_and_the_host_ends(rented: Rented) -> None:
     rented.start("print('hello from there')")
-    wait_until(lambda: rented.host.shutdowns, "the host ends")
+    wait_until(lambda: rented.host.shutdowns, TIMEOUT_S, "the host ends")
     assert rented.state() == "succeeded", rented.host.log + rented.console()
     assert "hello from there\n" in rented.console()
     assert f"the package is {rented.host.home / 'runctl' / 'runctl' / '__init__.py'}" in rented.console()
@@ -106,7 +107,7 @@ def test_a_training_on_a_rented_host_runs_with_what_was_sent_and_the_host_ends(r
 
 def test_a_training_that_fails_ends_the_host_and_is_told_in_the_run_directory_alone(rented: Rented) -> None:
     rented.start("raise ValueError('no such luck')")
-    wait_until(lambda: rented.host.shutdowns, "the host ends")
+    wait_until(lambda: rented.host.shutdowns, TIMEOUT_S, "the host ends")
     assert rented.state() == "failed"
     attempt = rented.rundir.read_attempt(1)
     assert attempt is not None and attempt.failure is not None
@@ -117,9 +118,9 @@ def test_a_training_that_fails_ends_the_host_and_is_told_in_the_run_directory_al
 
 def test_a_stop_that_the_launcher_asked_for_saves_and_ends_the_host(rented: Rented) -> None:
     rented.start(TRAIN)
-    wait_until(lambda: "it trains" in rented.console(), "it trains")
+    wait_until(lambda: "it trains" in rented.console(), TIMEOUT_S, "it trains")
     rented.rundir.ask_to_stop(1, "user")
-    wait_until(lambda: rented.host.shutdowns, "the host ends")
+    wait_until(lambda: rented.host.shutdowns, TIMEOUT_S, "the host ends")
     assert rented.state() == "stopped"
     status = rented.rundir.read_status()
     assert status is not None and len(status["checkpoints"]) == 1
@@ -128,10 +129,10 @@ def test_a_stop_that_the_launcher_asked_for_saves_and_ends_the_host(rented: Rent
 
 def test_a_host_that_is_taken_back_saves_in_time(rented: Rented) -> None:
     rented.start(TRAIN)
-    wait_until(lambda: "it trains" in rented.console(), "it trains")
+    wait_until(lambda: "it trains" in rented.console(), TIMEOUT_S, "it trains")
     noticed_at = time.monotonic()
     rented.imds.interrupt(120)
-    wait_until(lambda: rented.host.shutdowns, "the host ends")
+    wait_until(lambda: rented.host.shutdowns, TIMEOUT_S, "the host ends")
     assert time.monotonic() - noticed_at < 40
     assert rented.state() == "interrupted"
     status = rented.rundir.read_status()

@@ -18,9 +18,8 @@ from runctl.encoding import dumps, loads, to_data
 from runctl.errors import PlatformError
 from runctl.platforms.base import Platform
 from runctl.rundir import RunDir, run_url
-from runctl.spec import LaunchSpec, Plan, Program, RunHandle, RunIdentity, RunState
+from runctl.spec import LaunchSpec, Limits, Plan, Program, RunHandle, RunIdentity, RunState
 
-PATIENCE_S = 30.0
 REPORT = """
 import json, os, sys
 from pathlib import Path
@@ -52,7 +51,7 @@ import time; time.sleep(60)
 
 @dataclass
 class Bench:
-    """A platform, a project for it, and runs whose directories it can reach.
+    """A platform, a project for it, and runs whose directories it can reach; here for hosts that share our files.
 
     Attributes:
         make: makes the platform for a project folder.
@@ -61,7 +60,10 @@ class Bench:
 
     make: Callable[[Path], Platform]
     root: Path
-    runs: int = 0
+    patience_s: float = 30.0
+    answers_s: float = 1.0
+    #: How long a stop at once may take.
+    at_once_s: float = 6.0
     platform: Platform = field(init=False)
 
     def __post_init__(self) -> None:
@@ -71,16 +73,20 @@ class Bench:
 
     def spec(self, script: str = "") -> LaunchSpec:
         """A run of this script, with its run directory as the launcher prepares it."""
-        self.runs += 1
         (self.project / "train.py").write_text(script)
         run_id = f"contract-{os.getpid()}-{time.time_ns()}"
         spec = LaunchSpec(
-            RunIdentity(run_id, "contract", str(self.root / "runs")),
+            RunIdentity(run_id, "contract", self.run_root),
             Program("train.py", None, tail=("--lr", "1e-3", "it's $(odd)\n")),
             env={"GREETING": "hello you"},
+            limits=Limits(max_time_s=600.0),
         )
         self.rundir(spec).write_spec(spec)
         return spec
+
+    @property
+    def run_root(self) -> str:
+        return str(self.root / "runs")
 
     def rundir(self, spec: LaunchSpec) -> RunDir:
         return RunDir(run_url(spec.run.root, spec.run.id))
@@ -92,22 +98,30 @@ class Bench:
         return self.platform.submit(self.plan(self.spec(script)))
 
     def end_of(self, handle: RunHandle) -> RunState:
-        deadline = time.monotonic() + PATIENCE_S
-        while not (state := self.platform.wait(handle, 1.0)).ended:
+        deadline = time.monotonic() + self.patience_s
+        while not (state := self.platform.wait(handle, 0.2)).ended:
             assert time.monotonic() < deadline, "it did not end"
         return state
 
-    def until(self, name: str) -> None:
-        """Wait for a file that the script writes."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not (self.project / name).exists():
+    def written(self, name: str) -> list[Path]:
+        """The files of this name that scripts wrote, in the order of their hosts."""
+        path = self.project / name
+        return [path] if path.exists() else []
+
+    def until(self, name: str, handle: RunHandle) -> None:
+        """Wait for a file that the script writes; somebody waits for the attempt meanwhile."""
+        deadline = time.monotonic() + self.patience_s
+        while not self.written(name):
             assert time.monotonic() < deadline, f"no {name}"
-            time.sleep(0.02)
+            self.platform.wait(handle, 0.02)
 
     def starts(self) -> list[dict]:
-        """What each start of the script `REPORT` found around it."""
-        path = self.project / "starts"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        """What each start of the script `REPORT` found around it, with the host's paths as they were planned."""
+        return [json.loads(line) for path in self.written("starts") for line in path.read_text().splitlines()]
+
+    def lose_the_agent(self, handle: RunHandle) -> None:
+        """Kill it, and nothing else."""
+        os.kill(handle.address["pid"], signal.SIGKILL)
 
     def traces(self) -> object:
         """Files and processes: what looking and planning must leave as it is."""
@@ -202,15 +216,15 @@ class PlatformContract(PlanContract):
 
     def test_waiting_takes_no_longer_than_asked_for_and_tells_the_end(self, bench: Bench) -> None:
         handle = bench.submitted(STUBBORN)
-        bench.until("ready")
+        bench.until("ready", handle)
         began = time.monotonic()
         assert bench.platform.wait(handle, 0.2) is RunState.RUNNING
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < bench.answers_s
         bench.platform.cancel(handle, "user", now=True)
         assert bench.end_of(handle).ended
         began = time.monotonic()
         assert bench.platform.wait(handle, 30.0).ended
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < bench.answers_s
 
     def test_a_failing_script_is_a_failed_attempt_on_record(self, bench: Bench) -> None:
         spec = bench.spec("import sys; sys.exit(7)")
@@ -221,20 +235,20 @@ class PlatformContract(PlanContract):
     def test_a_graceful_cancel_lets_the_script_finish(self, bench: Bench) -> None:
         spec = bench.spec(POLITE)
         handle = bench.platform.submit(bench.plan(spec))
-        bench.until("ready")
+        bench.until("ready", handle)
         bench.platform.cancel(handle, "user")
         assert bench.end_of(handle).ended
-        assert (bench.project / "stopped").exists()
+        assert bench.written("stopped")
         assert bench.rundir(spec).attempts()[0].state is RunState.STOPPED
 
     def test_a_cancel_for_now_does_not_wait_for_the_script(self, bench: Bench) -> None:
         handle = bench.submitted(STUBBORN)
-        bench.until("ready")
+        bench.until("ready", handle)
         bench.platform.cancel(handle, "user")
         bench.platform.cancel(handle, "user", now=True)
         began = time.monotonic()
         assert bench.end_of(handle).ended
-        assert time.monotonic() - began < 6.0, "the grace period of a graceful stop is 10 s"
+        assert time.monotonic() - began < bench.at_once_s, "the grace period of a graceful stop is 10 s"
 
     def test_a_cancel_after_the_end_is_harmless(self, bench: Bench) -> None:
         spec = bench.spec(REPORT)
@@ -247,8 +261,8 @@ class PlatformContract(PlanContract):
 
     def test_cleaning_up_after_a_lost_agent_leaves_nothing_running(self, bench: Bench) -> None:
         handle = bench.submitted(WITH_A_STRAY)
-        bench.until("ready")
-        os.kill(handle.address["pid"], signal.SIGKILL)
+        bench.until("ready", handle)
+        bench.lose_the_agent(handle)
         assert bench.end_of(handle).ended
         bench.platform.clean_up(handle)
         bench.platform.clean_up(handle)
@@ -259,7 +273,7 @@ class PlatformContract(PlanContract):
 
     def test_cleaning_up_touches_nothing_of_other_runs(self, bench: Bench) -> None:
         other = bench.submitted(STUBBORN)
-        bench.until("ready")
+        bench.until("ready", other)
         ended = bench.submitted(REPORT)
         bench.end_of(ended)
         bench.platform.clean_up(ended)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runctl.errors import ConfigError, NotAllowed, PlatformError
-from runctl.storage.s3 import with_shared_descriptions
+from runctl.storage.s3 import share_descriptions
 
 #: Errors of the account, its rights or its credentials: every offer and every retry would meet them again.
 NOT_ALLOWED = (
@@ -53,7 +53,9 @@ class Clients:
 
         if self._session is None:
             try:
-                self._session = boto3.Session(botocore_session=with_shared_descriptions(get_session()))
+                session = get_session()
+                share_descriptions(session)
+                self._session = boto3.Session(botocore_session=session)
             except BotoCoreError as error:
                 raise ConfigError(f"AWS: {error}; {_HOW_TO_SIGN_IN}") from error
         return self._session

@@ -22,6 +22,7 @@ from runctl.spec import RunHandle, RunState
 _STATUS_S = 6.0
 _INSTANCE_S = 30.0
 _COMING_UP_S = 5.0
+_HEARTBEAT_S = 15.0
 #: An agent writes a heartbeat every 5 s; after so long without one its host is lost, or cut off.
 _SILENCE_S = 180.0
 #: What an instance that has ended may still have on its way to storage.
@@ -208,7 +209,7 @@ class Watch:
 
     def _silent_for_s(self) -> float:
         """Since when nothing was heard of the agent, reckoned by when it was heard here: clocks differ."""
-        if self._due("heartbeat", 15.0):
+        if self._due("heartbeat", _HEARTBEAT_S):
             with self._kept():
                 beat = self._rundir.heartbeat()
                 if beat != self._beat:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import books
 import pytest
 
 from runctl import buying
@@ -76,13 +77,7 @@ class Launch:
         return [one for one in self.cloud.instances() if one["tags"].get("runctl:run") == self.run_id]
 
     def check_that_nothing_is_left(self) -> None:
-        """No instance runs on, and none was ever there twice for one attempt."""
-        deadline = time.monotonic() + 20
-        while left := [one["id"] for one in self.instances if one["state"] != "terminated"]:
-            assert time.monotonic() < deadline, f"left running: {left}; told: {self.told}"
-            time.sleep(0.1)
-        attempts = Counter(one["tags"]["runctl:attempt"] for one in self.instances)
-        assert all(count == 1 for count in attempts.values()), attempts
+        books.check_that_nothing_runs(lambda: self.instances, 20, self.told)
 
 
 @dataclass

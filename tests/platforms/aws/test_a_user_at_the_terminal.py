@@ -7,13 +7,13 @@ import fcntl
 import os
 import pty
 import signal
-import subprocess
 import termios
 import threading
 from collections.abc import Iterator
 
 import pytest
-from whole import BUCKET, LAUNCH, WORDS, Account, wait_until
+from waiting import wait_until
+from whole import BUCKET, Account
 
 from runctl.errors import ExitCode
 
@@ -34,17 +34,19 @@ QUESTION = "Enter leaves it running, s stops it, Ctrl-C stops it at once:"
 CTRL_C = "\x03"
 
 
+def own_terminal() -> None:
+    """In the launch, before it begins: only a session's own terminal sends it Ctrl-C and hangs up."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 class Terminal:
     """A launch with a terminal of its own, and somebody who types."""
 
     def __init__(self, account: Account, *words: str) -> None:
         self._master, slave = pty.openpty()
-        self.launch = subprocess.Popen(
-            [str(LAUNCH), *WORDS, *words], cwd=account.project, stdin=slave, stdout=slave, stderr=slave,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
-            env=account.cloud.environment({"PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(account.folder)}),
-        )  # fmt: skip
-        account.started.append(self.launch)
+        self.launch = account.start(
+            *words, stdin=slave, stdout=slave, stderr=slave, start_new_session=True, preexec_fn=own_terminal
+        )
         os.close(slave)
         self.text = ""
         threading.Thread(target=self._read, daemon=True).start()

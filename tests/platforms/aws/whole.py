@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import books
 
 from runctl.drill.cloud import Cloud
 
@@ -17,14 +16,6 @@ BUCKET = "whole"
 LAUNCH = Path(sys.executable).with_name("runctl-launch")
 #: Nothing is waited for that is not looked at.
 WORDS = ("+platform=aws", "platform.instance_type=t3.medium", "platform.keep_on_failure=0")
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> None:
-    """Wait until something is so; fails after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 @dataclass
@@ -40,13 +31,18 @@ class Account:
         self.project.mkdir()
         self.cloud.make_bucket(BUCKET)
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """Start a launch; what it said is to be found in `said`."""
+    def start(self, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+        """Start a launch; what it said is to be found in `said`.
+
+        Args:
+            options: of Popen, such as streams of their own.
+        """
         number = len(self.started)
         with (self.folder / f"{number}.out").open("wb") as out, (self.folder / f"{number}.err").open("wb") as err:
             launch = subprocess.Popen(
-                [str(LAUNCH), *WORDS, *words], cwd=self.project, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
+                [str(LAUNCH), *WORDS, *words], cwd=self.project,
                 env=self.cloud.environment({"PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(self.folder)}),
+                **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options},
             )  # fmt: skip
         self.started.append(launch)
         return launch
@@ -60,13 +56,7 @@ class Account:
         return [one for one in self.cloud.instances() if one["tags"].get("runctl:run") == run_id]
 
     def check_that_nothing_runs(self, within_s: float) -> None:
-        """No instance lives on, and none was ever there twice for one attempt."""
-        deadline = time.monotonic() + within_s
-        while left := [one["id"] for one in self.cloud.instances() if one["state"] != "terminated"]:
-            assert time.monotonic() < deadline, f"left running: {left}"
-            time.sleep(0.2)
-        attempts = Counter((one["tags"]["runctl:run"], one["tags"]["runctl:attempt"]) for one in self.cloud.instances())
-        assert all(count == 1 for count in attempts.values()), attempts
+        books.check_that_nothing_runs(self.cloud.instances, within_s)
 
     def close(self) -> None:
         for launch in self.started:

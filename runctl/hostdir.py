@@ -35,19 +35,20 @@ class HostDir:
         self.path = Path(path)
 
     @classmethod
-    def for_attempt(cls, run_id: str, attempt: int, run_dir: str) -> HostDir:
+    def for_attempt(cls, run_id: str, attempt: int, run_dir: str, base: Path | None = None) -> HostDir:
         """Where an attempt's host directory lies; a pure function, so that a plan can name it.
 
         Args:
             run_id: the run.
             attempt: its number.
             run_dir: path or URL of the run directory, which tells apart runs of one id below two roots.
+            base: the folder for all of one user's; below this host's temporary folder if None.
         """
         import hashlib
         import tempfile
 
         digest = hashlib.blake2b(run_dir.encode(), digest_size=6).hexdigest()
-        base = Path(tempfile.gettempdir()) / f"runctl-{os.getuid()}"
+        base = base or Path(tempfile.gettempdir()) / f"runctl-{os.getuid()}"
         return cls(base / f"{run_id}-{digest}" / f"a{attempt}")
 
     @classmethod

@@ -82,7 +82,8 @@ class Keeper:
     def __init__(self, home: Path) -> None:
         self.home = home
         self.host: dict[str, Any] = {}
-        self.env = dict(os.environ)
+        # On disk: /tmp may lie in memory, and this is where copies of checkpoints wait for their upload.
+        self.env = {"TMPDIR": str(home.parent.parent / "tmp"), **os.environ}
         self.agent: subprocess.Popen[bytes] | None = None
         self.asked_to_end = False
 
@@ -96,6 +97,7 @@ class Keeper:
                 for fd in (1, 2):
                     os.dup2(log.fileno(), fd)
             write(self.home / "pid", str(os.getpid()))
+            Path(self.env["TMPDIR"]).mkdir(mode=0o700, exist_ok=True)
             self.host = json.loads((self.home / "host.json").read_text())
             self._arm()
             signal.setitimer(signal.ITIMER_REAL, max(1.0, self.host["bring_up_s"]))

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runctl import bundle
+from runctl import bundle, processes
 from runctl.checkpoint.transfer import readable
 from runctl.storage import open_store
 
 FOLDER = ".parcels"
+_PREFIX = "runctl-parcel-"
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Parcel:
     """
 
     def __init__(self, project_dir: Path, max_bytes: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="runctl-parcel-")
+        _remove_left_behind()
+        self._folder = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-")
         folder = Path(self._folder.name)
         packed = bundle.pack(project_dir, folder, max_bytes=max_bytes)
         wheel = bundle.wheel(folder)
@@ -98,6 +102,14 @@ def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[st
     name = f"hosts/a{attempt}.json"
     open_store(run_dir).write(name, data)
     return name, hashlib.sha256(data).hexdigest()
+
+
+def _remove_left_behind() -> None:
+    """Remove the folders of launchers that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        pid = folder.name.removeprefix(_PREFIX).split("-")[0]
+        if pid.isdigit() and not processes.lives(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sha256(path: Path) -> str:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from runctl import command
 from runctl.command import HostFacts
 from runctl.errors import NotBuiltYet
+from runctl.hostdir import HostDir
 from runctl.platforms.base import Platform
 from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, Plan, Quote, RunHandle, RunState
 
-#: Where everything of a run lies on a rented host.
+#: Where everything of a run lies on a rented host; its agent is root.
 _HOST_ROOT = "/var/lib/runctl"
 
 
 def planned(spec: LaunchSpec, quote: Quote, attempt: int, kind: str) -> Plan:
     """Command and environment of the ranks on a rented host, as far as they are known before there is one."""
-    home = f"{_HOST_ROOT}/{spec.run.id}"
+    home = f"{_HOST_ROOT}/{spec.run.id}/a{attempt}"
     nproc = spec.trainer.nproc_per_node
     known = nproc if isinstance(nproc, int) else None
-    facts = HostFacts("python3", f"{home}/runctl", f"{home}/project", f"{home}/a{attempt}", known or 1, 1, True)
     run_dir = run_url(spec.run.root, spec.run.id)
+    scratch = HostDir.for_attempt(spec.run.id, attempt, run_dir, Path(_HOST_ROOT, "tmp", "runctl-0"))
+    facts = HostFacts("python3", f"{home}/runctl", f"{home}/project", str(scratch.path), known or 1, 1, True)
     argv = [
         # How many ranks there will be, only the host can tell.
         word if known is not None else word.replace(f"--nproc-per-node={facts.nproc}", f"--nproc-per-node={nproc}")

@@ -110,10 +110,10 @@ class Host:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.home = folder / "home"
+        self.home = folder / "root" / "run" / "a1"
         self.bin = folder / "bin"
         for path in (self.home, self.bin):
-            path.mkdir()
+            path.mkdir(parents=True)
         self.files = Files()
         self._ended = folder / "shutdown"
         self.program("shutdown", f'#!/bin/sh\necho "$@" >> {self._ended}\n')

@@ -170,6 +170,14 @@ def test_sigterm_reaches_the_agent_and_the_host_waits_for_it(host: Host) -> None
     assert host.shutdowns == ["-P now"]
 
 
+def test_what_is_temporary_lies_on_disk_where_all_else_lies(host: Host) -> None:
+    host.describe(agent_python=host.agent("open(home + '/seen', 'w').write(os.environ['TMPDIR'])"))
+    host.run()
+    temporary = Path((host.home / "seen").read_text())
+    assert temporary == host.folder / "root" / "tmp"
+    assert temporary.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_keeper_that_is_killed_is_not_started_again(host: Host) -> None:
     host.describe(agent_python=host.agent(AGENT + "time.sleep(300)"))
     assert host.keep("start").wait(TIMEOUT_S) == 0

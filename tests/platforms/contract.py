@@ -217,9 +217,12 @@ class PlatformContract(PlanContract):
     def test_waiting_takes_no_longer_than_asked_for_and_tells_the_end(self, bench: Bench) -> None:
         handle = bench.submitted(STUBBORN)
         bench.until("ready", handle)
-        began = time.monotonic()
-        assert bench.platform.wait(handle, 0.2) is RunState.RUNNING
-        assert time.monotonic() - began < bench.answers_s
+        state = RunState.PENDING
+        while state is RunState.PENDING:
+            began = time.monotonic()
+            state = bench.platform.wait(handle, 0.2)
+            assert time.monotonic() - began < bench.answers_s
+        assert state is RunState.RUNNING
         bench.platform.cancel(handle, "user", now=True)
         assert bench.end_of(handle).ended
         began = time.monotonic()

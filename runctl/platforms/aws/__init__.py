@@ -50,7 +50,7 @@ class AwsPlatform(Platform):
         assert isinstance(self._config, AwsConfig)
         self._options = AwsOptions.of(self._config, self._clients.default_region, attached=self._attached)
         self.terms = self._options.terms
-        self._parcel: parcel.Parcel | None = None
+        self._parcels: dict[str, parcel.Parcel] = {}
         self._watches: dict[tuple[str, int], Watch] = {}
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
@@ -118,8 +118,7 @@ class AwsPlatform(Platform):
         purchase = Purchase(self._clients, self._tell)
         handle = purchase.find(plan) if (plan.run_id, plan.attempt) in self._watches else None
         if handle is None:
-            assert self._parcel is not None  # made with the quote
-            self._parcel.send(_root(plan), self._tell)
+            self._parcels[plan.run_id].send(_root(plan), self._tell)  # made with the quote
             handle = purchase.make(plan)
         self._attend(plan, handle)
         return handle
@@ -173,9 +172,10 @@ class AwsPlatform(Platform):
         return Path(self._project_dir, spec.program.workdir)
 
     def _packed(self, spec: LaunchSpec) -> parcel.Parcel:
-        if self._parcel is None:
-            self._parcel = parcel.Parcel(Path(self._project_dir), spec.bundle_max_bytes)
-        return self._parcel
+        """The project as it is when a run's first attempt is planned; the later ones get the same."""
+        if spec.run.id not in self._parcels:
+            self._parcels[spec.run.id] = parcel.Parcel(Path(self._project_dir), spec.bundle_max_bytes)
+        return self._parcels[spec.run.id]
 
     def _orders(self, spec: LaunchSpec, quote: Quote, attempt: int, lives_s: float) -> dict[str, Any]:
         """What the keeper is to do, but for links and times, which are known when it is told."""
@@ -225,6 +225,7 @@ class AwsPlatform(Platform):
                 ("keeper.py", keeper["sha256"], links.get(keeper["key"])),
                 ("host.json", sha256, runs.get(name)),
             ],
+            self._options.data_volume_gib,
         )
 
 

@@ -38,18 +38,34 @@ for name, sha256, url in zip(wanted[::3], wanted[1::3], wanted[2::3]):
 """
 
 
-def script(run_id: str, attempt: int, files: list[tuple[str, str, str]]) -> str:
+#: Before anything is written there. What the kernel calls the volume is the kernel's choice: it is the one of its size
+#: that holds nothing. Not in the drill, whose folder is another: the disks of this machine are none of its business.
+_MOUNT = """
+if [ -z "${{RUNCTL_HOST_ROOT:-}}" ] && ! mountpoint -q {folder}; then
+  volume=
+  for device in $(lsblk -dnbpo NAME,TYPE,SIZE | awk '$2 == "disk" && $3 == {size_bytes} {{print $1}}'); do
+    if [ "$(lsblk -nro NAME "$device" | wc -l)" = 1 ] && ! blkid "$device" > /dev/null; then volume=$device; fi
+  done
+  test -n "$volume" || {{ echo "runctl: no empty volume of {gib} GiB" >&2; exit 1; }}
+  mkfs.ext4 -q "$volume" && mkdir -p {folder} && mount -o noatime "$volume" {folder}
+fi
+"""
+
+
+def script(run_id: str, attempt: int, files: list[tuple[str, str, str]], data_volume_gib: int | None) -> str:
     """The command, for `sh`.
 
     Args:
         run_id: whose.
         attempt: its number.
         files: name, SHA-256 and URL of the keeper and of its orders.
+        data_volume_gib: the size of an empty volume that is attached, for everything that is runctl's.
     """
     words = [word for file in files for word in file]
     return "\n".join(
         (
             "set -eu",
+            *([] if data_volume_gib is None else [_mount(data_volume_gib)]),
             f'folder="${{RUNCTL_HOST_ROOT:-/var/lib/runctl}}"/{shlex.quote(run_id)}/a{attempt}',
             # A host that has been told already must not be told otherwise: its keeper reads these files.
             f'test -e "$folder/{files[0][0]}" && test -e "$folder/{files[-1][0]}" ||'
@@ -57,6 +73,10 @@ def script(run_id: str, attempt: int, files: list[tuple[str, str, str]]) -> str:
             f'exec python3 "$folder/{files[0][0]}" start "$folder"',
         )
     )
+
+
+def _mount(gib: int) -> str:
+    return _MOUNT.strip().format(folder="/var/lib/runctl", size_bytes=gib << 30, gib=gib)
 
 
 class Links:

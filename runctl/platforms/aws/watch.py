@@ -110,6 +110,10 @@ class Watch:
     def cancel(self, reason: str, *, now: bool) -> None:
         """Ask the agent to stop; a host that has no agent yet is simply given up."""
         if self._status is None:
+            self._next["status"] = 0.0  # it may have begun since the last look
+            with self._kept():
+                self._read_status()
+        if self._status is None:
             self.why = "stopped before the training began"
             self._state = RunState.STOPPED
             return

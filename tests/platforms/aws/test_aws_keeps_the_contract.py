@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,15 @@ class AwsBench(Bench):
     def starts(self) -> list[dict]:
         starts = []
         for path in self.written("starts"):
-            text = path.read_text().replace(str(path.parents[3]), HOST_ROOT)
+            root = path.parents[3]
+            planned = {
+                str(root): HOST_ROOT,
+                f"{root.parents[2] / 'tmp'}/runctl-{os.getuid()}": f"{HOST_ROOT}/tmp/runctl-0",
+                f'["{sys.executable}"': '["python3"',
+            }
+            text = path.read_text()
+            for here, there in planned.items():
+                text = text.replace(here, there)
             starts += [json.loads(line) for line in text.splitlines()]
         return starts
 

@@ -280,6 +280,7 @@ class _Launch:
             events=scenario.events(cfg.drill.events),
             notice_s=parse_duration_s(cfg.drill.notice, "drill.notice"),
             report_to=report_to,
+            s3=cfg.drill.s3.value,
             tell=terminal.tell,
         ).run()
 

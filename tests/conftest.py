@@ -1,4 +1,4 @@
-"""What tests of several parts need: a real S3 API over HTTP on loopback."""
+"""What tests of several parts need: a real S3 API over HTTP on loopback, by moto and by OpenStack Swift."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+
+from runctl.drill.cloud import Cloud
 
 #: What leads to the account of whoever runs the tests: kept aside for those that are meant to reach it (tests/cloud).
 USERS_OWN = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("AWS_")}
@@ -37,6 +39,15 @@ def quiet_port() -> int:
     raise AssertionError("no free port")
 
 
+def new_bucket() -> str:
+    """Make a bucket where the environment leads, and return its name."""
+    import boto3
+
+    name = f"test-{secrets.token_hex(6)}"
+    boto3.Session().client("s3").create_bucket(Bucket=name)  # the default session remembers earlier keys
+    return name
+
+
 class S3:
     """moto's S3 over HTTP; it can be shut and opened again at the same port, and keeps its objects meanwhile."""
 
@@ -53,11 +64,7 @@ class S3:
 
     def bucket(self) -> str:
         """Make a bucket, and return its name."""
-        import boto3
-
-        name = f"test-{secrets.token_hex(6)}"
-        boto3.client("s3", endpoint_url=self.env["AWS_ENDPOINT_URL"]).create_bucket(Bucket=name)
-        return name
+        return new_bucket()
 
     def shut(self) -> None:
         self._server.stop()
@@ -74,16 +81,46 @@ class S3:
 
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
-    import s3fs
-
+    """moto's S3; clients of this process and of those that it starts come there."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = S3()
-    for name, value in server.env.items():
+    with led_to(server.env, monkeypatch):
+        yield server
+    server.shut()
+
+
+@pytest.fixture(scope="session")
+def swift_cloud() -> Iterator[Cloud]:
+    with Cloud(s3="swift") as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def fresh_bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A new bucket: for every test once in moto's S3 and once in Swift's, but in moto's alone if it works on `s3`."""
+    if request.param == "moto":
+        yield request.getfixturevalue("s3").bucket()
+        return
+    with led_to(request.getfixturevalue("swift_cloud").environment({}), monkeypatch):
+        yield new_bucket()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fresh_bucket" in metafunc.fixturenames:
+        servers = ["moto"] if "s3" in metafunc.fixturenames else ["moto", "swift"]
+        metafunc.parametrize("fresh_bucket", servers, indirect=True)
+
+
+@contextlib.contextmanager
+def led_to(env: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Have AWS's clients see these variables alone."""
+    import s3fs
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in env.items():
         monkeypatch.setenv(name, value)
-    for name in ("AWS_ENDPOINT_URL_S3", "AWS_PROFILE", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
     # fsspec keeps file systems by their options, and the endpoint is none of them.
     s3fs.S3FileSystem.clear_instance_cache()
-    yield server
+    yield
     s3fs.S3FileSystem.clear_instance_cache()
-    server.shut()

@@ -50,6 +50,11 @@ class ArgsLists(Enum):
     comma = "comma"
 
 
+class DrillS3(Enum):
+    moto = "moto"
+    swift = "swift"
+
+
 class ScalingRule(Enum):
     explicit = "explicit"
     linear = "linear"
@@ -186,9 +191,11 @@ class DrillConfig:
     do: interrupt, kill (a host, without notice), kill_launcher, or fault with action, code, status, times, market.
     notice: how long AWS leaves an instance after its word; attempts of a launch get none of your account's.
     report: a file for what the report says, as JSON.
+    s3: what answers for S3: moto, or swift (extra runctl[swift]), slower to start and as strict as S3.
     """
 
     name: str = "none"
+    s3: DrillS3 = DrillS3.moto
     notice: str = "120s"
     report: Optional[str] = None
     events: List[Dict[str, Any]] = field(default_factory=list)

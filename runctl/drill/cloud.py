@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typing import Any
 
 from runctl import processes
 from runctl.drill.faults import Fault
+from runctl.drill.metadata import LAUNCHER, SECRET
 from runctl.drill.sandboxes import MARK
 from runctl.encoding import dumps
 from runctl.errors import MissingExtra, PlatformError
@@ -30,9 +32,11 @@ class Cloud:
 
     Args:
         folder: for its instances; a temporary one if None, which goes at the end.
+        s3: what answers for S3, moto or swift.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, *, s3: str = "moto") -> None:
+        self._s3_server = s3
         self._kept = folder is not None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="runctl-drill-"))
         self._empty = self.folder / "no-settings"
@@ -44,15 +48,17 @@ class Cloud:
         """Start it, and wait until it answers.
 
         Raises:
-            MissingExtra: without moto.
+            MissingExtra: without moto, or Swift if that was asked for.
             PlatformError: if it does not start.
         """
         try:
             import moto  # noqa: F401
         except ImportError as error:
             raise MissingExtra("the drill", "drill") from error
+        if self._s3_server == "swift" and importlib.util.find_spec("swift") is None:
+            raise MissingExtra("drill.s3=swift", "swift")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "runctl.drill.server", str(self.folder), "0"],
+            [sys.executable, "-m", "runctl.drill.server", str(self.folder), "0", self._s3_server],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**self.environment(os.environ), "AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
@@ -91,8 +97,8 @@ class Cloud:
         return {
             **{name: value for name, value in base.items() if not name.startswith("AWS_")},
             "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": "AKIADRILL",
-            "AWS_SECRET_ACCESS_KEY": "drill",
+            "AWS_ACCESS_KEY_ID": LAUNCHER,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_DEFAULT_REGION": _REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": str(self._empty),
@@ -118,14 +124,14 @@ class Cloud:
 
     def _s3(self, method: str, path: str) -> bytes:
         """One request, signed by hand: boto3 would look for the user's own settings."""
-        from botocore.auth import SigV4Auth
+        from botocore.auth import S3SigV4Auth
         from botocore.awsrequest import AWSRequest
         from botocore.credentials import Credentials
 
         settings = self.environment({})
         keys = Credentials(settings["AWS_ACCESS_KEY_ID"], settings["AWS_SECRET_ACCESS_KEY"])
         signed = AWSRequest(method, f"{self.url}/{urllib.parse.quote(path)}", headers={"Host": self.url[7:]})
-        SigV4Auth(keys, "s3", _REGION).add_auth(signed)
+        S3SigV4Auth(keys, "s3", _REGION).add_auth(signed)
         request = urllib.request.Request(signed.url, headers=dict(signed.headers), method=method)
         with urllib.request.urlopen(request, timeout=30) as answer:
             data: bytes = answer.read()

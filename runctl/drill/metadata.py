@@ -10,6 +10,8 @@ from datetime import datetime, timezone
 
 from runctl.drill.sandboxes import Sandbox
 
+#: The keys of the launcher and of an instance's role: ACCOUNT:USER, as Swift has them; moto takes any.
+LAUNCHER, HOST, SECRET = "drill:launcher", "drill:host", "drill"
 _ROLE = "runctl"
 _KEYS_S = 6 * 3600
 
@@ -73,8 +75,8 @@ class Metadata:
                     "Code": "Success",
                     "Type": "AWS-HMAC",
                     "LastUpdated": _iso(time.time()),
-                    "AccessKeyId": f"ASIADRILL{facts.id[-7:].upper()}",
-                    "SecretAccessKey": "drill",
+                    "AccessKeyId": HOST,
+                    "SecretAccessKey": SECRET,
                     "Token": "drill",
                     "Expiration": _iso(time.time() + _KEYS_S),
                 }

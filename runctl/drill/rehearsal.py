@@ -42,6 +42,7 @@ class Rehearsal:
         events: what happens, in order.
         notice_s: how long an instance has after the word that it is taken back.
         report_to: a file for the report as JSON.
+        s3: what answers for S3, moto or swift.
         tell: takes lines for the user.
     """
 
@@ -56,6 +57,7 @@ class Rehearsal:
         events: Sequence[Event],
         notice_s: float,
         report_to: Path | None,
+        s3: str,
         tell: Callable[[str], None],
     ) -> None:
         self._run_id = run_id
@@ -68,6 +70,7 @@ class Rehearsal:
         self._events = events
         self._notice_s = notice_s
         self._report_to = report_to
+        self._s3 = s3
         self._tell = tell
         self._steps: dict[str, int] = {}
 
@@ -77,7 +80,7 @@ class Rehearsal:
         Returns:
             The launch's exit code.
         """
-        with Cloud() as cloud:
+        with Cloud(s3=self._s3) as cloud:
             cloud.make_bucket(urlsplit(self._root).netloc)
             began = time.time()
             code = self._launch(cloud, began)

@@ -1,6 +1,6 @@
 """The cloud's process: one HTTP server on loopback for every service, for IMDS, and for whoever steers the drill.
 
-    python -m runctl.drill.server DIR PORT
+    python -m runctl.drill.server DIR PORT moto|swift
 
 It prints one line once it answers. Its end is the end of everything that runs in it.
 """
@@ -19,18 +19,21 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote
 
 from runctl import processes
 from runctl.drill import prices
 from runctl.drill.ec2 import ACCOUNT, Ec2, Launched, image_of, machines_asked
 from runctl.drill.faults import Fault, Faults, answer
+from runctl.drill.metadata import HOST, LAUNCHER, SECRET
 from runctl.drill.sandboxes import Sandbox
 from runctl.drill.ssm import Ssm, SsmError
+from runctl.drill.swift import Swift
 from runctl.encoding import from_data, to_data
 
 Answer = tuple[int, str, bytes]
 _JSON = "application/x-amz-json-1.1"
+_REGION = "us-east-1"
 _ZONES = "abc"
 #: What S3's requests are, by method and query, as far as faults need to tell them apart.
 _S3_ACTIONS = (
@@ -54,12 +57,14 @@ class Server:
     Args:
         root: where sandboxes are made.
         url: of this server.
+        s3: answers for S3, if moto does not.
     """
 
-    def __init__(self, root: Path, url: str) -> None:
+    def __init__(self, root: Path, url: str, s3: Swift | None) -> None:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
         self._moto = DomainDispatcherApplication(create_backend_app)
+        self._s3 = s3
         self._one_at_a_time = threading.RLock()
         self._faults = Faults()
         sandboxes: dict[str, Sandbox] = {}
@@ -134,9 +139,9 @@ class Server:
         own = self._own(service, action, target, region, body or b"", environ)
         if own is None:
             if fault is None and service == "s3":
-                whole: Iterable[bytes] = self._moto_app(environ)(environ, start_response)
+                whole: Iterable[bytes] = self._app(environ, service)(environ, start_response)
                 return whole
-            own = self._from_moto(environ)
+            own = self._whole(environ, service)
         if fault is not None:
             return _cut(environ) if not fault.code else _respond(start_response, answer(fault, service, bool(target)))
         return _respond(start_response, own)
@@ -154,10 +159,10 @@ class Server:
         if action == "DescribeSpotPriceHistory":
             return 200, "text/xml", prices.spot_history(machines_asked(body), [region + zone for zone in _ZONES])
         if action == "RunInstances" and b"DryRun=true" not in body:
-            told = self.ec2.run_instances(body, region, lambda: self._from_moto(environ))
+            told = self.ec2.run_instances(body, region, lambda: self._whole(environ, service))
             return told if isinstance(told, tuple) else answer(Fault(action, told), service, as_json=False)
         if action == "TerminateInstances":
-            done = self._from_moto(environ)
+            done = self._whole(environ, service)
             if done[0] == 200:
                 self.ec2.terminated(re.findall(r"InstanceId\.\d+=(i-[0-9a-f]+)", body.decode()))
             return done
@@ -178,15 +183,15 @@ class Server:
         except SsmError as error:
             return answer(Fault(action, error.code, message=str(error)), "ssm", as_json=True)
 
-    def _moto_app(self, environ: dict[str, Any]) -> Any:
-        return self._moto.get_application(environ)
+    def _app(self, environ: dict[str, Any], service: str) -> Any:
+        return self._s3 if service == "s3" and self._s3 is not None else self._moto.get_application(environ)
 
-    def _from_moto(self, environ: dict[str, Any]) -> Answer:
-        """moto's answer, whole. Its objects are made for one request at a time; only its S3 bears several."""
+    def _whole(self, environ: dict[str, Any], service: str) -> Answer:
+        """An answer, whole. moto's objects are made for one request at a time; only its S3 bears several."""
         from werkzeug.test import run_wsgi_app
 
         with self._one_at_a_time:
-            chunks, status, headers = run_wsgi_app(self._moto_app(environ), environ, buffered=True)
+            chunks, status, headers = run_wsgi_app(self._app(environ, service), environ, buffered=True)
         return int(status.split()[0]), headers.get("Content-Type", "text/xml"), b"".join(chunks)
 
 
@@ -194,7 +199,7 @@ def _scope(environ: dict[str, Any]) -> tuple[str, str, str]:
     """Service, region and access key, as the signature names them; without one it is S3's, by a presigned URL."""
     text = environ.get("HTTP_AUTHORIZATION", "") + environ.get("QUERY_STRING", "").replace("%2F", "/")
     found = re.search(r"Credential=([^/]+)/\d+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request", text)
-    return (found[3], found[2], found[1]) if found else ("s3", "us-east-1", "")
+    return (found[3], found[2], unquote(found[1])) if found else ("s3", "us-east-1", "")
 
 
 def _action(service: str, target: str, environ: dict[str, Any], body: bytes | None) -> str:
@@ -258,12 +263,13 @@ def main() -> int:
             pass
 
     folder, port, parent = Path(sys.argv[1]), int(sys.argv[2]), os.getppid()
+    swift = Swift(folder / "swift", {LAUNCHER: SECRET, HOST: SECRET}, _REGION) if sys.argv[3] == "swift" else None
     processes.die_with_parent(parent)
     logging.basicConfig(filename=folder / "server.log", level=logging.WARNING)
     os.environ.setdefault("MOTO_ALLOW_NONEXISTENT_REGION", "false")
     web = make_server("127.0.0.1", port, lambda *_: [], threaded=True, request_handler=Handler)
     url = f"http://127.0.0.1:{web.server_port}"
-    server = Server(folder, url)
+    server = Server(folder, url, swift)
     web.app = server
     _prepare()
 
@@ -271,12 +277,16 @@ def main() -> int:
         threading.Thread(target=web.shutdown, daemon=True).start()
 
     signal.signal(signal.SIGTERM, end)
+    if swift is not None:
+        swift.start()
     sys.stdout.write(url + "\n")
     sys.stdout.flush()
     try:
         web.serve_forever()
     finally:
         server.ec2.end_all()
+        if swift is not None:
+            swift.stop()
     return 0
 
 

@@ -29,8 +29,8 @@ from runctl.storage import Store, open_store
 
 
 @pytest.fixture
-def store(s3) -> Store:
-    return open_store(f"s3://{s3.bucket()}/runs/one")
+def store(fresh_bucket: str) -> Store:
+    return open_store(f"s3://{fresh_bucket}/runs/one")
 
 
 @pytest.fixture

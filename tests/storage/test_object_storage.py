@@ -18,8 +18,8 @@ BOUND_S = 20.0
 
 
 @pytest.fixture
-def store(s3) -> Store:
-    return open_store(f"s3://{s3.bucket()}/pre fix")
+def store(fresh_bucket: str) -> Store:
+    return open_store(f"s3://{fresh_bucket}/pre fix")
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def test_what_was_appended_becomes_readable_without_closing(store: Store) -> Non
     eventually(lambda: b"".join(store.read_stream("events.jsonl")) == b"submitted\n")
 
 
-def test_events_and_metrics_of_many_attempts_come_in_order(s3) -> None:
-    rundir = RunDir(f"s3://{s3.bucket()}/runs/one")
+def test_events_and_metrics_of_many_attempts_come_in_order(fresh_bucket: str) -> None:
+    rundir = RunDir(f"s3://{fresh_bucket}/runs/one")
     for attempt in (10, 9, 1):
         stream = rundir.metrics_stream(f"a{attempt}-n0")
         stream.append(b"".join(b'{"attempt": %d, "step": %d}\n' % (attempt, step) for step in (1, 2)))
@@ -98,7 +98,7 @@ def test_events_and_metrics_of_many_attempts_come_in_order(s3) -> None:
     assert [event["at"] for event in rundir.events()] == [1.0, 2.0, 3.0]
 
 
-def test_a_bucket_that_is_not_there_is_named(s3) -> None:
+def test_a_bucket_that_is_not_there_is_named(fresh_bucket: str) -> None:
     with pytest.raises(StorageError, match=r"cannot write s3://no-such-bucket/x/spec\.json: .*bucket does not exist"):
         open_store("s3://no-such-bucket/x").write("spec.json", b"x")
 

@@ -63,7 +63,7 @@ def restore(into: Path, remote: RemoteCatalog, said: list[str] | None = None) ->
 
 
 def s3_client():
-    return boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+    return boto3.Session().client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
 
 
 def key(store: Store, name: str) -> dict[str, str]:

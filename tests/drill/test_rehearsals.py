@@ -57,6 +57,16 @@ def test_a_notice_costs_no_step_and_changes_no_bit(run: Run) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(TIMEOUT_S + 60)
+def test_on_a_real_s3_server_it_is_the_same(run: Run) -> None:
+    done = run(*DRILL, "drill=spot", "drill.s3=swift")
+    assert weights(done) == weights(run(*TRAINING))
+    assert "2 attempts in" in done.stderr
+    assert " 0 steps lost" in done.stderr
+    assert "Nothing is left running." in done.stderr
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(TIMEOUT_S + 60)
 def test_a_host_that_vanishes_costs_what_was_done_since_the_last_checkpoint(run: Run) -> None:
     events = "drill.events=[{at_step: 500, do: kill}]"
     done = run(*DRILL, "drill=no_notice", events, "checkpoint.every=100steps", "args.epochs=150")

@@ -214,7 +214,8 @@ class Checkpoints:
         self._bar.show("restoring", transfer)
 
     def close(self) -> None:
-        """End the upload; remove this host's folder if all of it has arrived, else say where it stays."""
+        """Keep what the retention says, end the upload; remove this host's folder if all of it has arrived."""
+        self._prune_what_a_killed_writer_left()
         if self._uploader is None or self._remote is None:
             return
         self._bar.clear()
@@ -230,6 +231,16 @@ class Checkpoints:
             self._bar.say(
                 f"it stays on this host, for the next attempt of this run here: {self._catalog.path(steps[-1])}"
             )
+
+    def _prune_what_a_killed_writer_left(self) -> None:
+        """Keep no more than the retention: who is killed between a checkpoint and its pruning leaves one too many.
+
+        Only where this attempt's ranks have loaded a checkpoint, or begun without one, so that what goes is never what
+        the next attempt would have to go back to, and with no writer at work, which prunes itself.
+        """
+        if self._all_restored() and not self._unloadable and self.writer_at_work is None:
+            with contextlib.suppress(CheckpointCorrupt, OSError):
+                self._catalog.prune(self._spec.checkpoint.retention)
 
     def _all_restored(self) -> bool:
         restored = [w for w in self._host_dir.workers() if "restored_step" in w]

@@ -61,7 +61,7 @@ UPLOADING_AND_DOWNLOADING = [
 @pytest.mark.parametrize(
     ("kills", "remote"),
     [
-        pytest.param(MOMENTS, False, marks=pytest.mark.soak),
+        (MOMENTS, False),
         (SAVING_AND_RESTORING, False),
         (UPLOADING_AND_DOWNLOADING, True),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -68,8 +69,9 @@ class AwsBench(Bench):
 
     def lose_the_agent(self, handle: RunHandle) -> None:
         for pid in find_by_environment(MARK, handle.address["instance"]):
-            if "runctl.agent" in psutil.Process(pid).cmdline():
-                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(psutil.Error):  # another of its processes ended meanwhile
+                if "runctl.agent" in psutil.Process(pid).cmdline():
+                    os.kill(pid, signal.SIGKILL)
 
     def traces(self) -> object:
         return super().traces(), [one["id"] for one in self.cloud.instances()]

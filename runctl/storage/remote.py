@@ -21,7 +21,7 @@ from typing import Any
 from runctl.errors import StorageError
 from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, unwatched
 from runctl.storage.publisher import Publisher, SegmentStream
-from runctl.storage.s3 import Bucket, broken_off, give_session
+from runctl.storage.s3 import Bucket, broken_off, expired, give_session
 
 _S3_SCHEMES = ("s3", "s3a")
 #: Elsewhere than in a bucket a file comes back in parts of this size, so many at a time, one file after another.
@@ -183,9 +183,16 @@ class FsspecStore(Store):
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
 
-    def _request(self, verb: str, name: str) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def _request(self, verb: str, name: str) -> Iterator[None]:
         # Each back-end lets exceptions of its vendor's through (botocore's and aiohttp's are no OSErrors).
-        return self._translated(f"cannot {verb} {self.url}/{name}", Exception)
+        with self._translated(f"cannot {verb} {self.url}/{name}", Exception):
+            try:
+                yield
+            except Exception as error:
+                if self._bucket is not None and expired(error):
+                    self._bucket.renew()
+                raise
 
 
 def _version(told: dict[str, Any]) -> str:

@@ -33,6 +33,8 @@ _ATTEMPTS = 5
 #: Whoever reads a small object waits for it.
 _READS = 3
 _PAUSE_S = 0.5
+#: S3's and the other services' names for credentials that were good once; read anew, they may be again.
+EXPIRED = ("RequestExpired", "ExpiredToken", "ExpiredTokenException")
 
 
 class Bucket:
@@ -50,6 +52,14 @@ class Bucket:
         self._making = threading.Lock()
         # Shared by all files, so that many at once are no more requests at once than one large one.
         self._parts = ThreadPoolExecutor(_PARTS_AT_ONCE, "runctl-part")
+
+    def renew(self) -> None:
+        """Read the credentials anew at the next request: a session reads them once, and somebody may sign in again."""
+        with self._making:
+            self._made.clear()
+            self._files.session = None
+            give_session(self._files)
+            self._files.connect(refresh=True)
 
     def read(self, key: str) -> bytes | None:
         """A small object's bytes, in one request; None if there is none.
@@ -233,6 +243,16 @@ def broken_off() -> tuple[type[Exception], ...]:
     return ClientError, FlexibleChecksumError, HTTPClientError, IncompleteReadError
 
 
+def expired(error: BaseException | None) -> bool:
+    """Whether an error, or what it came of, is AWS's word for credentials that have expired."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict) and response.get("Error", {}).get("Code") in EXPIRED:
+            return True
+        error = error.__cause__
+    return False
+
+
 def part_bytes(size_bytes: int) -> int:
     """The size of the parts of a file: such that they are no more than S3 allows, in whole MiB."""
     least = -(-size_bytes // _PARTS_AT_MOST)
@@ -260,6 +280,7 @@ def give_session(files: Any) -> None:
 
     if files.session is None:
         files.session = AioSession(**files.kwargs)
+        files._session_is_owned = False  # or a refresh would replace it by one that shares nothing
         share_descriptions(files.session)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runctl.errors import ConfigError, NotAllowed, PlatformError
-from runctl.storage.s3 import share_descriptions
+from runctl.storage.s3 import EXPIRED, share_descriptions
 
 #: Errors of the account, its rights or its credentials: every offer and every retry would meet them again.
 NOT_ALLOWED = (
@@ -23,8 +23,6 @@ NOT_ALLOWED = (
     "UnrecognizedClientException",
     "SignatureDoesNotMatch",
 )
-#: Credentials that were good once; read anew, they may be again.
-EXPIRED = ("RequestExpired", "ExpiredToken", "ExpiredTokenException")
 THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown")
 #: What a request meets that may have been carried out all the same.
 LOST = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout")
@@ -155,11 +153,6 @@ def said(error: BaseException) -> str:
         told = response["Error"]
         return " ".join(f"{told.get('Code', '')}: {told.get('Message', '')}".split())
     return " ".join(f"{type(error).__name__}: {error}".split())
-
-
-def expired(error: BaseException) -> bool:
-    """Whether an error of ours comes of credentials that were good once."""
-    return error.__cause__ is not None and code_of(error.__cause__) in EXPIRED
 
 
 @contextlib.contextmanager

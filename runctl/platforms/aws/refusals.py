@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from enum import Enum
 
-from runctl.platforms.aws.clients import EXPIRED, LOST, NOT_ALLOWED, THROTTLED
+from runctl.platforms.aws.clients import LOST, NOT_ALLOWED, THROTTLED
+from runctl.storage.s3 import EXPIRED
 
 
 class Reaction(Enum):

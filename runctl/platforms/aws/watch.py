@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from runctl.errors import NotAllowed, RunctlError, StorageError
-from runctl.platforms.aws.clients import Clients, expired
+from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.commands import Commands, SentCommand
 from runctl.platforms.aws.instances import Instance, Instances
 from runctl.rundir import RunDir
 from runctl.spec import RunHandle, RunState
+from runctl.storage.s3 import expired
 
 #: How often each source is asked (seconds); EC2 and SSM bill nothing, but slow down whoever asks too often.
 _STATUS_S = 6.0

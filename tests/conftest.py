@@ -7,6 +7,7 @@ import logging
 import os
 import random
 import secrets
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -22,6 +23,10 @@ NOBODYS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 os.environ.update(NOBODYS)
+# `nohup` and a shell's `&` have a process ignore these, and its children too: launches would not hear them.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

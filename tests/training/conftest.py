@@ -28,7 +28,8 @@ optimizer = torch.optim.Adam(wrapped.parameters(), 1e-2)
 scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 20, 0.9)
 torch.manual_seed(rank), np.random.seed(rank), random.seed(rank)
 ck = runctl.attach(model=wrapped, optimizer=optimizer, scheduler=scheduler, every="5steps")
-print("start", ck.step, flush=True)
+if rank == 0:  # two ranks that print at once may do so in one line
+    print("start", ck.step, flush=True)
 for step in ck.steps(int(sys.argv[1])):
     # Every generator takes part, so that one that is not restored changes the weights.
     x = torch.randn(16, 8) + float(np.random.rand()) + random.random()

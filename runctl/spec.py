@@ -197,7 +197,12 @@ class CheckpointPolicy:
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """What to run, frozen. Composed once, in the launcher; ranks never see Hydra."""
+    """What to run, frozen. Composed once, in the launcher; ranks never see Hydra.
+
+    Attributes:
+        secrets: by variable, where each is kept: `env:NAME`, `ssm:/path` or `secretsmanager:id`; never its value.
+        secrets_scope: by variable, who gets it: `setup`, `worker` or `both`; without an entry it is `worker`.
+    """
 
     run: RunIdentity
     program: Program
@@ -206,6 +211,7 @@ class LaunchSpec:
     trainer: Trainer = field(default_factory=Trainer)
     env: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
+    secrets_scope: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     data: Data = field(default_factory=Data)
@@ -214,6 +220,11 @@ class LaunchSpec:
     bundle_max_bytes: int = 500_000_000
     plugins_disabled: tuple[str, ...] = ()
     schema: int = SCHEMA
+
+    def secrets_for(self, scope: str) -> dict[str, str]:
+        """The secrets that the host's `setup` or its `worker`s get."""
+        wanted = (scope, "both")
+        return {name: kept for name, kept in self.secrets.items() if self.secrets_scope.get(name, "worker") in wanted}
 
     def effective_args(self) -> dict[str, Any]:
         """The script's arguments after scaling, flat."""

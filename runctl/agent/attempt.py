@@ -32,7 +32,7 @@ from runctl.agent.watcher import Watcher
 from runctl.errors import CheckpointUnloadable, ConfigError
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
-from runctl.hosts import facts
+from runctl.hosts import facts, secrets
 from runctl.outcome import Attempt
 from runctl.rundir import HEARTBEAT_S, RunDir, event_line
 from runctl.spec import LaunchSpec, RunState
@@ -107,7 +107,7 @@ class RunningAttempt:
         spec = self._spec
         here = self._here
         hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
-        env = command.rank_env(spec, here, self._rundir.url, self._order.attempt) | _secret_values(spec.secrets)
+        env = command.rank_env(spec, here, self._rundir.url, self._order.attempt) | self._secret_values()
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
@@ -129,6 +129,19 @@ class RunningAttempt:
             self._checkpoints.close()
             processes.end_descendants()
             self._host_dir.remove()
+
+    def _secret_values(self) -> dict[str, str]:
+        """What the ranks get of secrets, read where this host finds them."""
+        kept = self._order.secrets
+        values = secrets.resolve(self._spec.secrets_for("worker") if kept is None else kept)
+        if self._order.parameters:
+            from runctl.hosts import aws_secrets
+
+            try:
+                aws_secrets.forget(self._order.parameters)
+            except ConfigError as error:
+                _say(f"{error}; they stay until the launcher ends the run")
+        return values
 
     def _carry_on(self, warm: TorchrunRanks | None, env: dict[str, str], hooks: Hooks) -> Verdict:
         """From a checkpoint to the ranks' end, and once more from the one before it if they could not load it."""
@@ -297,18 +310,3 @@ class RunningAttempt:
 
 def _say(text: str) -> None:
     sys.stderr.write(f"runctl: {text}\n")
-
-
-def _secret_values(secrets: dict[str, str]) -> dict[str, str]:
-    """The secrets' values, read from this host's environment.
-
-    Raises:
-        ConfigError: for one that is not set, by its name alone.
-    """
-    values = {}
-    for name, reference in secrets.items():
-        variable = reference.removeprefix("env:")
-        if variable not in os.environ:
-            raise ConfigError(f"secrets.{name}={reference}: {variable} is not set in the environment")
-        values[name] = os.environ[variable]
-    return values

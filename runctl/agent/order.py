@@ -23,6 +23,8 @@ class Order:
         billed_from: since when the host is billed, seconds since the epoch; None if that is the attempt's begin.
         notices: who tells that the host is about to be taken away: `aws`, `runpod`, or `none`.
         python: the interpreter of the ranks, absolute; None is the agent's own.
+        secrets: by variable, where this host finds what the ranks get; None is where the spec says.
+        parameters: those of SSM's that were put down for this attempt alone, and go once they have been read.
     """
 
     run_dir: str
@@ -36,6 +38,8 @@ class Order:
     billed_from: float | None = None
     notices: str = "none"
     python: str | None = None
+    secrets: dict[str, str] | None = None
+    parameters: tuple[str, ...] = ()
 
     @classmethod
     def from_line(cls, line: bytes) -> Order:

@@ -21,7 +21,7 @@ _INFO_TOPICS = {"all", "config", "defaults", "defaults-tree", "plugins", "search
 GROUPS = ("platform", "trainer", "drill")
 #: Where Hydra wants no plus, and people write one: those groups, and maps that take any key.
 _NEEDLESS_PLUS = re.compile(
-    r"^\++(?=(platform|trainer|drill)=|(args|env|secrets|tags|multipliers|trainer\.env|platform\.(multipliers|args))\.)"
+    r"^\++(?=(platform|trainer|drill)=|(args|env|secrets|secrets_scope|tags|multipliers|trainer\.env|platform\.(multipliers|args))\.)"
 )
 #: Words for the script, which Hydra's grammar refuses for their `=`. With quotes or brackets of their own they are
 #: Hydra's to read.

@@ -29,6 +29,8 @@ from runctl.errors import ConfigError
 from runctl.spec import LaunchSpec, Logs, Program, RunIdentity, Trainer
 
 _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_KEPT = re.compile(r"env:\w+|ssm:/[\w./-]+|secretsmanager:[\w/+=.@:-]+", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NPROC_WORDS = ("auto", "gpu", "cpu")
 
 
@@ -95,6 +97,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         trainer=_trainer(cfg),
         env=_strings("env", cfg.env),
         secrets=_secrets(cfg.secrets),
+        secrets_scope=_scopes(cfg),
         tags=_strings("tags", cfg.tags),
         limits=hosts.limits(cfg),
         data=hosts.data(cfg),
@@ -255,7 +258,19 @@ def _as_written(value: Any) -> str:
 
 def _secrets(values: Mapping[str, Any]) -> dict[str, str]:
     for name, reference in values.items():
-        if not isinstance(reference, str) or not re.fullmatch(r"env:\w+", reference):
+        if not isinstance(reference, str) or not _KEPT.fullmatch(reference):
             # The value itself is kept out of the message: it may be the secret.
-            raise ConfigError(f"secrets.{name}: write where the secret is kept, as in secrets.{name}=env:{name}")
+            raise ConfigError(
+                f"secrets.{name}: write where the secret is kept, as in secrets.{name}=env:{name}; "
+                "ssm:/path and secretsmanager:id are the others"
+            )
+        if not _VARIABLE.fullmatch(name):
+            raise ConfigError(f"secrets.{name}: the name is a variable's: letters, digits and _, no digit in front")
     return dict(values)
+
+
+def _scopes(cfg: LaunchConfig) -> dict[str, str]:
+    for name in cfg.secrets_scope:
+        if name not in cfg.secrets:
+            raise ConfigError(f"secrets_scope.{name}: there is no secrets.{name}")
+    return {name: scope.value for name, scope in cfg.secrets_scope.items()}

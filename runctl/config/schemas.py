@@ -19,6 +19,7 @@ FREE_MAPS = (
     "args",
     "env",
     "secrets",
+    "secrets_scope",
     "tags",
     "multipliers",
     "trainer.env",
@@ -32,6 +33,12 @@ class ArgsStyle(Enum):
     hydra = "hydra"
     env = "env"
     none = "none"
+
+
+class SecretScope(Enum):
+    setup = "setup"
+    worker = "worker"
+    both = "both"
 
 
 class ArgsKeys(Enum):
@@ -233,6 +240,7 @@ class LaunchConfig:
     bundle: BundleConfig = field(default_factory=BundleConfig)
     env: Dict[str, Any] = field(default_factory=dict)
     secrets: Dict[str, str] = field(default_factory=dict)
+    secrets_scope: Dict[str, SecretScope] = field(default_factory=dict)
     tags: Dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)

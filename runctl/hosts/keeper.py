@@ -158,15 +158,20 @@ class Keeper:
                 archive.extractall(package)
         project = self.home / "project"
         project.mkdir(exist_ok=True)
+        env = {**self.env, "PYTHONPATH": os.pathsep.join(filter(None, [str(package), self.env.get("PYTHONPATH")]))}
+        python = self.host.get("agent_python") or self.env.get("RUNCTL_AGENT_PYTHON")
+        reader: list[str] = []
+        if kept := self.host.get("setup_secrets"):
+            python = python or self._venv(wheel)  # what reads them needs the agent's environment
+            reader = [python, "-m", "runctl.hosts.secrets", json.dumps(kept)]
         for number, line in enumerate(self.host["setup"], 1):
             say(f"setup line {number}: {line}")
-            if (code := self._call(["bash", "-c", line], project)) != 0:
+            if (code := self._call([*reader, "bash", "-c", line], project, env if reader else None)) != 0:
                 raise BringUpFailed(f"setup line {number} ended with code {code}: {line}")
-        python = self.host.get("agent_python") or self.env.get("RUNCTL_AGENT_PYTHON") or self._venv(wheel)
+        python = python or self._venv(wheel)
         order = self.home / "order.json"
         write(order, json.dumps({**self.host["order"], "project_dir": str(project)}))
-        search = os.pathsep.join([str(package), *filter(None, [self.env.get("PYTHONPATH")])])
-        return [python, "-m", "runctl.agent", "--order", str(order)], {**self.env, "PYTHONPATH": search}
+        return [python, "-m", "runctl.agent", "--order", str(order)], env
 
     def _venv(self, wheel: Path | None) -> str:
         """An environment with what the agent needs: all of the wheel's requirements but torch, which ranks need."""
@@ -184,10 +189,10 @@ class Keeper:
                 )
         return python
 
-    def _call(self, words: list[str], cwd: Path | None = None) -> int:
+    def _call(self, words: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> int:
         """Run a command to its end; an exception of ours ends it with all of its children."""
-        nothing = subprocess.DEVNULL
-        process = subprocess.Popen(words, cwd=cwd or self.home, env=self.env, stdin=nothing, start_new_session=True)
+        where, env, nothing = cwd or self.home, env or self.env, subprocess.DEVNULL
+        process = subprocess.Popen(words, cwd=where, env=env, stdin=nothing, start_new_session=True)
         try:
             return process.wait()
         except BaseException:

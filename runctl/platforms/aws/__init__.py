@@ -7,6 +7,7 @@ requests     the exact requests → Plan
 purchase     the requests sent, each refusal with its reaction (refusals)
 instances    instances that exist
 commands     a command on one of them, through SSM
+parameters   secrets on their way to a host
 start        the one command that starts the host's keeper
 watch        an instance from its launch to its end
 """
@@ -21,9 +22,9 @@ from typing import Any, ClassVar
 
 from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
-from runctl.errors import ConfigError, NotBuiltYet
+from runctl.errors import ConfigError, RunctlError
 from runctl.platforms import local_data, parcel
-from runctl.platforms.aws import market, requests
+from runctl.platforms.aws import market, parameters, requests
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.instances import Instances
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
@@ -51,6 +52,7 @@ class AwsPlatform(Platform):
         self._options = AwsOptions.of(self._config, self._clients.default_region, attached=self._attached)
         self.terms = self._options.terms
         self._parcels: dict[str, parcel.Parcel] = {}
+        self._plans: dict[tuple[str, int], Plan] = {}
         self._watches: dict[tuple[str, int], Watch] = {}
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
@@ -70,8 +72,7 @@ class AwsPlatform(Platform):
                 f"{named}: {path} is ignored by git, so the host will not have it; bring it with "
                 f"'data.inputs=[{{from: {path}, to: {path}}}]'"
             )
-        if spec.secrets:
-            raise NotBuiltYet(f"secrets.{next(iter(spec.secrets))}: this version brings no secrets to a rented host")
+        parameters.check(spec)
 
     def _quote(self, spec: LaunchSpec) -> Quote:
         found = market.look(self._options, self._clients)
@@ -102,7 +103,8 @@ class AwsPlatform(Platform):
                     spec, self._options, attempt, offer, region=regions[str(offer.region)], owner=owner
                 )
             ]
-        asked.append({"call": "SendCommand", "orders": self._orders(spec, quote, attempt, lives_s)})
+        put = parameters.planned(spec, attempt, owner)
+        asked += [*put, {"call": "SendCommand", "orders": self._orders(spec, quote, attempt, lives_s, put)}]
         prices = [one.price_usd_per_hour for one in quote.offers]
         dearest = max((price for price in prices if price is not None), default=None)
         size = quote.facts["files"][0]["size_bytes"]
@@ -139,6 +141,11 @@ class AwsPlatform(Platform):
         self._watch(handle).cancel(reason, now=now)
 
     def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
+        if (plan := self._plans.get((handle.run_id, handle.attempt))) is not None:
+            try:
+                parameters.delete(self._clients, plan, handle)
+            except RunctlError as error:
+                self._tell(f"{error}; secrets of this run may still lie in SSM")
         if keep_s > 0:
             return
         Instances(self._clients, handle.address["region"]).terminate(handle.address["instance"])
@@ -156,6 +163,7 @@ class AwsPlatform(Platform):
         return self._watches[handle.run_id, handle.attempt]
 
     def _attend(self, plan: Plan, handle: RunHandle) -> None:
+        self._plans[plan.run_id, plan.attempt] = plan
         self._watches.setdefault(
             (handle.run_id, handle.attempt),
             Watch(
@@ -177,13 +185,16 @@ class AwsPlatform(Platform):
             self._parcels[spec.run.id] = parcel.Parcel(Path(self._project_dir), spec.bundle_max_bytes)
         return self._parcels[spec.run.id]
 
-    def _orders(self, spec: LaunchSpec, quote: Quote, attempt: int, lives_s: float) -> dict[str, Any]:
+    def _orders(
+        self, spec: LaunchSpec, quote: Quote, attempt: int, lives_s: float, put: list[dict[str, Any]]
+    ) -> dict[str, Any]:
         """What the keeper is to do, but for links and times, which are known when it is told."""
         return {
             "run_id": spec.run.id,
             "attempt": attempt,
             "files": quote.facts["files"],
             "setup": list(self._options.setup),
+            "setup_secrets": parameters.references(put, spec.secrets_for("setup")),
             "agent_python": None,
             "env": {},
             "bring_up_s": self._options.bring_up_s,
@@ -197,6 +208,8 @@ class AwsPlatform(Platform):
                 "attached": False,
                 "notices": "aws",
                 "python": self._options.python,
+                "secrets": parameters.references(put, spec.secrets_for("worker")),
+                "parameters": [one["arguments"]["Name"] for one in put],
             },
         }
 
@@ -217,6 +230,7 @@ class AwsPlatform(Platform):
             "price_usd_per_hour": where["price_usd_per_hour"],
             "billed_from": where["launched_at"],
         }
+        parameters.put(self._clients, plan, where["region"])
         name, sha256 = parcel.write_orders(plan.run_dir, plan.attempt, orders)
         return script(
             plan.run_id,

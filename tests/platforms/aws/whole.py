@@ -35,14 +35,16 @@ class Account:
         """Start a launch; what it said is to be found in `said`.
 
         Args:
-            options: of Popen, such as streams of their own.
+            options: of Popen, such as streams or an environment of their own.
         """
         number = len(self.started)
         with (self.folder / f"{number}.out").open("wb") as out, (self.folder / f"{number}.err").open("wb") as err:
             launch = subprocess.Popen(
                 [str(LAUNCH), *WORDS, *words], cwd=self.project,
-                env=self.cloud.environment({"PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(self.folder)}),
-                **{"stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options},
+                **{
+                    "env": self.cloud.environment({"PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(self.folder)}),
+                    "stdin": subprocess.DEVNULL, "stdout": out, "stderr": err, **options,
+                },
             )  # fmt: skip
         self.started.append(launch)
         return launch

@@ -1,0 +1,65 @@
+"""The values of secrets, on the host that needs them, from where each is kept.
+
+    python -m runctl.hosts.secrets '{"NAME": "ssm:/path", …}' COMMAND…
+
+becomes the command with the values in its environment, for whoever prepares a host and has nothing of ours to import.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+
+from runctl.errors import ConfigError, RunctlError
+
+ENV, SSM, SECRETS_MANAGER = "env:", "ssm:", "secretsmanager:"
+
+
+def resolve(references: Mapping[str, str]) -> dict[str, str]:
+    """The secrets' values.
+
+    Args:
+        references: by variable, where each is kept: `env:NAME` of this process, `ssm:/path`, `secretsmanager:id`.
+
+    Raises:
+        ConfigError: for one that is not there or may not be read, by its name alone.
+    """
+    values = {}
+    for name, reference in references.items():
+        named = f"secrets.{name}={reference}"
+        if reference.startswith(ENV):
+            variable = reference.removeprefix(ENV)
+            if variable not in os.environ:
+                raise ConfigError(f"{named}: {variable} is not set in the environment")
+            values[name] = os.environ[variable]
+            continue
+        from runctl.hosts import aws_secrets
+
+        if reference.startswith(SSM):
+            values[name] = aws_secrets.parameter(reference.removeprefix(SSM), named)
+        else:
+            values[name] = aws_secrets.secret(reference.removeprefix(SECRETS_MANAGER), named)
+    return values
+
+
+def main() -> None:
+    """Become the command of the command line; the first folder in PYTHONPATH, by which we were found, is not its own.
+
+    Raises:
+        SystemExit: if a secret cannot be had, after saying so.
+    """
+    references, *words = sys.argv[1:]
+    try:
+        values = resolve(json.loads(references))
+    except RunctlError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(int(error.exit_code))
+    _, _, search = os.environ.pop("PYTHONPATH", "").partition(os.pathsep)
+    own = {"PYTHONPATH": search} if search else {}
+    os.execvpe(words[0], words, {**os.environ, **own, **values})
+
+
+if __name__ == "__main__":
+    main()

@@ -59,7 +59,7 @@ def main() -> None:
             optimizer.step()
             ck.log(loss=loss)
         if rank == 0 and (epoch + 1) % 5 == 0:
-            print(f"epoch={epoch + 1} step={ck.step} loss={loss.item():.4f}")
+            print(f"epoch={epoch + 1} step={ck.step} loss={ck.loss:.4f}")
 
     with torch.no_grad():
         guesses = model(images[held_out].to(device)).argmax(dim=1).cpu()

@@ -99,6 +99,28 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Resources:
+    """What a host must have; None is whatever it has.
+
+    Attributes:
+        gpus: so many GPUs.
+        gpu: their name, such as L4.
+        gpu_memory_gib: memory of each, at least, as GPUs are sold: an L4 counts as 24, though it tells of 22.4 GiB.
+        cpus: virtual processors, at least.
+    """
+
+    gpus: int | None = None
+    gpu: str | None = None
+    gpu_memory_gib: float | None = None
+    cpus: int | None = None
+
+    def __str__(self) -> str:
+        memory = f" of {self.gpu_memory_gib:g} GiB or more" if self.gpu_memory_gib else ""
+        gpus = f"{self.gpus or 'no'} {self.gpu or 'GPU'}{'s' if self.gpus and self.gpus > 1 else ''}{memory}"
+        return gpus + (f" and {self.cpus} processors or more" if self.cpus else "")
+
+
+@dataclass(frozen=True)
 class Transfer:
     """Files that are brought from one place to another.
 
@@ -213,6 +235,7 @@ class LaunchSpec:
     secrets: dict[str, str] = field(default_factory=dict)
     secrets_scope: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
     limits: Limits = field(default_factory=Limits)
     data: Data = field(default_factory=Data)
     logs: Logs = field(default_factory=Logs)

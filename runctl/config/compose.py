@@ -99,6 +99,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         secrets=_secrets(cfg.secrets),
         secrets_scope=_scopes(cfg),
         tags=_strings("tags", cfg.tags),
+        resources=hosts.resources(cfg),
         limits=hosts.limits(cfg),
         data=hosts.data(cfg),
         bundle_max_bytes=hosts.size_bytes("bundle.max_size", cfg.bundle.max_size),

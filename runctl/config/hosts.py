@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from runctl.config.schemas import LaunchConfig
 from runctl.durations import parse_duration_s
 from runctl.errors import ConfigError
-from runctl.spec import Data, Limits, Transfer
+from runctl.spec import Data, Limits, Resources, Transfer
 
 _SIZES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -28,6 +28,22 @@ def limits(cfg: LaunchConfig) -> Limits:
         given.max_usd,
         parse_duration_s(given.idle, "limits.idle") if given.idle else None,
     )
+
+
+def resources(cfg: LaunchConfig) -> Resources:
+    """`resources.*`.
+
+    Raises:
+        ConfigError: for a number that cannot be, and a GPU where none is wanted.
+    """
+    given = cfg.resources
+    for key, least in (("gpus", 0), ("gpu_memory_gib", 1), ("cpus", 1)):
+        value = getattr(given, key)
+        if value is not None and value < least:
+            raise ConfigError(f"resources.{key}={value}: at least {least}")
+    if given.gpus == 0 and (given.gpu or given.gpu_memory_gib):
+        raise ConfigError("resources.gpus=0: then resources.gpu and resources.gpu_memory_gib cannot be")
+    return Resources(given.gpus, given.gpu or None, given.gpu_memory_gib, given.cpus)
 
 
 def data(cfg: LaunchConfig) -> Data:

@@ -131,6 +131,16 @@ class ScalingConfig:
 
 
 @dataclass
+class ResourcesConfig:
+    """gpus: how many, 0 for none; gpu: their name, such as L4; gpu_memory_gib: of each, at least; cpus: at least."""
+
+    gpus: Optional[int] = None
+    gpu: Optional[str] = None
+    gpu_memory_gib: Optional[float] = None
+    cpus: Optional[int] = None
+
+
+@dataclass
 class LimitsConfig:
     """max_time: a duration such as 30m or 24h, for one attempt; max_usd: for all attempts together.
 
@@ -234,6 +244,7 @@ class LaunchConfig:
     multipliers: Dict[str, Any] = field(default_factory=dict)
     scaling: ScalingConfig = field(default_factory=ScalingConfig)
     run: RunConfig = field(default_factory=RunConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     before_train: List[str] = field(default_factory=list)

@@ -18,6 +18,7 @@ from runctl.config.platform import PlatformConfig
 from runctl.errors import NotBuiltYet
 from runctl.hostdir import HostDir
 from runctl.hosts import facts
+from runctl.hosts.gpus import visible_gpus
 from runctl.platforms.base import Platform
 from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
@@ -86,6 +87,14 @@ class LocalPlatform(Platform):
     def _check_ready(self, spec: LaunchSpec) -> None:
         if not self._attached:
             raise NotBuiltYet("detach=true: this version leaves no run on this machine to itself; use nohup or tmux")
+        # Said, not refused: one configuration serves the machine at hand and the one that is rented.
+        wanted, gpus, cpus = spec.resources, visible_gpus(), os.cpu_count() or 1
+        if gpus < (wanted.gpus or 0):
+            self._tell(f"this machine shows {gpus} GPUs, resources.gpus={wanted.gpus}: it trains with what there is")
+        if cpus < (wanted.cpus or 0):
+            self._tell(
+                f"this machine has {cpus} processors, resources.cpus={wanted.cpus}: it trains with what there is"
+            )
 
     def _quote(self, spec: LaunchSpec) -> Quote:
         offer = Offer(self.kind, os.uname().nodename, "own", price_usd_per_hour=0.0)

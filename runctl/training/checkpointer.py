@@ -42,6 +42,7 @@ class Checkpointer:
     Attributes:
         step: completed steps.
         epoch: completed epochs.
+        loss: the last one that was logged, also before an interruption; None before the first.
         saver: rank 0's side of saving; None on other ranks.
     """
 
@@ -50,11 +51,11 @@ class Checkpointer:
     ) -> None:
         self.step = 0
         self.epoch = 0
+        self.loss: float | None = None
         self._policy = policy
         self._parts = parts
         self._loader = loader
         self._config = dict(config or {})
-        self._loss: float | None = None
         self._metrics: dict[str, float] = {}
         self._rank = int(os.environ.get("RANK", "0"))
         self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -110,7 +111,8 @@ class Checkpointer:
         """The loader's batches of this epoch, one step each, from where the checkpoint left off.
 
         A loader with `state_dict` (torchdata's StatefulDataLoader) goes on by itself; otherwise the epoch's order
-        is drawn again from the random state at its begin, and the batches that were done are skipped.
+        is drawn again from the random state at its begin, and the batches that were done are skipped. After a stop at
+        an epoch's last batch there are none left, and what follows them in the loop is still to be done.
 
         Raises:
             CheckpointError: if no loader was attached.
@@ -149,7 +151,7 @@ class Checkpointer:
             **metrics: numbers or one-element tensors by name. Reading a tensor on a GPU waits for it.
         """
         values = {name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()}
-        self._loss = values.get("loss", self._loss)
+        self.loss = values.get("loss", self.loss)
         self._metrics.update(values)
         log_metrics(step=self.step + 1, **values)
 
@@ -235,7 +237,7 @@ class Checkpointer:
         state: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
-            "loss": self._loss,
+            "loss": self.loss,
             "config": self._config,
             "timestamp": datetime.now(timezone.utc).isoformat(),
             "batches_done": self._batches_done,
@@ -255,7 +257,7 @@ class Checkpointer:
         for name, part in self._parts.items():
             part.load_state_dict(state[key_of(name)])
         self.step, self.epoch = state["step"], state["epoch"]
-        self._loss = state["loss"]
+        self.loss = state["loss"]
         self._batches_done, self._batch_in_hand = state["batches_done"], state["batch_in_hand"]
         self._restore_rank(folder)
 

@@ -101,3 +101,34 @@ def test_epochs_of_a_loop_that_iterates_its_data_itself_are_saved_by_the_clock(t
     assert begun_at() == newest["epoch"]
     last = sorted((tmp_path / "checkpoints").glob("step-*/manifest.json"))[-1]
     assert json.loads(last.read_text())["epoch"] == 8
+
+
+LAST_BATCH = """
+import os, sys, torch, runctl
+from torch.utils.data import DataLoader
+
+model = torch.nn.Linear(1, 1)
+loader = DataLoader(list(range(12)), batch_size=3)
+ck = runctl.attach(model=model, loader=loader, every="4steps")
+for epoch in ck.epochs(3):
+    for batch in ck.batches():
+        ck.log(loss=float(batch.sum()))
+    if "die" in sys.argv:
+        ck.saver.finish()
+        os._exit(9)
+    print(epoch, ck.step, ck.loss, flush=True)
+"""
+
+
+def test_what_follows_an_epochs_last_batch_is_done_after_a_checkpoint_there_and_knows_the_loss(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(LAST_BATCH)
+
+    def printed(*words: str) -> list[str]:
+        line = [sys.executable, "train.py", *words]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
+        assert (done.returncode == 9) is ("die" in words), done.stderr
+        return done.stdout.splitlines()
+
+    assert printed("die") == []
+    assert [path.parent.name for path in tmp_path.glob("checkpoints/step-*/manifest.json")] == ["step-000004"]
+    assert printed() == ["0 4 30.0", "1 8 30.0", "2 12 30.0"]

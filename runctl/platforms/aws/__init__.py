@@ -2,6 +2,7 @@
 
 options      what can be told, checked
 clients      boto3's clients, and what they raise in our words
+fitting      types of instances that have what is asked for
 market       what there is to rent just now → Quote
 requests     the exact requests → Plan
 purchase     the requests sent, each refusal with its reaction (refusals)
@@ -75,10 +76,11 @@ class AwsPlatform(Platform):
         parameters.check(spec)
 
     def _quote(self, spec: LaunchSpec) -> Quote:
-        found = market.look(self._options, self._clients)
+        found = market.look(self._options, self._clients, spec.resources)
         packed = self._packed(spec)
         facts = {
             "regions": found.regions,
+            "fitting": found.fitting,
             "owner": getpass.getuser(),
             "files": [
                 {"name": item.name, "key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes,
@@ -113,7 +115,11 @@ class AwsPlatform(Platform):
             requests=tuple(asked),
             estimate_usd_per_hour=prices[0] if prices else None,
             estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
-            notes=(f"the project: {readable(size)} packed", *(f"unknown: {one}" for one in quote.unknown)),
+            notes=(
+                *_chosen(quote),
+                f"the project: {readable(size)} packed",
+                *(requests.UNKNOWN + one for one in quote.unknown),
+            ),
         )
 
     def _submit(self, plan: Plan) -> RunHandle:
@@ -241,6 +247,14 @@ class AwsPlatform(Platform):
             ],
             self._options.data_volume_gib,
         )
+
+
+def _chosen(quote: Quote) -> tuple[str, ...]:
+    """What was chosen for what, where no type was named."""
+    if not quote.facts["fitting"]:
+        return ()
+    types = ", ".join(dict.fromkeys(offer.machine for offer in quote.offers))
+    return (f"for {quote.facts['fitting']}: {types}",)
 
 
 def _root(plan: Plan) -> str:

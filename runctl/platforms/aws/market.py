@@ -7,13 +7,14 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from runctl.errors import ConfigError, RunctlError
+from runctl.platforms.aws import fitting
 from runctl.platforms.aws.clients import Clients, translated
 from runctl.platforms.aws.options import AwsOptions
-from runctl.spec import Offer
+from runctl.spec import Offer, Resources
 
 T = TypeVar("T")
 
@@ -24,6 +25,10 @@ _DEEP_LEARNING = "/aws/service/deeplearning/ami/{}/oss-nvidia-driver-gpu-pytorch
 _PLAIN = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{}"
 
 
+#: Stands where a type would, if none was named and AWS could not be asked.
+UNKNOWN_TYPE = "auto"
+
+
 @dataclass(frozen=True)
 class Found:
     """What looking found.
@@ -32,25 +37,38 @@ class Found:
         offers: in the order of types, cheapest zones first; all of one market before the next.
         regions: for each region what `requests.run_instances` needs.
         unknown: what could not be looked up, and why.
+        fitting: for what the types were chosen; None if they were named.
     """
 
     offers: tuple[Offer, ...]
     regions: dict[str, dict[str, Any]]
     unknown: tuple[str, ...]
+    fitting: str | None = None
 
 
-def look(options: AwsOptions, clients: Clients) -> Found:
+def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
     """Ask every region at once.
+
+    Args:
+        options: what was configured.
+        clients: AWS's clients.
+        resources: what a host must have, where no type of instance is named.
 
     Raises:
         ConfigError: if a type of instance or an image does not exist there.
+        RunctlError: if no type was named, and AWS does not let us look for one.
     """
     if not clients.has_credentials:
+        options = replace(options, instance_types=options.instance_types or (UNKNOWN_TYPE,))
         return Found(
             _offers(options, {}, {}),
             {region: {} for region in options.regions},
-            ("prices, images and zones: there are no AWS credentials here",),
+            ("types, prices, images and zones: there are no AWS credentials here",),
         )
+    wanted = None
+    if not options.instance_types:
+        wanted = str(fitting.wanted(resources))
+        options = replace(options, instance_types=fitting.types(clients, options.regions, resources))
     unknown: list[str] = []
     with_deadline = _Deadline(time.monotonic() + _LOOK_S, unknown)
     pool = ThreadPoolExecutor(8, "runctl-look")
@@ -70,7 +88,7 @@ def look(options: AwsOptions, clients: Clients) -> Found:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     regions = {region: _region(options, answer) for region, answer in answers.items()}
-    return Found(_offers(options, answers, prices), regions, tuple(unknown))
+    return Found(_offers(options, answers, prices), regions, tuple(unknown), wanted)
 
 
 class _Deadline:

@@ -26,7 +26,7 @@ class Market(Enum):
 
 @dataclass
 class AwsConfig(PlatformConfig):
-    """instance_type, region: one, or a list in the order in which they are tried.
+    """instance_type, region: one, or a list in the order in which they are tried; without a type, what resources asks.
 
     market: spot_then_on_demand rents on demand once there was nothing for fallback_after, or after spot_attempts
     interruptions; wait_for_capacity: how long to try at all.
@@ -38,7 +38,7 @@ class AwsConfig(PlatformConfig):
     """
 
     kind: str = "aws"
-    instance_type: Any = "g6.xlarge"
+    instance_type: Any = None
     market: Market = Market.spot_then_on_demand
     fallback_after: str = "15m"
     wait_for_capacity: str = "8h"
@@ -61,7 +61,7 @@ class AwsConfig(PlatformConfig):
 
 @dataclass(frozen=True)
 class AwsOptions:
-    """The options, checked; durations in seconds, sizes in GiB."""
+    """The options, checked; durations in seconds, sizes in GiB; no types where none was named."""
 
     instance_types: tuple[str, ...]
     regions: tuple[str, ...]
@@ -91,7 +91,7 @@ class AwsOptions:
             ConfigError: for the first value that cannot be.
         """
         types = _listed("platform.instance_type", config.instance_type, r"[a-z0-9-]+\.[a-z0-9-]+", "g6.xlarge")
-        if not types:
+        if not types and config.instance_type is not None:
             raise ConfigError("platform.instance_type is empty; name one, such as g6.xlarge, or a list of them")
         regions = _listed("platform.region", config.region or default_region, r"[a-z]{2}(-[a-z]+)+-\d", "us-east-1")
         for key, least in (("root_volume_gib", 8), ("data_volume_gib", 1), ("max_attempts", 1), ("spot_attempts", 1)):

@@ -16,7 +16,7 @@ from runctl.errors import MarketClosed, OfferRefused, PlatformError
 from runctl.platforms.aws.clients import Clients, code_of, said, translated
 from runctl.platforms.aws.instances import Instances, only
 from runctl.platforms.aws.refusals import Reaction, quota_of, reaction
-from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN_IMAGE
+from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN, UNKNOWN_IMAGE
 from runctl.spec import Offer, Plan, RunHandle
 
 #: A request whose answer was lost is sent again with its token, so many times altogether.
@@ -190,7 +190,7 @@ def _check_images(plan: Plan) -> None:
     """
     asked = [one["arguments"]["ImageId"] for one in plan.requests if one["call"] == "RunInstances"]
     if asked and set(asked) == {UNKNOWN_IMAGE}:
-        unknown = "; ".join(plan.notes[1:])
+        unknown = "; ".join(note for note in plan.notes if note.startswith(UNKNOWN))
         raise PlatformError(f"no image to launch could be found ({unknown}); launch again, or name one: platform.ami")
 
 

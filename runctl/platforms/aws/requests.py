@@ -18,6 +18,8 @@ TAG_DEADLINE = "runctl:deadline"
 TO_BE_MADE = "(the security group made before)"
 #: Stands where an image's id would, if it could not be looked up.
 UNKNOWN_IMAGE = "auto"
+#: How a plan's note begins that says what could not be looked up.
+UNKNOWN = "unknown: "
 #: What an attempt may take besides its training: its last upload, and the instance's own end.
 _AFTERWARDS_S = 600.0
 #: What the launcher may take from the instance's first sign of life to the start of its keeper.

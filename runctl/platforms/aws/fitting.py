@@ -1,0 +1,139 @@
+"""Which types of instances have what a launch asks for, where none was named: from AWS's own descriptions, by price."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from runctl.errors import ConfigError
+from runctl.platforms.aws.clients import Clients, translated
+from runctl.spec import Resources
+
+#: What is rented where nothing was said.
+DEFAULT = Resources(gpus=1, gpu_memory_gib=24.0)
+#: Types whose prices are asked for: the smallest that fit, for of one family a larger one costs more.
+_CANDIDATES = 12
+#: Types that are tried one after the other.
+TYPES_AT_MOST = 4
+
+
+@dataclass(frozen=True)
+class InstanceType:
+    """What counts of a type of instance; memory of one GPU in bytes."""
+
+    name: str
+    cpus: int
+    memory_mib: int
+    gpus: int = 0
+    gpu: str = ""
+    gpu_memory_bytes: int = 0
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> InstanceType | None:
+        """One of EC2's descriptions; None for what nobody gets: bare metal, shares of a GPU, GPUs without CUDA."""
+        gpus = told.get("GpuInfo", {}).get("Gpus", [])
+        whole = all(one.get("GpuPartitionSize", 1.0) == 1.0 and one.get("Manufacturer") == "NVIDIA" for one in gpus)
+        if told.get("BareMetal") or not whole or len(gpus) > 1 or (not gpus and _has_other_accelerators(told)):
+            return None
+        one = gpus[0] if gpus else {}
+        return cls(
+            told["InstanceType"], told["VCpuInfo"]["DefaultVCpus"], told["MemoryInfo"]["SizeInMiB"],
+            one.get("Count", 0), one.get("Name", ""), one.get("MemoryInfo", {}).get("SizeInMiB", 0) << 20,
+        )  # fmt: skip
+
+    def fits(self, wanted: Resources) -> bool:
+        """Whether it has as many GPUs as are wanted, of the name that is wanted, and enough of everything else.
+
+        A GPU's memory is compared as it is sold: of an L4's 24 GB, which are 24 · 10⁹ bytes, EC2 tells 22,888 MiB.
+        """
+        return (
+            self.gpus == (wanted.gpus or 0)
+            and (wanted.gpu is None or _plain(wanted.gpu) == _plain(self.gpu))
+            and self.gpu_memory_bytes >= (wanted.gpu_memory_gib or 0) * 0.999e9
+            and self.cpus >= (wanted.cpus or 0)
+        )
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        return self.gpus * self.gpu_memory_bytes, self.cpus, self.memory_mib
+
+
+def wanted(resources: Resources) -> Resources:
+    """What is asked for, with what follows: where nothing is said of GPUs, the default; `gpus=0` wants none."""
+    if resources.gpus is not None:
+        return resources
+    said = resources.gpu is not None or resources.gpu_memory_gib is not None
+    return replace(resources, gpus=1, gpu_memory_gib=resources.gpu_memory_gib if said else DEFAULT.gpu_memory_gib)
+
+
+def types(clients: Clients, regions: Iterable[str], resources: Resources) -> tuple[str, ...]:
+    """The types that fit, the cheapest first.
+
+    Args:
+        clients: AWS's clients.
+        regions: where to look.
+        resources: what was asked for.
+
+    Raises:
+        ConfigError: if nothing fits.
+        RunctlError: if AWS does not let us look.
+    """
+    asked = wanted(resources)
+    found: dict[str, InstanceType] = {}
+    prices: dict[str, float] = {}
+    for region in regions:
+        here = _described(clients, region, asked)
+        fitting = sorted((one for one in here if one.fits(asked)), key=lambda one: one.size)[:_CANDIDATES]
+        found.update({one.name: one for one in fitting})
+        for name, price in _lowest_spot_prices(clients, region, [one.name for one in fitting]).items():
+            prices[name] = min(price, prices.get(name, price))
+        if not fitting and not found:
+            near = sorted({one.gpu for one in here if one.gpu})
+            raise ConfigError(
+                f"no type of instance in {region} has {asked}; "
+                + (f"GPUs there: {', '.join(near)}; " if near and asked.gpus else "")
+                + "ask for something else with resources.*, or name one with platform.instance_type"
+            )
+    ranked = sorted(found.values(), key=lambda one: (one.name not in prices, prices.get(one.name, 0.0), one.size))
+    return tuple(one.name for one in ranked[:TYPES_AT_MOST])
+
+
+def _described(clients: Clients, region: str, asked: Resources) -> list[InstanceType]:
+    filters = [{"Name": "processor-info.supported-architecture", "Values": ["x86_64"]}]
+    if asked.gpus:
+        filters.append({"Name": "instance-type", "Values": ["g*", "p*"]})  # hundreds less to read
+    else:
+        filters.append({"Name": "current-generation", "Values": ["true"]})
+    with translated(f"looking for types of instances in {region}"):
+        pages = clients.ec2(region).get_paginator("describe_instance_types").paginate(Filters=filters)
+        told = [InstanceType.of(one) for page in pages for one in page["InstanceTypes"]]
+    return [one for one in told if one is not None]
+
+
+def _lowest_spot_prices(clients: Clients, region: str, names: list[str]) -> dict[str, float]:
+    """US dollars an hour in the cheapest zone; an order of types by them holds on demand too, near enough."""
+    if not names:
+        return {}
+    with translated(f"spot prices in {region}"):
+        pages = clients.ec2(region).get_paginator("describe_spot_price_history").paginate(
+            InstanceTypes=names, ProductDescriptions=["Linux/UNIX"], StartTime=time.time()
+        )  # fmt: skip
+        entries = [entry for page in pages for entry in page["SpotPriceHistory"]]
+    lowest: dict[str, float] = {}
+    for entry in entries:
+        price = float(entry["SpotPrice"])
+        lowest[entry["InstanceType"]] = min(price, lowest.get(entry["InstanceType"], price))
+    return lowest
+
+
+def _has_other_accelerators(told: dict[str, Any]) -> bool:
+    return any(
+        told.get(name) for name in ("InferenceAcceleratorInfo", "NeuronInfo", "FpgaInfo", "MediaAcceleratorInfo")
+    )
+
+
+def _plain(name: str) -> str:
+    """Case, spaces and dashes do not count: `RTX A6000` is `rtx-a6000`."""
+    return "".join(filter(str.isalnum, name)).lower()

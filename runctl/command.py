@@ -27,7 +27,7 @@ class HostFacts:
         host_dir: the attempt's scratch directory on this host.
         nproc: ranks on this host.
         cpu_count: logical cores of this host.
-        omp_preset: whether the host's environment sets OMP_NUM_THREADS already.
+        omp_preset, wandb_preset: whether the host's environment sets OMP_NUM_THREADS, or WANDB_RUN_ID, already.
     """
 
     python: str
@@ -37,6 +37,7 @@ class HostFacts:
     nproc: int
     cpu_count: int
     omp_preset: bool = False
+    wandb_preset: bool = False
 
 
 def workdir(spec: LaunchSpec, facts: HostFacts) -> str:
@@ -113,6 +114,9 @@ def rank_env(spec: LaunchSpec, facts: HostFacts, run_dir: str, attempt: int) -> 
         "RUNCTL_ATTEMPT": str(attempt),
         "RUNCTL_HOST_DIR": facts.host_dir,
     }
+    if not facts.wandb_preset:
+        # Attempts are one run there as they are here.
+        ours |= {"WANDB_RUN_ID": spec.run.id, "WANDB_RESUME": "allow"}
     if spec.trainer.omp_threads is not None:
         ours["OMP_NUM_THREADS"] = str(spec.trainer.omp_threads)
     elif facts.nproc > 1 and not facts.omp_preset:

@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 from runctl.encoding import to_data
 from runctl.spec import SCHEMA, RunState
 
+#: How the end reason of an attempt begins whose host broke.
+HOST_FAULT = "host fault"
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -52,6 +55,11 @@ class Attempt:
     cost_usd: float | None = None
     price_usd_per_hour: float | None = None
     billed_from: float | None = None
+
+    @property
+    def lost_to(self) -> str:
+        """What an interrupted attempt was lost to, in the words of `retry_on`."""
+        return "host_fault" if self.end_reason.startswith(HOST_FAULT) else "interrupted"
 
 
 @dataclass

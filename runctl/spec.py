@@ -223,6 +223,7 @@ class LaunchSpec:
 
     Attributes:
         secrets: by variable, where each is kept: `env:NAME`, `ssm:/path` or `secretsmanager:id`; never its value.
+        retry_on: after what another host is rented: `interrupted`, `host_fault`.
         secrets_scope: by variable, who gets it: `setup`, `worker` or `both`; without an entry it is `worker`.
     """
 
@@ -240,6 +241,7 @@ class LaunchSpec:
     data: Data = field(default_factory=Data)
     logs: Logs = field(default_factory=Logs)
     checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    retry_on: tuple[str, ...] = ("interrupted", "host_fault")
     bundle_max_bytes: int = 500_000_000
     plugins_disabled: tuple[str, ...] = ()
     schema: int = SCHEMA

@@ -119,7 +119,7 @@ class Supervisor:
                     events.close()
                     return None
                 tried = plan.attempt - first + 1
-                if attempt.state is not RunState.INTERRUPTED or tried >= self._platform.terms.max_attempts:
+                if tried >= self._platform.terms.max_attempts or not self._goes_on(attempt):
                     break
                 self._tell(f"attempt {attempt.number}: {attempt.end_reason}")
                 plan, found = self._buyer.plan(plan.attempt + 1, self._lost), None
@@ -139,6 +139,14 @@ class Supervisor:
             self._tell(f"the records of this run are not whole: {error}")
         self._hooks.notify("runctl_run_ended", spec=self._spec, outcome=outcome, rundir=self._rundir)
         return outcome
+
+    def _goes_on(self, attempt: Attempt) -> bool:
+        """Whether another host is worth renting after an attempt."""
+        if attempt.state is not RunState.INTERRUPTED or attempt.lost_to not in self._spec.retry_on:
+            return False
+        before = self._rundir.read_attempt(attempt.number - 1) if attempt.lost_to == "host_fault" else None
+        # Two hosts in a row that break at the same step: then it is hardly the hosts.
+        return before is None or before.lost_to != "host_fault" or before.step != attempt.step
 
     def _carry_out(
         self, plan: Plan, found: RunHandle | None, before: Attempt | None, events: Stream, *, detach: bool

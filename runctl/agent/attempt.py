@@ -29,11 +29,11 @@ from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Verdict, judge
 from runctl.agent.watcher import Watcher
-from runctl.errors import CheckpointUnloadable, ConfigError
+from runctl.errors import CheckpointUnloadable, ConfigError, ExitCode
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
-from runctl.hosts import facts, secrets
-from runctl.outcome import Attempt
+from runctl.hosts import facts, faults, secrets
+from runctl.outcome import HOST_FAULT, Attempt
 from runctl.rundir import HEARTBEAT_S, RunDir, event_line
 from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Stream
@@ -86,6 +86,7 @@ class RunningAttempt:
             announce=self._say_stopping,
         )  # fmt: skip
         self._restart = 0
+        self._began = time.monotonic()
         self._beat_at = self._polled_at = 0.0
 
     def progress(self) -> dict[str, Any]:
@@ -117,7 +118,7 @@ class RunningAttempt:
             if self._stopping.stop is not None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
             try:
-                verdict = self._carry_on(warm, env, hooks)
+                verdict = self._excused(self._carry_on(warm, env, hooks))
             finally:
                 trouble = staging.after(self._meanwhile, lambda: self._stopping.left_s() <= 0)
             if trouble is not None and verdict.state is RunState.SUCCEEDED:
@@ -129,6 +130,18 @@ class RunningAttempt:
             self._checkpoints.close()
             processes.end_descendants()
             self._host_dir.remove()
+
+    def _excused(self, verdict: Verdict) -> Verdict:
+        """A failure that was a rented host's own is an interruption: another host goes on."""
+        failure = verdict.failure
+        if self._order.attached or failure is None or "host_fault" not in self._spec.retry_on:
+            return verdict
+        said = "\n".join(filter(None, [failure.message, failure.traceback]))
+        fault = faults.host_fault(said, self._began, Path(self._order.project_dir))
+        if fault is None:
+            return verdict
+        reason = f"{HOST_FAULT}: {fault} ({verdict.reason.splitlines()[0]})"
+        return replace(verdict, state=RunState.INTERRUPTED, exit_code=int(ExitCode.HOST_LOST), reason=reason)
 
     def _secret_values(self) -> dict[str, str]:
         """What the ranks get of secrets, read where this host finds them."""

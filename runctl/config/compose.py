@@ -101,6 +101,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         tags=_strings("tags", cfg.tags),
         resources=hosts.resources(cfg),
         limits=hosts.limits(cfg),
+        retry_on=tuple(one.value for one in cfg.retry_on),
         data=hosts.data(cfg),
         bundle_max_bytes=hosts.size_bytes("bundle.max_size", cfg.bundle.max_size),
         checkpoint=checkpoints.policy(cfg, root, workdir),

@@ -41,6 +41,11 @@ class SecretScope(Enum):
     both = "both"
 
 
+class RetryOn(Enum):
+    interrupted = "interrupted"
+    host_fault = "host_fault"
+
+
 class ArgsKeys(Enum):
     keep = "keep"
     dashes = "dashes"
@@ -246,6 +251,7 @@ class LaunchConfig:
     run: RunConfig = field(default_factory=RunConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    retry_on: List[RetryOn] = field(default_factory=lambda: [RetryOn.interrupted, RetryOn.host_fault])
     data: DataConfig = field(default_factory=DataConfig)
     before_train: List[str] = field(default_factory=list)
     bundle: BundleConfig = field(default_factory=BundleConfig)

@@ -25,6 +25,7 @@ def here(spec: LaunchSpec, project_dir: str, host_dir: str, package_dir: str, py
         nproc=ranks_here(spec.trainer),
         cpu_count=os.cpu_count() or 1,
         omp_preset="OMP_NUM_THREADS" in os.environ,
+        wandb_preset="WANDB_RUN_ID" in os.environ,
     )
 
 

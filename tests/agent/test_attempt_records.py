@@ -171,3 +171,16 @@ def test_metrics_count_up_to_the_step_from_which_a_later_attempt_went_on(
         for attempt, step in lines:
             stream.append(json.dumps({"attempt": attempt, "step": step}).encode() + b"\n")
     assert [(entry["attempt"], entry["step"]) for entry in rundir.metrics()] == counted
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "expected"),
+    [([], {}, ("tracked", "allow")), ([], {"WANDB_RUN_ID": "own", "WANDB_RESUME": "must"}, ("own", "must")),
+     (["env.WANDB_RUN_ID=typed"], {}, ("typed", "allow"))],
+    ids=["by the run", "the user's own", "typed"],
+)  # fmt: skip
+def test_an_experiment_tracker_goes_on_with_its_run(launcher: Launcher, words, env, expected) -> None:
+    script = "import os; print(os.environ['WANDB_RUN_ID'], os.environ['WANDB_RESUME'])"
+    code, launch = launcher.run(*words, script=script, run_id="tracked", env={"WANDB_RUN_ID": None, **env})
+    assert code == 0, launch.err
+    assert tuple(launch.out.split()) == expected

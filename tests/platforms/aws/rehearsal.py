@@ -112,7 +112,7 @@ class Rehearsal:
             RunDir.check(spec.run.root)
             with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (a device)
                 supervisor = Supervisor(
-                    spec, platform, Hooks.load(self.project), rundir, launch.told.append, output=nowhere.fileno()
+                    spec, platform, Hooks.load(self.project), rundir, launch.told.append, output=nowhere
                 )
                 plan = supervisor.first_plan(1)
                 rundir.write_spec(spec)

@@ -154,6 +154,10 @@ class Cloud:
         """Have an instance vanish."""
         self._ask("kill", instance=instance)
 
+    def set_quota(self, code: str, value: float) -> None:
+        """Have Service Quotas tell another value of one of EC2's quotas."""
+        self._ask("quota", code=code, value=value)
+
     def inject(self, fault: Fault) -> None:
         """Have later calls meet a fault."""
         self._ask("inject", dumps(fault).encode())

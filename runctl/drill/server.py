@@ -34,6 +34,8 @@ from runctl.encoding import from_data, to_data
 Answer = tuple[int, str, bytes]
 _JSON = "application/x-amz-json-1.1"
 _REGION = "us-east-1"
+#: What the drill's account may rent of each family, in virtual processors.
+_QUOTA = 1000.0
 _ZONES = "abc"
 #: What S3's requests are, by method and query, as far as faults need to tell them apart.
 _S3_ACTIONS = (
@@ -67,6 +69,7 @@ class Server:
         self._s3 = s3
         self._one_at_a_time = threading.RLock()
         self._faults = Faults()
+        self._quotas: dict[str, float] = {}
         sandboxes: dict[str, Sandbox] = {}
         self._ssm = Ssm(sandboxes)
         self.ec2 = Ec2(root, url, self._ssm, sandboxes)
@@ -78,6 +81,7 @@ class Server:
             "shutdown": lambda asked, _: self.ec2.instances[asked["instance"]].sandbox.shutdown(asked["words"]),
             "inject": lambda _, body: self._faults.inject(from_data(Fault, json.loads(body))),
             "clear": lambda _, __: self._faults.clear(),
+            "quota": lambda asked, _: self._quotas.update({asked["code"]: float(asked["value"])}),
             "calls": lambda _, __: to_data(self._faults.calls),
         }
 
@@ -154,6 +158,10 @@ class Server:
             return self._from_ssm(action, json.loads(body or b"{}"))
         if target.startswith("AWSPriceListService."):
             return 200, _JSON, json.dumps(prices.products(json.loads(body))).encode()
+        if target.startswith("ServiceQuotasV20190624."):
+            code = json.loads(body)["QuotaCode"]
+            quota = {"Quota": {"QuotaCode": code, "Value": float(self._quotas.get(code, _QUOTA))}}
+            return 200, _JSON, json.dumps(quota).encode()
         if service != "ec2":
             return None
         if action == "DescribeSpotPriceHistory":

@@ -3,6 +3,7 @@
 options      what can be told, checked
 clients      boto3's clients, and what they raise in our words
 fitting      types of instances that have what is asked for
+quotas       what the account may rent at once
 market       what there is to rent just now → Quote
 requests     the exact requests → Plan
 purchase     the requests sent, each refusal with its reaction (refusals)
@@ -53,6 +54,7 @@ class AwsPlatform(Platform):
         self._options = AwsOptions.of(self._config, self._clients.default_region, attached=self._attached)
         self.terms = self._options.terms
         self._parcels: dict[str, parcel.Parcel] = {}
+        self._said: set[str] = set()
         self._plans: dict[tuple[str, int], Plan] = {}
         self._watches: dict[tuple[str, int], Watch] = {}
 
@@ -77,10 +79,15 @@ class AwsPlatform(Platform):
 
     def _quote(self, spec: LaunchSpec) -> Quote:
         found = market.look(self._options, self._clients, spec.resources)
+        for reason in found.too_small:
+            if reason not in self._said:
+                self._said.add(reason)
+                self._tell(f"quota: {reason}")
         packed = self._packed(spec)
         facts = {
             "regions": found.regions,
             "fitting": found.fitting,
+            "too_small": list(found.too_small),
             "owner": getpass.getuser(),
             "files": [
                 {"name": item.name, "key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes,
@@ -117,6 +124,7 @@ class AwsPlatform(Platform):
             estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
             notes=(
                 *_chosen(quote),
+                *(f"quota: {one}" for one in quote.facts["too_small"]),
                 f"the project: {readable(size)} packed",
                 *(requests.UNKNOWN + one for one in quote.unknown),
             ),

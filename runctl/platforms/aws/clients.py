@@ -117,6 +117,9 @@ class Clients:
                 self._buckets[bucket] = headers.get("x-amz-bucket-region")
         return self._buckets[bucket]
 
+    def quotas(self, region: str) -> Any:
+        return self._client("service-quotas", region)
+
     def pricing(self) -> Any:
         """Prices on demand are served in three regions, for all of them."""
         return self._client("pricing", "us-east-1")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from runctl.errors import ConfigError, RunctlError
-from runctl.platforms.aws import fitting
+from runctl.platforms.aws import fitting, quotas
 from runctl.platforms.aws.clients import Clients, translated
 from runctl.platforms.aws.options import AwsOptions
 from runctl.spec import Offer, Resources
@@ -38,12 +38,14 @@ class Found:
         regions: for each region what `requests.run_instances` needs.
         unknown: what could not be looked up, and why.
         fitting: for what the types were chosen; None if they were named.
+        too_small: quotas that rule offers out, in words.
     """
 
     offers: tuple[Offer, ...]
     regions: dict[str, dict[str, Any]]
     unknown: tuple[str, ...]
     fitting: str | None = None
+    too_small: tuple[str, ...] = ()
 
 
 def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
@@ -56,6 +58,7 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
 
     Raises:
         ConfigError: if a type of instance or an image does not exist there.
+        NotAllowed: if the account's quotas allow none of it.
         RunctlError: if no type was named, and AWS does not let us look for one.
     """
     if not clients.has_credentials:
@@ -74,7 +77,11 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
     pool = ThreadPoolExecutor(8, "runctl-look")
     try:
         for region in options.regions:
-            clients.ec2(region), clients.ssm(region)  # made one after the other: making them is not thread-safe
+            (
+                clients.ec2(region),
+                clients.ssm(region),
+                clients.quotas(region),
+            )  # made one after the other: making them is not thread-safe
         on_demand = pool.submit(_on_demand_prices, clients, options)
         asked = {
             region: {name: pool.submit(ask, clients, options, region) for name, ask in _ASKED.items()}
@@ -88,7 +95,9 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     regions = {region: _region(options, answer) for region, answer in answers.items()}
-    return Found(_offers(options, answers, prices), regions, tuple(unknown), wanted)
+    known = {region: answer["quotas"] for region, answer in answers.items()}
+    offers, too_small = quotas.allowed(_offers(options, answers, prices), known)
+    return Found(offers, regions, tuple(unknown), wanted, too_small)
 
 
 class _Deadline:
@@ -190,11 +199,16 @@ def _network(clients: Clients, options: AwsOptions, region: str) -> dict[str, An
     }
 
 
+def _quotas(clients: Clients, options: AwsOptions, region: str) -> quotas.Quotas:
+    return quotas.look(clients, region, options.instance_types, options.terms.markets)
+
+
 _ASKED: dict[str, Callable[[Clients, AwsOptions, str], Any]] = {
     "zones": _zones,
     "spot prices": _spot_prices,
     "images": _images,
     "network": _network,
+    "quotas": _quotas,
 }
 
 

@@ -3,6 +3,7 @@
 options      what can be told, checked
 clients      boto3's clients, and what they raise in our words
 fitting      types of instances that have what is asked for
+prices       what it costs
 quotas       what the account may rent at once
 market       what there is to rent just now → Quote
 requests     the exact requests → Plan

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from runctl.errors import ConfigError
+from runctl.platforms.aws import prices
 from runctl.platforms.aws.clients import Clients, translated
 from runctl.spec import Resources
 
@@ -82,13 +82,15 @@ def types(clients: Clients, regions: Iterable[str], resources: Resources) -> tup
     """
     asked = wanted(resources)
     found: dict[str, InstanceType] = {}
-    prices: dict[str, float] = {}
+    cheapest: dict[str, float] = {}
     for region in regions:
         here = _described(clients, region, asked)
         fitting = sorted((one for one in here if one.fits(asked)), key=lambda one: one.size)[:_CANDIDATES]
         found.update({one.name: one for one in fitting})
-        for name, price in _lowest_spot_prices(clients, region, [one.name for one in fitting]).items():
-            prices[name] = min(price, prices.get(name, price))
+        names = [one.name for one in fitting]
+        # An order by prices on spot holds on demand too, near enough, and is one request instead of many.
+        for (name, _), price in prices.spot(clients, names, region).items() if names else ():
+            cheapest[name] = min(price, cheapest.get(name, price))
         if not fitting and not found:
             near = sorted({one.gpu for one in here if one.gpu})
             raise ConfigError(
@@ -96,7 +98,7 @@ def types(clients: Clients, regions: Iterable[str], resources: Resources) -> tup
                 + (f"GPUs there: {', '.join(near)}; " if near and asked.gpus else "")
                 + "ask for something else with resources.*, or name one with platform.instance_type"
             )
-    ranked = sorted(found.values(), key=lambda one: (one.name not in prices, prices.get(one.name, 0.0), one.size))
+    ranked = sorted(found.values(), key=lambda one: (one.name not in cheapest, cheapest.get(one.name, 0.0), one.size))
     return tuple(one.name for one in ranked[:TYPES_AT_MOST])
 
 
@@ -110,22 +112,6 @@ def _described(clients: Clients, region: str, asked: Resources) -> list[Instance
         pages = clients.ec2(region).get_paginator("describe_instance_types").paginate(Filters=filters)
         told = [InstanceType.of(one) for page in pages for one in page["InstanceTypes"]]
     return [one for one in told if one is not None]
-
-
-def _lowest_spot_prices(clients: Clients, region: str, names: list[str]) -> dict[str, float]:
-    """US dollars an hour in the cheapest zone; an order of types by them holds on demand too, near enough."""
-    if not names:
-        return {}
-    with translated(f"spot prices in {region}"):
-        pages = clients.ec2(region).get_paginator("describe_spot_price_history").paginate(
-            InstanceTypes=names, ProductDescriptions=["Linux/UNIX"], StartTime=time.time()
-        )  # fmt: skip
-        entries = [entry for page in pages for entry in page["SpotPriceHistory"]]
-    lowest: dict[str, float] = {}
-    for entry in entries:
-        price = float(entry["SpotPrice"])
-        lowest[entry["InstanceType"]] = min(price, lowest.get(entry["InstanceType"], price))
-    return lowest
 
 
 def _has_other_accelerators(told: dict[str, Any]) -> bool:

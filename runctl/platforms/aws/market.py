@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from runctl.errors import ConfigError, RunctlError
-from runctl.platforms.aws import fitting, quotas
+from runctl.platforms.aws import fitting, prices, quotas
 from runctl.platforms.aws.clients import Clients, translated
 from runctl.platforms.aws.options import AwsOptions
 from runctl.spec import Offer, Resources
@@ -61,16 +60,16 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
         NotAllowed: if the account's quotas allow none of it.
         RunctlError: if no type was named, and AWS does not let us look for one.
     """
+    wanted = None if options.instance_types else str(fitting.wanted(resources))
     if not clients.has_credentials:
         options = replace(options, instance_types=options.instance_types or (UNKNOWN_TYPE,))
         return Found(
             _offers(options, {}, {}),
             {region: {} for region in options.regions},
             ("types, prices, images and zones: there are no AWS credentials here",),
+            wanted,
         )
-    wanted = None
     if not options.instance_types:
-        wanted = str(fitting.wanted(resources))
         options = replace(options, instance_types=fitting.types(clients, options.regions, resources))
     unknown: list[str] = []
     with_deadline = _Deadline(time.monotonic() + _LOOK_S, unknown)
@@ -82,7 +81,7 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
                 clients.ssm(region),
                 clients.quotas(region),
             )  # made one after the other: making them is not thread-safe
-        on_demand = pool.submit(_on_demand_prices, clients, options)
+        on_demand = pool.submit(prices.on_demand, clients, options.instance_types, options.regions)
         asked = {
             region: {name: pool.submit(ask, clients, options, region) for name, ask in _ASKED.items()}
             for region in options.regions
@@ -91,12 +90,12 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
             region: {name: with_deadline.result(f"{name} in {region}", future) for name, future in futures.items()}
             for region, futures in asked.items()
         }
-        prices = with_deadline.result("prices on demand", on_demand) or {}
+        usd_on_demand = with_deadline.result("prices on demand", on_demand) or {}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     regions = {region: _region(options, answer) for region, answer in answers.items()}
     known = {region: answer["quotas"] for region, answer in answers.items()}
-    offers, too_small = quotas.allowed(_offers(options, answers, prices), known)
+    offers, too_small = quotas.allowed(_offers(options, answers, usd_on_demand), known)
     return Found(offers, regions, tuple(unknown), wanted, too_small)
 
 
@@ -136,14 +135,7 @@ def _zones(clients: Clients, options: AwsOptions, region: str) -> dict[str, list
 
 
 def _spot_prices(clients: Clients, options: AwsOptions, region: str) -> dict[tuple[str, str], float]:
-    """US dollars an hour by type and zone."""
-    with translated(f"spot prices in {region}"):
-        pages = clients.ec2(region).get_paginator("describe_spot_price_history").paginate(
-            InstanceTypes=list(options.instance_types), ProductDescriptions=["Linux/UNIX"], StartTime=time.time()
-        )  # fmt: skip
-        entries = [entry for page in pages for entry in page["SpotPriceHistory"]]
-    newest = sorted(entries, key=lambda entry: entry["Timestamp"])
-    return {(entry["InstanceType"], entry["AvailabilityZone"]): float(entry["SpotPrice"]) for entry in newest}
+    return prices.spot(clients, options.instance_types, region)
 
 
 def _images(clients: Clients, options: AwsOptions, region: str) -> dict[str, dict[str, str]]:
@@ -210,38 +202,6 @@ _ASKED: dict[str, Callable[[Clients, AwsOptions, str], Any]] = {
     "network": _network,
     "quotas": _quotas,
 }
-
-
-def _on_demand_prices(clients: Clients, options: AwsOptions) -> dict[tuple[str, str], float]:
-    """US dollars an hour by type and region."""
-    prices = {}
-    with translated("prices on demand"):
-        for region in options.regions:
-            for one in options.instance_types:
-                wanted = {
-                    "instanceType": one,
-                    "regionCode": region,
-                    "operatingSystem": "Linux",
-                    "preInstalledSw": "NA",
-                    "tenancy": "Shared",
-                    "capacitystatus": "Used",
-                }
-                filters = [{"Type": "TERM_MATCH", "Field": key, "Value": value} for key, value in wanted.items()]
-                answer = clients.pricing().get_products(ServiceCode="AmazonEC2", Filters=filters, MaxResults=10)
-                found = [price for product in answer["PriceList"] if (price := _hourly_usd(json.loads(product)))]
-                if found:
-                    prices[one, region] = min(found)
-    return prices
-
-
-def _hourly_usd(product: dict[str, Any]) -> float | None:
-    """The price in one entry of the price list (docs.aws.amazon.com/awsaccountbilling: reading a price list)."""
-    for term in product.get("terms", {}).get("OnDemand", {}).values():
-        for dimension in term["priceDimensions"].values():
-            usd = float(dimension["pricePerUnit"].get("USD", 0))
-            if dimension.get("unit") == "Hrs" and usd > 0:
-                return usd
-    return None
 
 
 def _region(options: AwsOptions, answer: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,7 +68,7 @@ def wanted(resources: Resources) -> Resources:
     return replace(resources, gpus=1, gpu_memory_gib=resources.gpu_memory_gib if said else DEFAULT.gpu_memory_gib)
 
 
-def types(clients: Clients, regions: Iterable[str], resources: Resources) -> tuple[str, ...]:
+def types(clients: Clients, regions: Sequence[str], resources: Resources) -> tuple[str, ...]:
     """The types that fit, the cheapest first.
 
     Args:
@@ -83,21 +83,22 @@ def types(clients: Clients, regions: Iterable[str], resources: Resources) -> tup
     asked = wanted(resources)
     found: dict[str, InstanceType] = {}
     cheapest: dict[str, float] = {}
+    gpus: set[str] = set()
     for region in regions:
         here = _described(clients, region, asked)
         fitting = sorted((one for one in here if one.fits(asked)), key=lambda one: one.size)[:_CANDIDATES]
         found.update({one.name: one for one in fitting})
+        gpus.update(one.gpu for one in here if one.gpu)
         names = [one.name for one in fitting]
         # An order by prices on spot holds on demand too, near enough, and is one request instead of many.
         for (name, _), price in prices.spot(clients, names, region).items() if names else ():
             cheapest[name] = min(price, cheapest.get(name, price))
-        if not fitting and not found:
-            near = sorted({one.gpu for one in here if one.gpu})
-            raise ConfigError(
-                f"no type of instance in {region} has {asked}; "
-                + (f"GPUs there: {', '.join(near)}; " if near and asked.gpus else "")
-                + "ask for something else with resources.*, or name one with platform.instance_type"
-            )
+    if not found:
+        raise ConfigError(
+            f"no type of instance in {', '.join(regions)} has {asked}; "
+            + (f"GPUs there: {', '.join(sorted(gpus))}; " if gpus and asked.gpus else "")
+            + "ask for something else with resources.*, or name one with platform.instance_type"
+        )
     ranked = sorted(found.values(), key=lambda one: (one.name not in cheapest, cheapest.get(one.name, 0.0), one.size))
     return tuple(one.name for one in ranked[:TYPES_AT_MOST])
 

@@ -22,8 +22,6 @@ _LOOK_S = 20.0
 #: AWS's own names for its newest images: for deep learning with a driver and torch, and plain ones without a GPU.
 _DEEP_LEARNING = "/aws/service/deeplearning/ami/{}/oss-nvidia-driver-gpu-pytorch-2.7-ubuntu-22.04/latest/ami-id"
 _PLAIN = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-{}"
-
-
 #: Stands where a type would, if none was named and AWS could not be asked.
 UNKNOWN_TYPE = "auto"
 
@@ -76,11 +74,8 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
     pool = ThreadPoolExecutor(8, "runctl-look")
     try:
         for region in options.regions:
-            (
-                clients.ec2(region),
-                clients.ssm(region),
-                clients.quotas(region),
-            )  # made one after the other: making them is not thread-safe
+            for make in (clients.ec2, clients.ssm, clients.quotas):
+                make(region)  # one after the other: making them is not thread-safe
         on_demand = pool.submit(prices.on_demand, clients, options.instance_types, options.regions)
         asked = {
             region: {name: pool.submit(ask, clients, options, region) for name, ask in _ASKED.items()}

@@ -21,7 +21,8 @@ from runctl.spec import Offer, Plan, RunHandle
 
 #: A request whose answer was lost is sent again with its token, so many times altogether.
 _TRIES = 4
-#: How long the same request is refused for something that passes by itself, such as a profile only just made.
+#: How long the same request is refused for something that passes by itself, such as a profile only just made; and
+#: however slow the answers are, it is sent _TRIES times before it is given up.
 _PASSES_S = 120.0
 _PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 15.0
@@ -123,7 +124,7 @@ class Purchase:
             except (ClientError, BotoCoreError) as error:
                 code = code_of(error)
                 next_step = reaction(code, str(error))
-                over = time.monotonic() - began > _PASSES_S
+                over = time.monotonic() - began > _PASSES_S and tries >= _TRIES
                 if next_step is Reaction.AGAIN_AT_ONCE and tries < _TRIES:  # noqa: SIM114 (each has a bound of its own)
                     _pause(tries)
                 elif next_step is Reaction.AGAIN and not over:

@@ -147,6 +147,9 @@ class _Launch:
         if checked.plugins.list:
             terminal.show_plugins(hooks.plugins())
             return 0
+        # A rehearsed launch goes to a bucket of the drill's, and knows nothing of the user's.
+        if checked.run.root is None:
+            checked.run.root = registry.load(checked.platform.kind).default_root() if drill == "none" else "runs"
         spec = compose.to_spec(checked, self._typed(), self._sources, self._workdir)
         if drill != "none" and not self._is_rehearsed():
             return self._rehearse(checked, spec)  # before anything looks for an account

@@ -86,7 +86,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
     name = cfg.run.name or (Path(program.script).stem if program.script else str(program.module).rpartition(".")[2])
     if cfg.run.id is not None and typed.command_line.is_multirun and typed.source_of("run.id") != "sweep":
         raise ConfigError(f"run.id={cfg.run.id}: -m makes several runs and an id belongs to one; use run.name instead")
-    root = checkpoints.absolute("run.root", cfg.run.root, workdir)
+    root = checkpoints.absolute("run.root", "runs" if cfg.run.root is None else cfg.run.root, workdir)
     return LaunchSpec(
         run=RunIdentity(_run_id(cfg.run.id, name), name, root),
         program=program,

@@ -126,6 +126,8 @@ class Server:
             body = environ["wsgi.input"].read(length)
             environ["wsgi.input"] = io.BytesIO(body)
         action = _action(service, target, environ, body)
+        if body is not None and b"DryRun=true" in body:
+            action = f"DryRun:{action}"  # a fault of the real one is none of this one's
         market = None
         if action == "RunInstances":
             market = "spot" if b"MarketType=spot" in (body or b"") else "on_demand"
@@ -166,7 +168,7 @@ class Server:
             return None
         if action == "DescribeSpotPriceHistory":
             return 200, "text/xml", prices.spot_history(machines_asked(body), [region + zone for zone in _ZONES])
-        if action == "RunInstances" and b"DryRun=true" not in body:
+        if action == "RunInstances":
             told = self.ec2.run_instances(body, region, lambda: self._whole(environ, service))
             return told if isinstance(told, tuple) else answer(Fault(action, told), service, as_json=False)
         if action == "TerminateInstances":
@@ -254,11 +256,21 @@ def _shown(one: Launched) -> dict[str, Any]:
 
 
 def _prepare() -> None:
-    """What an account has that launches: an instance profile."""
+    """What an account has that launches: an instance profile, and default networks with a way out."""
+    from moto.ec2.models import ec2_backends
     from moto.iam.models import iam_backends
 
     backend = iam_backends[ACCOUNT]["aws"]
+    backend.create_role("runctl", "{}", "/", None, "", [], "3600")
     backend.create_instance_profile("runctl", "/", [], tags=[])
+    backend.add_role_to_instance_profile("runctl", "runctl")
+    for region in ("us-east-1", "us-west-2", "eu-central-1"):
+        ec2 = ec2_backends[ACCOUNT][region]
+        network = next(iter(ec2.vpcs.values()))
+        gateway = ec2.create_internet_gateway()
+        ec2.attach_internet_gateway(gateway.id, network.id)
+        table = next(one for one in ec2.route_tables.values() if one.vpc_id == network.id)
+        ec2.create_route(table.id, "0.0.0.0/0", gateway_id=gateway.id)
 
 
 def main() -> int:
@@ -275,6 +287,7 @@ def main() -> int:
     processes.die_with_parent(parent)
     logging.basicConfig(filename=folder / "server.log", level=logging.WARNING)
     os.environ.setdefault("MOTO_ALLOW_NONEXISTENT_REGION", "false")
+    os.environ.setdefault("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
     web = make_server("127.0.0.1", port, lambda *_: [], threaded=True, request_handler=Handler)
     url = f"http://127.0.0.1:{web.server_port}"
     server = Server(folder, url, swift)

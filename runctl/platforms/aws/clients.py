@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -23,9 +24,14 @@ NOT_ALLOWED = (
     "UnrecognizedClientException",
     "SignatureDoesNotMatch",
 )
+#: Those that come of a right which somebody can give.
+_DENIED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
+_WHOM_TO_ASK = "an administrator can give you that right: `runctl aws policy` prints all that launches need"
 THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown")
 #: What a request meets that may have been carried out all the same.
 LOST = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout")
+#: Thousands of letters that only `sts:DecodeAuthorizationMessage` can read.
+_ENCODED = re.compile(r"Encoded authorization failure message: \S+")
 _HOW_TO_SIGN_IN = "set AWS_PROFILE, run `aws sso login` or `aws configure`, or set AWS_ACCESS_KEY_ID"
 
 
@@ -117,6 +123,13 @@ class Clients:
                 self._buckets[bucket] = headers.get("x-amz-bucket-region")
         return self._buckets[bucket]
 
+    def iam(self) -> Any:
+        """Roles are the same in every region."""
+        return self._client("iam", self.default_region or "us-east-1")
+
+    def sts(self, region: str) -> Any:
+        return self._client("sts", region)
+
     def quotas(self, region: str) -> Any:
         return self._client("service-quotas", region)
 
@@ -154,7 +167,7 @@ def said(error: BaseException) -> str:
     response = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
         told = response["Error"]
-        return " ".join(f"{told.get('Code', '')}: {told.get('Message', '')}".split())
+        return " ".join(_ENCODED.sub("", f"{told.get('Code', '')}: {told.get('Message', '')}").split())
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
@@ -176,6 +189,8 @@ def translated(what: str) -> Iterator[None]:
     except ClientError as error:
         if code_of(error) in EXPIRED:
             raise NotAllowed(f"{what}: the AWS credentials have expired; sign in again ({said(error)})") from error
+        if code_of(error) in _DENIED:
+            raise NotAllowed(f"{what}: {said(error)}; {_WHOM_TO_ASK}") from error
         if code_of(error) in NOT_ALLOWED:
             raise NotAllowed(f"{what}: {said(error)}") from error
         raise PlatformError(f"{what}: {said(error)}") from error

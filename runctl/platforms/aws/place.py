@@ -11,7 +11,7 @@ from runctl.errors import ConfigError
 SSM_CORE = "AmazonSSMManagedInstanceCore"
 #: For whom EC2 keeps a role of its own in every account that has rented a spot instance.
 SPOT_SERVICE = "spot.amazonaws.com"
-_SPOT_ROLE = "AWSServiceRoleForEC2Spot"
+SPOT_ROLE = "AWSServiceRoleForEC2Spot"
 #: How services are called in each part of AWS.
 _PARTITIONS = {"aws": "amazonaws.com", "aws-cn": "amazonaws.com.cn", "aws-us-gov": "amazonaws.com"}
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -87,7 +87,7 @@ class Place:
 
     @property
     def spot_role_arn(self) -> str:
-        return self.arn("iam", f"role/aws-service-role/{SPOT_SERVICE}/{_SPOT_ROLE}")
+        return self.arn("iam", f"role/aws-service-role/{SPOT_SERVICE}/{SPOT_ROLE}")
 
     @property
     def parameters_arn(self) -> str:

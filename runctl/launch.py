@@ -160,7 +160,8 @@ class _Launch:
     def _carry_out(
         self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str
     ) -> int:
-        from runctl import terminal
+        from runctl import smoke, terminal
+        from runctl.config import compose
         from runctl.scaling import describe
 
         as_json = cfg.output.value == "json"
@@ -183,6 +184,11 @@ class _Launch:
                 terminal.show_plan(plan)
             return 0
 
+        if cfg.smoke:
+            if cfg.detach:
+                raise ConfigError("smoke=true with detach=true: a smoke run resumes what it has stopped, and must stay")
+            run_id = compose.run_id(None, f"smoke-{spec.run.name}")
+            return smoke.run(smoke.shortened(spec, run_id), platform, hooks, as_json=as_json)
         return self._run(cfg, spec, platform, hooks, config_yaml)
 
     def _run(self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str) -> int:

@@ -29,7 +29,7 @@ LAYER_1 = [
 ]
 LAYER_2 = ["agent", "training", "platforms"]
 LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "drill"]
-LAYER_4 = ["terminal", "usage", "launch", "cli"]
+LAYER_4 = ["terminal", "usage", "smoke", "launch", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.

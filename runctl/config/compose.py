@@ -88,7 +88,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         raise ConfigError(f"run.id={cfg.run.id}: -m makes several runs and an id belongs to one; use run.name instead")
     root = checkpoints.absolute("run.root", "runs" if cfg.run.root is None else cfg.run.root, workdir)
     return LaunchSpec(
-        run=RunIdentity(_run_id(cfg.run.id, name), name, root),
+        run=RunIdentity(run_id(cfg.run.id, name), name, root),
         program=program,
         args=args,
         args_style=ArgumentStyle(
@@ -230,7 +230,7 @@ def _trainer(cfg: LaunchConfig) -> Trainer:
     )
 
 
-def _run_id(given: str | None, name: str) -> str:
+def run_id(given: str | None, name: str) -> str:
     """The id that was given, or one made from name, time and random letters.
 
     Safe as a path, a tag and an S3 key: lower-case letters, digits and dashes, at most 63.

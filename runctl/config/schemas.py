@@ -267,6 +267,7 @@ class LaunchConfig:
     drill: DrillConfig = field(default_factory=DrillConfig)
     detach: bool = False
     dry_run: bool = False
+    smoke: bool = False
     explain: bool = False
     output: Output = Output.text
 

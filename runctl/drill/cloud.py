@@ -12,7 +12,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -157,6 +157,19 @@ class Cloud:
     def set_quota(self, code: str, value: float) -> None:
         """Have Service Quotas tell another value of one of EC2's quotas."""
         self._ask("quota", code=code, value=value)
+
+    def make_subnet(self, zone: str, endpoints: Sequence[str] = ()) -> str:
+        """Make a subnet with no way out in a region's default network.
+
+        Args:
+            zone: such as us-east-1a.
+            endpoints: what of AWS can be reached from there all the same: `ssm`, `ssmmessages`, `ec2messages`, `s3`.
+
+        Returns:
+            Its id. An instance there that reaches no SSM is never seen by it.
+        """
+        made: str = self._ask("subnet", region=zone.rstrip("abcdefgh"), zone=zone, endpoints=",".join(endpoints))
+        return made
 
     def inject(self, fault: Fault) -> None:
         """Have later calls meet a fault."""

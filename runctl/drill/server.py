@@ -7,7 +7,6 @@ It prints one line once it answers. Its end is the end of everything that runs i
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -19,13 +18,15 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs
 
 from runctl import processes
 from runctl.drill import prices
 from runctl.drill.ec2 import ACCOUNT, Ec2, Launched, image_of, machines_asked
 from runctl.drill.faults import Fault, Faults, answer
 from runctl.drill.metadata import HOST, LAUNCHER, SECRET
+from runctl.drill.network import Network
+from runctl.drill.request import Request
 from runctl.drill.sandboxes import Sandbox
 from runctl.drill.ssm import Ssm, SsmError
 from runctl.drill.swift import Swift
@@ -37,20 +38,6 @@ _REGION = "us-east-1"
 #: What the drill's account may rent of each family, in virtual processors.
 _QUOTA = 1000.0
 _ZONES = "abc"
-#: What S3's requests are, by method and query, as far as faults need to tell them apart.
-_S3_ACTIONS = (
-    ("POST", "uploads", "CreateMultipartUpload"),
-    ("POST", "uploadId", "CompleteMultipartUpload"),
-    ("POST", "delete", "DeleteObjects"),
-    ("PUT", "partNumber", "UploadPart"),
-    ("DELETE", "uploadId", "AbortMultipartUpload"),
-    ("GET", "list-type", "ListObjectsV2"),
-    ("GET", "uploads", "ListMultipartUploads"),
-    ("GET", "", "GetObject"),
-    ("PUT", "", "PutObject"),
-    ("HEAD", "", "HeadObject"),
-    ("DELETE", "", "DeleteObject"),
-)
 
 
 class Server:
@@ -71,7 +58,8 @@ class Server:
         self._faults = Faults()
         self._quotas: dict[str, float] = {}
         sandboxes: dict[str, Sandbox] = {}
-        self._ssm = Ssm(sandboxes)
+        self._network = Network()
+        self._ssm = Ssm(sandboxes, self._may_report)
         self.ec2 = Ec2(root, url, self._ssm, sandboxes)
         self._control: dict[str, Callable[[dict[str, str], bytes], Any]] = {
             "instances": lambda _, __: [_shown(one) for one in self.ec2.instances.values()],
@@ -82,6 +70,7 @@ class Server:
             "inject": lambda _, body: self._faults.inject(from_data(Fault, json.loads(body))),
             "clear": lambda _, __: self._faults.clear(),
             "quota": lambda asked, _: self._quotas.update({asked["code"]: float(asked["value"])}),
+            "subnet": lambda asked, _: self._make_subnet(asked),
             "calls": lambda _, __: to_data(self._faults.calls),
         }
 
@@ -93,7 +82,7 @@ class Server:
         elif path.startswith("/imds/"):
             status, kind, data = self._metadata(path, environ)
         else:
-            return self._service(environ, start_response, length)
+            return self._service(Request.of(environ), start_response)
         start_response(f"{status} -", [("Content-Type", kind), ("Content-Length", str(len(data)))])
         return [data]
 
@@ -117,60 +106,53 @@ class Server:
         status, data = one.metadata.answer(environ["REQUEST_METHOD"], rest, token)
         return status, "text/plain", data
 
-    def _service(self, environ: dict[str, Any], start_response: Any, length: int) -> Iterable[bytes]:
+    def _service(self, request: Request, start_response: Any) -> Iterable[bytes]:
         """A call of AWS's: the faults first, then whoever answers it."""
-        service, region, key = _scope(environ)
-        target = environ.get("HTTP_X_AMZ_TARGET", "")
-        body: bytes | None = None
-        if service != "s3":
-            body = environ["wsgi.input"].read(length)
-            environ["wsgi.input"] = io.BytesIO(body)
-        action = _action(service, target, environ, body)
-        market = None
-        if action == "RunInstances":
-            market = "spot" if b"MarketType=spot" in (body or b"") else "on_demand"
-        fault = self._faults.meet(service, action, market, environ.get("PATH_INFO", ""), key)
+        service, action, as_json = request.service, request.action, bool(request.target)
+        fault = self._faults.meet(service, action, request.market, request.path, request.key)
         if fault is not None and fault.delay_s:
             threading.Event().wait(fault.delay_s)
         if fault is not None and fault.code is None:
             fault = None
         if fault is not None and not fault.after:
             if not fault.code:
-                return _cut(environ)
-            if service == "s3":
-                environ["wsgi.input"].read(length)
-            return _respond(start_response, answer(fault, service, bool(target)))
-        own = self._own(service, action, target, region, body or b"", environ)
+                return _cut(request.environ)
+            request.read()
+            return _respond(start_response, answer(fault, service, as_json))
+        own = self._own(request)
         if own is None:
             if fault is None and service == "s3":
-                whole: Iterable[bytes] = self._app(environ, service)(environ, start_response)
+                whole: Iterable[bytes] = self._app(request)(request.environ, start_response)
                 return whole
-            own = self._whole(environ, service)
+            own = self._whole(request)
         if fault is not None:
-            return _cut(environ) if not fault.code else _respond(start_response, answer(fault, service, bool(target)))
+            return (
+                _cut(request.environ) if not fault.code else _respond(start_response, answer(fault, service, as_json))
+            )
         return _respond(start_response, own)
 
-    def _own(  # noqa: PLR0917 (what a request is)
-        self, service: str, action: str, target: str, region: str, body: bytes, environ: dict[str, Any]
-    ) -> Answer | None:
+    def _own(self, request: Request) -> Answer | None:
         """The answer to what is not moto's; None for everything else."""
-        if target.startswith("AmazonSSM."):
+        action, body, region = request.action, request.body, request.region
+        if request.target.startswith("AmazonSSM."):
             return self._from_ssm(action, json.loads(body or b"{}"))
-        if target.startswith("AWSPriceListService."):
+        if request.target.startswith("AWSPriceListService."):
             return 200, _JSON, json.dumps(prices.products(json.loads(body))).encode()
-        if target.startswith("ServiceQuotasV20190624."):
+        if request.target.startswith("ServiceQuotasV20190624."):
             code = json.loads(body)["QuotaCode"]
             quota = {"Quota": {"QuotaCode": code, "Value": float(self._quotas.get(code, _QUOTA))}}
             return 200, _JSON, json.dumps(quota).encode()
-        if service != "ec2":
+        if request.service != "ec2":
             return None
+        with self._one_at_a_time:
+            self._network.prepare(region)
         if action == "DescribeSpotPriceHistory":
             return 200, "text/xml", prices.spot_history(machines_asked(body), [region + zone for zone in _ZONES])
         if action == "RunInstances" and b"DryRun=true" not in body:
-            told = self.ec2.run_instances(body, region, lambda: self._whole(environ, service))
-            return told if isinstance(told, tuple) else answer(Fault(action, told), service, as_json=False)
+            told = self.ec2.run_instances(body, region, lambda: self._whole(request))
+            return told if isinstance(told, tuple) else answer(Fault(action, told), "ec2", as_json=False)
         if action == "TerminateInstances":
-            done = self._whole(environ, service)
+            done = self._whole(request)
             if done[0] == 200:
                 self.ec2.terminated(re.findall(r"InstanceId\.\d+=(i-[0-9a-f]+)", body.decode()))
             return done
@@ -191,36 +173,28 @@ class Server:
         except SsmError as error:
             return answer(Fault(action, error.code, message=str(error)), "ssm", as_json=True)
 
-    def _app(self, environ: dict[str, Any], service: str) -> Any:
-        return self._s3 if service == "s3" and self._s3 is not None else self._moto.get_application(environ)
+    def _app(self, request: Request) -> Any:
+        if request.service == "s3" and self._s3 is not None:
+            return self._s3
+        return self._moto.get_application(request.environ)
 
-    def _whole(self, environ: dict[str, Any], service: str) -> Answer:
+    def _whole(self, request: Request) -> Answer:
         """An answer, whole. moto's objects are made for one request at a time; only its S3 bears several."""
         from werkzeug.test import run_wsgi_app
 
         with self._one_at_a_time:
-            chunks, status, headers = run_wsgi_app(self._app(environ, service), environ, buffered=True)
+            chunks, status, headers = run_wsgi_app(self._app(request), request.environ, buffered=True)
         return int(status.split()[0]), headers.get("Content-Type", "text/xml"), b"".join(chunks)
 
+    def _may_report(self, name: str) -> bool:
+        """Whether an instance's agent can reach SSM."""
+        with self._one_at_a_time:
+            return self._network.reaches_ssm(self.ec2.instances[name].region, name)
 
-def _scope(environ: dict[str, Any]) -> tuple[str, str, str]:
-    """Service, region and access key, as the signature names them; without one it is S3's, by a presigned URL."""
-    text = environ.get("HTTP_AUTHORIZATION", "") + environ.get("QUERY_STRING", "").replace("%2F", "/")
-    found = re.search(r"Credential=([^/]+)/\d+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request", text)
-    return (found[3], found[2], unquote(found[1])) if found else ("s3", "us-east-1", "")
-
-
-def _action(service: str, target: str, environ: dict[str, Any], body: bytes | None) -> str:
-    if target:
-        return target.rsplit(".", 1)[-1]
-    if service == "s3":
-        query = parse_qs(environ.get("QUERY_STRING", ""), keep_blank_values=True)
-        method = environ["REQUEST_METHOD"]
-        if method == "HEAD" and "/" not in environ.get("PATH_INFO", "").strip("/"):
-            return "HeadBucket"
-        return next((name for m, key, name in _S3_ACTIONS if m == method and (not key or key in query)), method)
-    found = re.search(rb"(?:^|&)Action=(\w+)", body or b"")
-    return found[1].decode() if found else "?"
+    def _make_subnet(self, asked: dict[str, str]) -> str:
+        endpoints = [name for name in asked.get("endpoints", "").split(",") if name]
+        with self._one_at_a_time:
+            return self._network.make_subnet(asked["region"], asked["zone"], endpoints)
 
 
 def _respond(start_response: Any, told: Answer) -> Iterable[bytes]:

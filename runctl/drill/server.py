@@ -1,6 +1,6 @@
 """The cloud's process: one HTTP server on loopback for every service, for IMDS, and for whoever steers the drill.
 
-    python -m runctl.drill.server DIR PORT moto|swift
+    python -m runctl.drill.server DIR PORT moto|swift [iam] [record]
 
 It prints one line once it answers. Its end is the end of everything that runs in it.
 """
@@ -22,10 +22,13 @@ from urllib.parse import parse_qs
 
 from runctl import processes
 from runctl.drill import prices
+from runctl.drill.callers import Callers
 from runctl.drill.ec2 import ACCOUNT, Ec2, Launched, image_of, machines_asked
 from runctl.drill.faults import Fault, Faults, answer
-from runctl.drill.metadata import HOST, LAUNCHER, SECRET
+from runctl.drill.guard import Guard
+from runctl.drill.metadata import HOST, LAUNCHER, ROLE, SECRET
 from runctl.drill.network import Network
+from runctl.drill.recorder import Recorder
 from runctl.drill.request import Request
 from runctl.drill.sandboxes import Sandbox
 from runctl.drill.ssm import Ssm, SsmError
@@ -47,9 +50,10 @@ class Server:
         root: where sandboxes are made.
         url: of this server.
         s3: answers for S3, if moto does not.
+        iam: whether rights are checked.
     """
 
-    def __init__(self, root: Path, url: str, s3: Swift | None) -> None:
+    def __init__(self, root: Path, url: str, s3: Swift | None, *, iam: bool = False) -> None:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -59,8 +63,10 @@ class Server:
         self._quotas: dict[str, float] = {}
         sandboxes: dict[str, Sandbox] = {}
         self._network = Network()
+        self._callers = Callers()
+        self._guard = Guard(self._callers, self._one_at_a_time) if iam else None
         self._ssm = Ssm(sandboxes, self._may_report)
-        self.ec2 = Ec2(root, url, self._ssm, sandboxes)
+        self.ec2 = Ec2(root, url, self._ssm, sandboxes, self._give_keys)
         self._control: dict[str, Callable[[dict[str, str], bytes], Any]] = {
             "instances": lambda _, __: [_shown(one) for one in self.ec2.instances.values()],
             "interrupt": lambda asked, _: self.ec2.interrupt(asked["instance"], float(asked["notice_s"])),
@@ -71,6 +77,7 @@ class Server:
             "clear": lambda _, __: self._faults.clear(),
             "quota": lambda asked, _: self._quotas.update({asked["code"]: float(asked["value"])}),
             "subnet": lambda asked, _: self._make_subnet(asked),
+            "denied": lambda _, __: to_data(self._guard.denied if self._guard is not None else []),
             "calls": lambda _, __: to_data(self._faults.calls),
         }
 
@@ -119,17 +126,32 @@ class Server:
                 return _cut(request.environ)
             request.read()
             return _respond(start_response, answer(fault, service, as_json))
+        if self._guard is not None and (refusal := self._guard.refusal(request)) is not None:
+            request.read()
+            return _respond(start_response, refusal.answer, refusal.headers)
         own = self._own(request)
         if own is None:
             if fault is None and service == "s3":
-                whole: Iterable[bytes] = self._app(request)(request.environ, start_response)
-                return whole
+                return self._from_s3(request, start_response)
             own = self._whole(request)
         if fault is not None:
             return (
                 _cut(request.environ) if not fault.code else _respond(start_response, answer(fault, service, as_json))
             )
         return _respond(start_response, own)
+
+    def _from_s3(self, request: Request, start_response: Any) -> Iterable[bytes]:
+        """An answer of S3's as it comes; that there is no such object is not told to everybody."""
+        from werkzeug.test import run_wsgi_app
+
+        if self._guard is None or request.action not in ("GetObject", "HeadObject"):
+            whole: Iterable[bytes] = self._app(request)(request.environ, start_response)
+            return whole
+        chunks, status, headers = run_wsgi_app(self._app(request), request.environ)
+        if status.startswith("404") and (refusal := self._guard.refusal_of_absence(request)) is not None:
+            return _respond(start_response, refusal.answer, refusal.headers)
+        start_response(status, list(headers))
+        return chunks
 
     def _own(self, request: Request) -> Answer | None:
         """The answer to what is not moto's; None for everything else."""
@@ -151,6 +173,8 @@ class Server:
         if action == "RunInstances" and b"DryRun=true" not in body:
             told = self.ec2.run_instances(body, region, lambda: self._whole(request))
             return told if isinstance(told, tuple) else answer(Fault(action, told), "ec2", as_json=False)
+        if action == "GetConsoleOutput" and request.form.get("InstanceId") in self.ec2.instances:
+            return 200, "text/xml", self.ec2.console(request.form["InstanceId"])
         if action == "TerminateInstances":
             done = self._whole(request)
             if done[0] == 200:
@@ -187,9 +211,13 @@ class Server:
         return int(status.split()[0]), headers.get("Content-Type", "text/xml"), b"".join(chunks)
 
     def _may_report(self, name: str) -> bool:
-        """Whether an instance's agent can reach SSM."""
+        """Whether an instance's agent can reach SSM, and its role lets it."""
         with self._one_at_a_time:
-            return self._network.reaches_ssm(self.ec2.instances[name].region, name)
+            allowed = self._guard is None or self._guard.may_report(name)
+            return allowed and self._network.reaches_ssm(self.ec2.instances[name].region, name)
+
+    def _give_keys(self, instance: str, profile: str) -> tuple[str, str] | None:
+        return (ROLE, HOST) if self._guard is None else self._callers.give_keys(instance, profile)
 
     def _make_subnet(self, asked: dict[str, str]) -> str:
         endpoints = [name for name in asked.get("endpoints", "").split(",") if name]
@@ -197,9 +225,9 @@ class Server:
             return self._network.make_subnet(asked["region"], asked["zone"], endpoints)
 
 
-def _respond(start_response: Any, told: Answer) -> Iterable[bytes]:
+def _respond(start_response: Any, told: Answer, headers: tuple[tuple[str, str], ...] = ()) -> Iterable[bytes]:
     status, kind, data = told
-    start_response(f"{status} -", [("Content-Type", kind), ("Content-Length", str(len(data)))])
+    start_response(f"{status} -", [("Content-Type", kind), ("Content-Length", str(len(data))), *headers])
     return [data]
 
 
@@ -227,10 +255,13 @@ def _shown(one: Launched) -> dict[str, Any]:
     }
 
 
-def _prepare() -> None:
-    """What an account has that launches: an instance profile."""
+def _prepare(iam: bool) -> None:
+    """What an account has that launches: an instance profile; where rights are checked, only what AWS puts there."""
     from moto.iam.models import iam_backends
 
+    Callers.prepare()
+    if iam:
+        return
     backend = iam_backends[ACCOUNT]["aws"]
     backend.create_instance_profile("runctl", "/", [], tags=[])
 
@@ -244,16 +275,16 @@ def main() -> int:
         def log(self, *args: Any) -> None:
             pass
 
-    folder, port, parent = Path(sys.argv[1]), int(sys.argv[2]), os.getppid()
+    folder, port, options, parent = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[4:], os.getppid()
     swift = Swift(folder / "swift", {LAUNCHER: SECRET, HOST: SECRET}, _REGION) if sys.argv[3] == "swift" else None
     processes.die_with_parent(parent)
     logging.basicConfig(filename=folder / "server.log", level=logging.WARNING)
     os.environ.setdefault("MOTO_ALLOW_NONEXISTENT_REGION", "false")
     web = make_server("127.0.0.1", port, lambda *_: [], threaded=True, request_handler=Handler)
     url = f"http://127.0.0.1:{web.server_port}"
-    server = Server(folder, url, swift)
-    web.app = server
-    _prepare()
+    server = Server(folder, url, swift, iam="iam" in options)
+    web.app = Recorder(folder / "requests", server) if "record" in options else server
+    _prepare("iam" in options)
 
     def end(*_: object) -> None:
         threading.Thread(target=web.shutdown, daemon=True).start()

@@ -51,6 +51,8 @@ class Sandbox:
         command = self.folder / "bin" / "shutdown"
         command.write_text(_SHUTDOWN.format(python=sys.executable, control=f"{url}/-", id=instance_id))
         command.chmod(0o755)
+        self.console = self.folder / "console.log"
+        self.console.touch()
         self.environment = {
             MARK: instance_id,
             "HOME": str(self.folder / "home"),
@@ -63,6 +65,7 @@ class Sandbox:
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "RUNCTL_HOST_ROOT": str(self.folder / "var/lib/runctl"),
+            "RUNCTL_CONSOLE": str(self.console),
             "RUNCTL_AGENT_PYTHON": sys.executable,
             **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH") if name in os.environ},
         }
@@ -72,7 +75,8 @@ class Sandbox:
         if user_data.startswith(b"#!"):
             script = self.folder / "user-data"
             script.write_bytes(user_data)
-            self.start(["sh", str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            with self.console.open("ab") as console:
+                self.start(["sh", str(script)], stdout=console.fileno(), stderr=subprocess.STDOUT)
 
     def start(self, argv: list[str], *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         """Start a process of the instance, in a session of its own.

@@ -48,6 +48,12 @@ from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 _MAX_TIME_S = 24 * 3600.0
 
 
+#: What looking at offers does not tell.
+_AT_SUBMIT = (
+    "bucket, instance profile and your right to launch: looked at before anything is rented, or `runctl aws doctor`"
+)
+
+
 class AwsPlatform(Platform):
     """An EC2 instance for each attempt."""
 
@@ -145,6 +151,7 @@ class AwsPlatform(Platform):
                 *(f"no way out, so left out: {one}" for one in quote.facts["cut_off"]),
                 f"the project: {readable(size)} packed",
                 *(requests.UNKNOWN + one for one in quote.unknown),
+                _AT_SUBMIT,
             ),
         )
 

@@ -16,7 +16,7 @@ from typing import Any
 from runctl.errors import NotAllowed, PlatformError
 from runctl.platforms.aws import network, policies
 from runctl.platforms.aws.choices import Choices
-from runctl.platforms.aws.clients import Clients, code_of, said, translated
+from runctl.platforms.aws.clients import DENIED, Clients, code_of, said, translated
 from runctl.platforms.aws.place import SPOT_ROLE, SPOT_SERVICE, SSM_CORE, Place
 from runctl.platforms.aws.requests import TAG_OWNER
 
@@ -119,33 +119,36 @@ class Account:
         host = json.dumps(policies.host(self.place))
         trust = json.dumps(policies.host_trust(self.place))
         ssm = self.place.ssm_core_arn
-        for what, there, work in (
-            (f"bucket {bucket}", self._has_bucket, self._make_bucket),
-            (f"bucket {bucket}: nobody else can read it", self._is_private, self._make_private),
-            (f"bucket {bucket}: unfinished uploads end after 7 days, sent projects after 30", self._has_rules,
+        for right, what, there, work in (
+            ("s3:CreateBucket", f"bucket {bucket}", self._has_bucket, self._make_bucket),
+            ("s3:PutBucketPublicAccessBlock", f"bucket {bucket}: nobody else can read it", self._is_private,
+             self._make_private),
+            ("s3:PutLifecycleConfiguration",
+             f"bucket {bucket}: unfinished uploads end after 7 days, sent projects after 30", self._has_rules,
              self._make_rules),
-            (f"role {ROLE}", lambda: iam.get_role(RoleName=ROLE),
+            ("iam:CreateRole", f"role {ROLE}", lambda: iam.get_role(RoleName=ROLE),
              lambda: iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument=trust,
                                      Description="runctl: what a rented host may do",
                                      Tags=[{"Key": "CreatedBy", "Value": "runctl"}])),
-            (f"role {ROLE}: {SSM_CORE}",
+            ("iam:AttachRolePolicy", f"role {ROLE}: {SSM_CORE}",
              lambda: any(one["PolicyArn"] == ssm
                          for one in iam.list_attached_role_policies(RoleName=ROLE)["AttachedPolicies"]),
              lambda: iam.attach_role_policy(RoleName=ROLE, PolicyArn=ssm)),
-            (f"role {ROLE}: s3://{bucket}/{_PREFIX}, parameters below /runctl",
+            ("iam:PutRolePolicy", f"role {ROLE}: s3://{bucket}/{_PREFIX}, parameters below /runctl",
              lambda: iam.get_role_policy(RoleName=ROLE, PolicyName=ROLE)["PolicyDocument"] == json.loads(host),
              lambda: iam.put_role_policy(RoleName=ROLE, PolicyName=ROLE, PolicyDocument=host)),
-            (f"instance profile {ROLE}", lambda: iam.get_instance_profile(InstanceProfileName=ROLE),
+            ("iam:CreateInstanceProfile", f"instance profile {ROLE}",
+             lambda: iam.get_instance_profile(InstanceProfileName=ROLE),
              lambda: iam.create_instance_profile(InstanceProfileName=ROLE)),
-            (f"instance profile {ROLE}: its role",
+            ("iam:AddRoleToInstanceProfile and iam:PassRole", f"instance profile {ROLE}: its role",
              lambda: iam.get_instance_profile(InstanceProfileName=ROLE)["InstanceProfile"]["Roles"],
              lambda: iam.add_role_to_instance_profile(InstanceProfileName=ROLE, RoleName=ROLE)),
-            ("the role of spot requests", lambda: iam.get_role(RoleName=SPOT_ROLE),
+            ("iam:CreateServiceLinkedRole", "the role of spot requests", lambda: iam.get_role(RoleName=SPOT_ROLE),
              lambda: iam.create_service_linked_role(AWSServiceName=SPOT_SERVICE)),
-            (f"security group {GROUP}, which lets nothing in", lambda: self._groups(ec2),
-             lambda: self._make_group(ec2)),
+            ("ec2:CreateSecurityGroup and ec2:CreateTags", f"security group {GROUP}, which lets nothing in",
+             lambda: self._groups(ec2), lambda: self._make_group(ec2)),
         ):  # fmt: skip
-            yield self._step(what, there, work, make=make)
+            yield self._step(right, what, there, work, make=make)
 
     def way_out(self) -> network.Network:
         """The default subnets of the region, and whether hosts there can be reached.
@@ -155,7 +158,7 @@ class Account:
         """
         return network.look(self._clients, self._region, ())
 
-    def _step(self, what: str, there: Callable[[], Any], work: Callable[[], Any], *, make: bool) -> Step:
+    def _step(self, right: str, what: str, there: Callable[[], Any], work: Callable[[], Any], *, make: bool) -> Step:
         """Look, and make it if it is not there; who may not look may still be allowed to make it."""
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -171,7 +174,9 @@ class Account:
             with translated(what):
                 self._made(work)
         except NotAllowed as error:
-            return Step(what, State.REFUSED, str(error).removeprefix(f"{what}: "))
+            # S3 refuses without naming the right.
+            denied = code_of(error.__cause__ or error) in DENIED
+            return Step(what, State.REFUSED, f"needs {right}" if denied else str(error).removeprefix(f"{what}: "))
         except PlatformError as error:
             if code_of(error.__cause__ or error) in _THERE or _TAKEN in str(error):
                 return Step(what, State.THERE)

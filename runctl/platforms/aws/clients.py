@@ -25,7 +25,7 @@ NOT_ALLOWED = (
     "SignatureDoesNotMatch",
 )
 #: Those that come of a right which somebody can give.
-_DENIED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
+DENIED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
 _WHOM_TO_ASK = "an administrator can give you that right: `runctl aws policy` prints all that launches need"
 THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown")
 #: What a request meets that may have been carried out all the same.
@@ -189,7 +189,7 @@ def translated(what: str) -> Iterator[None]:
     except ClientError as error:
         if code_of(error) in EXPIRED:
             raise NotAllowed(f"{what}: the AWS credentials have expired; sign in again ({said(error)})") from error
-        if code_of(error) in _DENIED:
+        if code_of(error) in DENIED:
             raise NotAllowed(f"{what}: {said(error)}; {_WHOM_TO_ASK}") from error
         if code_of(error) in NOT_ALLOWED:
             raise NotAllowed(f"{what}: {said(error)}") from error

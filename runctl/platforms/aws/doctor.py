@@ -9,7 +9,7 @@ from enum import Enum
 
 from runctl.errors import ConfigError, NotAllowed, RunctlError
 from runctl.platforms.aws import account, market, network, requests, rights
-from runctl.platforms.aws.clients import Clients, code_of, translated
+from runctl.platforms.aws.clients import DENIED, Clients, code_of, translated
 from runctl.platforms.aws.commands import Commands
 from runctl.platforms.aws.options import AwsOptions
 from runctl.platforms.aws.place import SPOT_ROLE
@@ -183,4 +183,4 @@ def _health(error: RunctlError) -> Health:
 
 def _is_denied(error: NotAllowed) -> bool:
     """Whether a right is missing, and not that the credentials are no good."""
-    return code_of(error.__cause__ or error) in ("AccessDenied", "AccessDeniedException", "UnauthorizedOperation")
+    return code_of(error.__cause__ or error) in DENIED

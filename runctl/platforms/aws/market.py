@@ -147,8 +147,9 @@ def _images(clients: Clients, options: AwsOptions, region: str) -> dict[str, dic
             if options.ami != "auto":
                 chosen[one] = options.ami
                 continue
-            chosen[one] = ssm.get_parameter(Name=_image_of(ec2, one))["Parameter"]["Value"]
-        found = ec2.describe_images(ImageIds=sorted(set(chosen.values())))["Images"]
+            if (name := _image_of(ec2, one)) is not None:
+                chosen[one] = ssm.get_parameter(Name=name)["Parameter"]["Value"]
+        found = ec2.describe_images(ImageIds=sorted(set(chosen.values())))["Images"] if chosen else []
     devices = {image["ImageId"]: image.get("RootDeviceName") or "/dev/sda1" for image in found}
     missing = set(chosen.values()) - devices.keys()
     if missing:
@@ -156,9 +157,17 @@ def _images(clients: Clients, options: AwsOptions, region: str) -> dict[str, dic
     return {one: {"id": image, "root_device": devices[image]} for one, image in chosen.items()}
 
 
-def _image_of(ec2: Any, instance_type: str) -> str:
-    """The public parameter that names the newest image for a type, by its GPU and its processor's architecture."""
-    [told] = ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"]
+def _image_of(ec2: Any, instance_type: str) -> str | None:
+    """The public parameter that names the newest image for a type, by its GPU and its processor's architecture.
+
+    Returns:
+        None for a type that the region lacks, which is no error in several regions.
+    """
+    named = [{"Name": "instance-type", "Values": [instance_type]}]
+    found = ec2.describe_instance_types(Filters=named)["InstanceTypes"]
+    if not found:
+        return None
+    [told] = found
     architectures = told.get("ProcessorInfo", {}).get("SupportedArchitectures", ["x86_64"])
     name = _DEEP_LEARNING if told.get("GpuInfo") else _PLAIN
     return name.format("arm64" if "arm64" in architectures else "x86_64")

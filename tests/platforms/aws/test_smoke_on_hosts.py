@@ -1,0 +1,36 @@
+"""A smoke run on rented hosts: the second goes on from what the first had uploaded, and nothing is left running."""
+
+from __future__ import annotations
+
+import json
+
+from whole import BUCKET, Account
+
+SCRIPT = """
+import os, time, zipfile
+found = os.environ.get("RUNCTL_RESUME_FROM")
+begun = int(zipfile.ZipFile(found).read("step")) if found else 0
+for step in range(begun + 1, begun + 400):
+    time.sleep(0.1)
+    with zipfile.ZipFile(".aside", "w") as archive:
+        archive.writestr("step", str(step))
+    os.replace(".aside", "out.ckpt")
+    print(f"step={step}", flush=True)
+"""
+
+
+def test_both_attempts_have_a_host_and_the_cost_of_both_is_said(account: Account) -> None:
+    (account.project / "train.py").write_text(SCRIPT)
+    launch = account.start(
+        "smoke=true", "script=train.py", f"run.root=s3://{BUCKET}/runs", "checkpoint.watch=*.ckpt", "output=json"
+    )
+    code = launch.wait(150)
+    out, err = account.said(launch)
+    assert code == 0, err
+    told = json.loads(out.splitlines()[-1])
+    assert [one["proved"] for one in told["smoke"]["proofs"]] == [True] * 4
+    hosts = account.instances(told["run_id"])
+    assert [one["tags"]["runctl:attempt"] for one in hosts] == ["1", "2"]
+    assert told["cost_usd"] > 0
+    assert f"2 attempts, {told['cost_usd']:.4f} USD" in err
+    account.check_that_nothing_runs(20)

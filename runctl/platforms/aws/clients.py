@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runctl.errors import ConfigError, NotAllowed, PlatformError
-from runctl.storage.s3 import EXPIRED, share_descriptions
+from runctl.storage.s3 import EXPIRED, refused_right, share_descriptions
 
 #: Errors of the account, its rights or its credentials: every offer and every retry would meet them again.
 NOT_ALLOWED = (
@@ -19,10 +19,17 @@ NOT_ALLOWED = (
     "Blocked",
     "AccessDenied",
     "AccessDeniedException",
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
     "InvalidClientTokenId",
     "UnrecognizedClientException",
     "SignatureDoesNotMatch",
 )
+#: What a refusal does not say by itself: the right that was missing.
+_UNNAMED = {
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": "it needs the right iam:CreateServiceLinkedRole for "
+    "spot.amazonaws.com, once in an account's life: `runctl aws setup` does that, or a first spot instance of "
+    "somebody who may",
+}
 THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown")
 #: What a request meets that may have been carried out all the same.
 LOST = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout")
@@ -158,6 +165,13 @@ def said(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def _of_s3(error: BaseException) -> str:
+    """The right that S3 missed, which it names nowhere; empty for what another service says."""
+    text = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
+    right = refused_right(error)
+    return f"it needs the right {right} there" if right is not None and "authorized" not in text else ""
+
+
 @contextlib.contextmanager
 def translated(what: str) -> Iterator[None]:
     """What AWS raises, in our words.
@@ -177,7 +191,8 @@ def translated(what: str) -> Iterator[None]:
         if code_of(error) in EXPIRED:
             raise NotAllowed(f"{what}: the AWS credentials have expired; sign in again ({said(error)})") from error
         if code_of(error) in NOT_ALLOWED:
-            raise NotAllowed(f"{what}: {said(error)}") from error
+            unnamed = _UNNAMED.get(code_of(error)) or _of_s3(error)
+            raise NotAllowed(f"{what}: {said(error)}" + (f"; {unnamed}" if unnamed else "")) from error
         raise PlatformError(f"{what}: {said(error)}") from error
     except BotoCoreError as error:
         raise PlatformError(f"{what}: {said(error)}") from error

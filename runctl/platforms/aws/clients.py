@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from runctl.errors import ConfigError, NotAllowed, PlatformError
-from runctl.storage.s3 import EXPIRED, share_descriptions
+from runctl.storage.s3 import EXPIRED, refused_right, share_descriptions
 
 #: Errors of the account, its rights or its credentials: every offer and every retry would meet them again.
 NOT_ALLOWED = (
@@ -20,6 +20,7 @@ NOT_ALLOWED = (
     "Blocked",
     "AccessDenied",
     "AccessDeniedException",
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
     "InvalidClientTokenId",
     "UnrecognizedClientException",
     "SignatureDoesNotMatch",
@@ -27,6 +28,12 @@ NOT_ALLOWED = (
 #: Those that come of a right which somebody can give.
 DENIED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
 _WHOM_TO_ASK = "an administrator can give you that right: `runctl aws policy` prints all that launches need"
+#: What a refusal does not say by itself: the right that was missing.
+_UNNAMED = {
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": "it needs the right iam:CreateServiceLinkedRole for "
+    "spot.amazonaws.com, once in an account's life: `runctl aws setup` does that, or a first spot instance of "
+    "somebody who may",
+}
 THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown")
 #: What a request meets that may have been carried out all the same.
 LOST = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout")
@@ -171,6 +178,13 @@ def said(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
+def _of_s3(error: BaseException) -> str:
+    """The right that S3 missed, which it names nowhere; empty for what another service says."""
+    text = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
+    right = refused_right(error)
+    return f"it needs the right {right} there" if right is not None and "authorized" not in text else ""
+
+
 @contextlib.contextmanager
 def translated(what: str) -> Iterator[None]:
     """What AWS raises, in our words.
@@ -189,10 +203,10 @@ def translated(what: str) -> Iterator[None]:
     except ClientError as error:
         if code_of(error) in EXPIRED:
             raise NotAllowed(f"{what}: the AWS credentials have expired; sign in again ({said(error)})") from error
-        if code_of(error) in DENIED:
-            raise NotAllowed(f"{what}: {said(error)}; {_WHOM_TO_ASK}") from error
         if code_of(error) in NOT_ALLOWED:
-            raise NotAllowed(f"{what}: {said(error)}") from error
+            unnamed = _UNNAMED.get(code_of(error)) or _of_s3(error)
+            whom = _WHOM_TO_ASK if code_of(error) in DENIED else None
+            raise NotAllowed("; ".join(filter(None, (f"{what}: {said(error)}", unnamed, whom)))) from error
         raise PlatformError(f"{what}: {said(error)}") from error
     except BotoCoreError as error:
         raise PlatformError(f"{what}: {said(error)}") from error

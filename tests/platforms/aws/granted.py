@@ -1,4 +1,4 @@
-"""An account of the drill's in which rights count: a user who launches, a host's role, and launches with what they may."""
+"""An account of the drill's in which rights count: a user who launches, and the role of the hosts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from runctl.platforms.aws.policies import Place, Policy
 
 PLACE = Place("123456789012", BUCKET, "runs")
 USER, TOKEN = "ada", "canary-token-7f3a"
-#: The first attempt leaves a checkpoint and waits to be taken away; the second has it, and ends.
+#: Leaves a checkpoint; if it is long, it waits to be taken away, and ends where it has the checkpoint.
 SCRIPT = """
 import os, pathlib, time
 assert os.environ["TOKEN"]
 found = os.environ.get("RUNCTL_RESUME_FROM")
 if found is None:
     pathlib.Path("step-1.ckpt").write_text("one step")
-    print("waits", flush=True)
-    time.sleep(90)
+    time.sleep(90 if "long" in __file__ else 1)
 print("resumed" if found else "from the beginning", flush=True)
 """
 
@@ -57,9 +56,7 @@ class Granted:
 
     def forget(self) -> None:
         """Have the account as it was before its first launch: without a group, and without EC2's role for spot."""
-        import boto3
-
-        ec2 = self._root(boto3, "ec2")
+        ec2 = self.root("ec2")
         named = [{"Name": "group-name", "Values": ["runctl"]}]
         for group in ec2.describe_security_groups(Filters=named)["SecurityGroups"]:
             ec2.delete_security_group(GroupId=group["GroupId"])
@@ -93,8 +90,15 @@ class Granted:
             if interrupted:
                 thread.join()
 
-    def _root(self, boto3: Any, service: str) -> Any:
+    def root(self, service: str) -> Any:
+        """A client of the account itself, which may do everything."""
+        import boto3
+
         return boto3.Session(LAUNCHER, SECRET, region_name="us-east-1").client(service)
+
+    def parameters(self) -> list[str]:
+        """What of ours lies in SSM."""
+        return [one["Name"] for one in self.root("ssm").describe_parameters()["Parameters"]]
 
 
 @contextlib.contextmanager
@@ -104,8 +108,8 @@ def granted(folder: Path) -> Iterator[Granted]:
     import s3fs
 
     with rehearsal(folder, iam=True) as aws, pytest.MonkeyPatch.context() as patch:
-        (aws.project / "long.py").write_text(SCRIPT)
-        (aws.project / "short.py").write_text("import os\nassert os.environ['TOKEN']\nprint('trained')\n")
+        for name in ("long.py", "short.py"):
+            (aws.project / name).write_text(SCRIPT)
         iam = boto3.Session(LAUNCHER, SECRET, region_name="us-east-1").client("iam")
         iam.create_user(UserName=USER)
         key = iam.create_access_key(UserName=USER)["AccessKey"]

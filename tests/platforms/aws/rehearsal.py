@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ class Launch:
 
     Attributes:
         told: the lines that its user saw.
+        notes: of the first plan.
+        output: what came from the host to be shown.
         error: what it raised.
     """
 
@@ -58,6 +61,8 @@ class Launch:
     calls: list[dict[str, Any]]
     told: list[str]
     took_s: float
+    notes: tuple[str, ...] = ()
+    output: str = ""
     handle: RunHandle | None = None
     outcome: Outcome | None = None
     error: BaseException | None = None
@@ -110,13 +115,16 @@ class Rehearsal:
         def carry_out(launch: Launch, platform: AwsPlatform, spec: LaunchSpec, rundir: RunDir) -> None:
             platform.check_ready(spec)
             RunDir.check(spec.run.root)
-            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (a device)
+            with tempfile.TemporaryFile() as shown:
                 supervisor = Supervisor(
-                    spec, platform, Hooks.load(self.project), rundir, launch.told.append, output=nowhere
+                    spec, platform, Hooks.load(self.project), rundir, launch.told.append, output=shown
                 )
                 plan = supervisor.first_plan(1)
+                launch.notes = plan.notes
                 rundir.write_spec(spec)
                 launch.outcome = supervisor.run(plan)
+                shown.seek(0)
+                launch.output = shown.read().decode(errors="replace")
 
         return self._launch(carry_out, faults, options, script)
 

@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from granted import PLACE, TOKEN, Granted, granted
+from rehearsal import BUCKET, Launch
 
-from runctl.errors import ConfigError
+from runctl.errors import ConfigError, RunctlError
 from runctl.platforms.aws import policies
-from runctl.platforms.aws.policies import Place
+from runctl.platforms.aws.policies import Place, Policy
+from runctl.platforms.aws.requests import UNKNOWN
+from runctl.spec import RunState
 
+#: What a launch says that lacks a statement of the launcher's policy, and of the host's.
+LAUNCHER = {
+    "LookAtEc2": "ec2:DescribeInstanceTypes",
+    "LookAtPricesAndQuotas": "pricing:GetProducts",
+    "LookForImages": "ssm:GetParameter",
+    "LookAtHostProfile": "iam:GetInstanceProfile",
+    "RentInstances": "ec2:RunInstances on resource: arn:aws:ec2:us-east-1:123456789012:instance/",
+    "RentWithInstances": "ec2:RunInstances on resource: arn:aws:ec2:us-east-1:123456789012:volume/",
+    "RentFrom": "ec2:RunInstances on resource: arn:aws:ec2:us-east-1::image/",
+    "TagWhatIsMade": "ec2:CreateTags",
+    "MakeSecurityGroup": "ec2:CreateSecurityGroup on resource: arn:aws:ec2:us-east-1:123456789012:security-group/",
+    "MakeSecurityGroupIn": "ec2:CreateSecurityGroup on resource: arn:aws:ec2:us-east-1:123456789012:vpc/",
+    "EndOwnInstances": "ec2:TerminateInstances",
+    "GiveHostItsRole": "iam:PassRole",
+    "MakeSpotRole": "iam:CreateServiceLinkedRole",
+    "CommandByShell": "ssm:SendCommand on resource: arn:aws:ssm:us-east-1::document/",
+    "CommandOwnInstances": "ssm:SendCommand on resource: arn:aws:ec2:us-east-1:123456789012:instance/",
+    "FollowCommands": "ssm:DescribeInstanceInformation",
+    "SendSecrets": "ssm:PutParameter",
+    "UseRunDirectories": "s3:PutObject",
+    "ListRunDirectories": "s3:ListBucket",
+}
+HOST = {
+    "UseRunDirectories": "s3:GetObject",
+    "ListRunDirectories": "s3:ListBucket",
+    "FindUnfinishedUploads": "s3:ListBucketMultipartUploads",
+    "TakeSecrets": "ssm:DeleteParameters",
+}
+#: Without these a run goes on, and says what it could not do: it is the account's owner who has to know.
+GOES_ON = {"LookAtPricesAndQuotas", "EndOwnInstances", "FindUnfinishedUploads", "TakeSecrets"}
+#: A launch does not look at these by itself, but whatever checks the account does.
+CHECKS = {"LookAtHostProfile"}
+#: One of each kind; `make soak` takes away every one.
+SOME = {
+    ("launcher", "LookAtPricesAndQuotas"), ("launcher", "RentInstances"), ("launcher", "CommandOwnInstances"),
+    ("launcher", "UseRunDirectories"), ("launcher", "EndOwnInstances"), ("host", "ListRunDirectories"),
+}  # fmt: skip
 LONGEST = Place("123456789012", "b" * 63, "p" * 200, profile="i" * 64, role="r" * 64, partition="aws-us-gov")
 
 
@@ -51,3 +95,192 @@ def test_what_would_mean_something_else_in_a_policy_is_refused(wrong: dict[str, 
     with pytest.raises(ConfigError) as error:
         Place(**{"account": "123456789012", "bucket": "bucket", **wrong})
     assert why in str(error.value)
+
+
+# --- enough for a whole launch, and no statement too much ---
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Granted]:
+    with granted(tmp_path_factory.mktemp("rights")) as made:
+        yield made
+
+
+def without(policy: Policy, sid: str) -> Policy:
+    return {**policy, "Statement": [one for one in policy["Statement"] if one["Sid"] != sid]}
+
+
+def removals() -> Iterator[Any]:
+    for whose, named in (("launcher", LAUNCHER), ("host", HOST)):
+        for sid in named:
+            if sid not in CHECKS:
+                marks = () if (whose, sid) in SOME else pytest.mark.soak
+                yield pytest.param(whose, sid, named[sid], id=f"{whose}-{sid}", marks=marks)
+
+
+def everything_said(launch: Launch) -> str:
+    reason = launch.outcome.reason if launch.outcome is not None else ""
+    return "\n".join([str(launch.error or ""), reason, *launch.told, *launch.notes, launch.output])
+
+
+def test_every_statement_is_taken_away_once() -> None:
+    assert set(LAUNCHER) == {one["Sid"] for one in policies.launcher(PLACE)["Statement"]}
+    assert set(HOST) == {one["Sid"] for one in policies.host(PLACE)["Statement"]}
+
+
+def test_they_carry_a_launch_with_a_secret_and_an_interruption_to_its_end(account: Granted) -> None:
+    account.forget()
+    account.grant(policies.launcher(PLACE), policies.host(PLACE))
+    launch = account.launch(interrupted=True)
+    assert launch.error is None, launch.error
+    assert launch.outcome is not None
+    assert launch.outcome.state is RunState.SUCCEEDED, everything_said(launch)
+    assert [one.state for one in launch.outcome.attempts] == [RunState.INTERRUPTED, RunState.SUCCEEDED]
+    assert launch.outcome.resumed_from_step == 1
+    assert not [note for note in launch.notes if note.startswith(UNKNOWN)], "prices and quotas are known"
+    # The bucket as a whole is nobody's to list; where it lies, its refusal tells.
+    refused = [one for one in account.aws.cloud.denied() if launch.run_id not in one["resource"]]
+    assert {(one["action"], one["resource"]) for one in refused} <= {("s3:ListBucket", f"arn:aws:s3:::{BUCKET}")}
+    assert "right" not in launch.output
+    assert account.parameters() == []
+    launch.check_that_nothing_is_left()
+
+
+@pytest.mark.parametrize(("whose", "sid", "right"), list(removals()))
+def test_without_one_statement_it_breaks_and_names_the_right(
+    account: Granted, whose: str, sid: str, right: str
+) -> None:
+    account.forget()
+    launcher, host = policies.launcher(PLACE), policies.host(PLACE)
+    account.grant(
+        without(launcher, sid) if whose == "launcher" else launcher, without(host, sid) if whose == "host" else host
+    )
+    launch = account.launch(bring_up="20s", max_attempts=1)
+    text = everything_said(launch)
+    assert right in text, text
+    assert "Traceback" not in text
+    assert TOKEN not in text
+    assert launch.error is None or isinstance(launch.error, RunctlError), repr(launch.error)
+    succeeded = launch.outcome is not None and launch.outcome.state is RunState.SUCCEEDED
+    assert succeeded is (sid in GOES_ON), text
+    launch.check_that_nothing_is_left()
+
+
+@pytest.mark.soak
+def test_a_host_whose_agent_may_not_speak_with_ssm_is_given_back(account: Granted) -> None:
+    account.forget()
+    account.grant(policies.launcher(PLACE), policies.host(PLACE), speaks_with_ssm=False)
+    launch = account.launch(bring_up="5s", max_attempts=1)
+    assert "AmazonSSMManagedInstanceCore (ssm:UpdateInstanceInformation)" in everything_said(launch)
+    launch.check_that_nothing_is_left()
+
+
+# --- what is not runctl's stays out of reach ---
+
+
+@pytest.fixture
+def mine(account: Granted) -> Callable[[str], Any]:
+    """Clients of the user's, who has the launcher's rights."""
+    import boto3
+
+    account.grant(policies.launcher(PLACE), policies.host(PLACE))
+    return boto3.Session().client
+
+
+@contextlib.contextmanager
+def refused(right: str) -> Iterator[None]:
+    from botocore.exceptions import ClientError
+
+    with pytest.raises(ClientError) as error:
+        yield
+    said = error.value.response["Error"]
+    assert said["Code"] in ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException"), said
+    assert right in said["Message"] or said["Message"] == "Access Denied", said
+
+
+RUN = {"ImageId": "ami-04681a1dbd79675a5", "InstanceType": "t3.medium", "MinCount": 1, "MaxCount": 1}
+TOKENS = {"MetadataOptions": {"HttpTokens": "required"}}
+
+
+def tagged(*kinds: str) -> dict[str, Any]:
+    tags = [{"Key": "runctl:owner", "Value": "ada"}, {"Key": "CreatedBy", "Value": "runctl"}]
+    return {"TagSpecifications": [{"ResourceType": kind, "Tags": tags} for kind in kinds]}
+
+
+OURS = tagged("instance", "volume", "network-interface")
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({**OURS}, "instance/"),
+        ({**TOKENS}, "instance/"),
+        ({**TOKENS, **tagged("instance")}, "volume/"),
+        ({**TOKENS, **OURS, "IamInstanceProfile": {"Name": "administrator"}}, "iam:PassRole"),
+    ],
+    ids=["without tokens", "of nobody", "a disk of nobody", "with another role"],
+)
+def test_nothing_can_be_rented_that_runctl_would_not(account: Granted, mine: Any, asked: Any, why: str) -> None:
+    with contextlib.suppress(account.iam.exceptions.EntityAlreadyExistsException):
+        account.iam.create_role(RoleName="administrator", AssumeRolePolicyDocument=json.dumps(policies.HOST_TRUST))
+        account.iam.create_instance_profile(InstanceProfileName="administrator")
+        account.iam.add_role_to_instance_profile(InstanceProfileName="administrator", RoleName="administrator")
+    with refused(why):
+        mine("ec2").run_instances(**RUN, **asked)
+
+
+def test_what_runctl_would_rent_can_be_tried_and_costs_nothing(mine: Any) -> None:
+    ec2 = mine("ec2")
+    with pytest.raises(ec2.exceptions.ClientError, match="DryRunOperation"):
+        ec2.run_instances(**RUN, **TOKENS, **OURS, IamInstanceProfile={"Name": PLACE.profile}, DryRun=True)
+
+
+def test_instances_of_others_can_be_neither_ended_nor_told_nor_claimed(account: Granted, mine: Any) -> None:
+    theirs = account.root("ec2").run_instances(**RUN)["Instances"][0]["InstanceId"]
+    try:
+        with refused("ec2:TerminateInstances"):
+            mine("ec2").terminate_instances(InstanceIds=[theirs])
+        with refused("ec2:GetConsoleOutput"):
+            mine("ec2").get_console_output(InstanceId=theirs)
+        with refused("ec2:CreateTags"):
+            mine("ec2").create_tags(Resources=[theirs], Tags=[{"Key": "CreatedBy", "Value": "runctl"}])
+        with refused("ssm:SendCommand"):
+            mine("ssm").send_command(
+                InstanceIds=[theirs], DocumentName="AWS-RunShellScript", Parameters={"commands": ["id"]}
+            )
+    finally:
+        account.root("ec2").terminate_instances(InstanceIds=[theirs])
+
+
+def test_only_the_prefix_of_runs_is_read_and_written(account: Granted, mine: Any) -> None:
+    account.root("s3").put_object(Bucket=BUCKET, Key="payroll.csv", Body=b"secret")
+    s3 = mine("s3")
+    with refused("s3:GetObject"):
+        s3.get_object(Bucket=BUCKET, Key="payroll.csv")
+    with refused("s3:PutObject"):
+        s3.put_object(Bucket=BUCKET, Key="runs-of-others/x", Body=b"")
+    for listed in ({}, {"Prefix": ""}, {"Prefix": "pay"}):
+        with refused("s3:ListBucket"):
+            s3.list_objects_v2(Bucket=BUCKET, **listed)
+    s3.put_object(Bucket=BUCKET, Key="runs/x", Body=b"1")
+    assert s3.list_objects_v2(Bucket=BUCKET, Prefix="runs/")["KeyCount"] >= 1
+
+
+def test_parameters_of_others_and_the_runs_own_secrets_are_not_read_by_a_launcher(account: Granted, mine: Any) -> None:
+    for name in ("/team/token", "/runctl/x/a1/TOKEN"):
+        account.root("ssm").put_parameter(Name=name, Value="x", Type="SecureString", Overwrite=True)
+        with refused("ssm:GetParameter"):
+            mine("ssm").get_parameter(Name=name, WithDecryption=True)
+    with refused("ssm:PutParameter"):
+        mine("ssm").put_parameter(Name="/team/token", Value="mine", Type="SecureString", Overwrite=True)
+    account.root("ssm").delete_parameters(Names=["/team/token", "/runctl/x/a1/TOKEN"])
+
+
+def test_the_hosts_profile_is_looked_at_and_no_other(mine: Any, account: Granted) -> None:
+    iam = mine("iam")
+    assert iam.get_instance_profile(InstanceProfileName=PLACE.profile)["InstanceProfile"]["Roles"]
+    with refused("iam:GetInstanceProfile"):
+        iam.get_instance_profile(InstanceProfileName="another")
+    account.grant(without(policies.launcher(PLACE), "LookAtHostProfile"), policies.host(PLACE))
+    with refused(LAUNCHER["LookAtHostProfile"]):
+        iam.get_instance_profile(InstanceProfileName=PLACE.profile)

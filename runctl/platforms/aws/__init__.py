@@ -224,6 +224,7 @@ class AwsPlatform(Platform):
                 "notices": "aws",
                 "python": self._options.python,
                 "secrets": parameters.references(put, spec.secrets_for("worker")),
+                "setup_secrets": parameters.references(put, spec.secrets_for("setup")),
                 "parameters": [one["arguments"]["Name"] for one in put],
             },
         }

@@ -1,8 +1,11 @@
-"""The plain data of the ranks' Python environment, as the launcher decides on it."""
+"""The plain data of the ranks' Python environment, as the launcher decides on it, and what a plan says of it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from runctl import cuda as cudas
 
 
 @dataclass(frozen=True)
@@ -36,5 +39,30 @@ class Environment:
 
     def __str__(self) -> str:
         if self.kind == "system":
-            return "the host's own" + (f", with torch {self.torch} where it has none" if self.torch else "")
+            return f"torch {self.torch}" if self.torch else "the image's Python"
         return f"{self.files[0]} ({self.kind})"
+
+
+def note(environment: Environment, python: str | None, capabilities: Iterable[tuple[int, int]]) -> str:
+    """One line for a plan: which environment, how its torch gets there, and what is not known yet.
+
+    Args:
+        environment: as it was decided on.
+        python: an interpreter that was named instead, or None.
+        capabilities: compute capabilities of the GPUs that may be rented, as far as they are known.
+    """
+    if python is not None:
+        return f"environment: {python} on the host, as it is"
+    if environment.kind == "system":
+        otherwise = f", and torch {environment.torch} is installed if it has none" if environment.torch else ""
+        return f"environment: the image's Python{otherwise}; which torch and CUDA it has: unknown before the host is up"
+    said = f"environment: {environment}, cached by {str(environment.digest)[:8]}…"
+    if not environment.names_torch:
+        return f"{said}; torch is the image's" + (f", or {environment.torch}" if environment.torch else "")
+    if environment.cuda is None:
+        return f"{said}; the CUDA of its torch: unknown before the host is up"
+    for capability in capabilities:
+        if (why := cudas.complaint(environment.cuda, None, capability)) is not None:
+            return f"{said}; it will not run: {why}"
+    driver = cudas.driver_for(environment.cuda) or "unknown"
+    return f"{said}; torch for CUDA {environment.cuda}, the image's driver must be {driver} or newer"

@@ -19,6 +19,7 @@ LAYER_0 = [
     "encoding",
     "scaling",
     "arguments",
+    "cuda",
     "environment",
     "spec",
     "outcome",

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from runctl.agent.carried import carried
-from runctl.agent.environment import archive, interpreters, requirements
+from runctl.agent.environment import archive, fitness, interpreters, requirements
 from runctl.agent.environment.cache import Cache, CacheBroken
 from runctl.agent.environment.commands import BuildStopped, Commands, Scrubber
 from runctl.agent.environment.interpreters import Interpreter
 from runctl.agent.environment.keep import Keeping
 from runctl.agent.environment.recipe import Recipe, recipe
-from runctl.agent.environment.uv import Uv, lend, python_of
+from runctl.agent.environment.uv import Uv, lend, python_of, site_of
 from runctl.agent.order import Order
 from runctl.checkpoint.transfer import readable
 from runctl.errors import EnvironmentFailed
@@ -167,7 +167,8 @@ class RanksEnvironment:
         return None
 
     def _as_it_is(self, one: Interpreter) -> Ready:
-        about = {"python": one.version, "torch": one.torch}
+        cuda = fitness.check(map(Path, one.search))
+        about = {"python": one.version, "torch": one.torch, "cuda": cuda}
         return Ready(one.path, self._variables(Path(one.path).parent), "system", about)
 
     def _built(self, how: Recipe, secrets: Mapping[str, str]) -> Ready:
@@ -195,7 +196,12 @@ class RanksEnvironment:
         took_s = time.monotonic() - began
         word = {"made": "made", "cache": "from the cache", "there": "as it was made here before"}[source]
         self._say(f"environment: {self._wanted}: {word} in {took_s:.1f} s")
-        about = {"key": how.key, "seconds": round(took_s, 3), "torch": interpreters.torch_in(maker.prefix)}
+        own = interpreters.torch_in(maker.prefix)
+        lent = how.lender if own is None else None
+        cuda = fitness.check([site_of(maker.prefix), *map(Path, lent.search if lent is not None else ())])
+        about = {
+            "key": how.key, "seconds": round(took_s, 3), "torch": own or (lent and lent.torch), "cuda": cuda,
+        }  # fmt: skip
         return Ready(str(python_of(maker.prefix)), self._variables(maker.prefix / "bin"), source, about)
 
     def _fetched(self, how: Recipe, folder: Path) -> str | None:

@@ -4,6 +4,7 @@ options      what can be told, checked
 clients      boto3's clients, and what they raise in our words
 fitting      types of instances that have what is asked for
 prices       what it costs
+capabilities of the GPUs in the types
 quotas       what the account may rent at once
 market       what there is to rent just now → Quote
 requests     the exact requests → Plan
@@ -25,9 +26,10 @@ from typing import Any, ClassVar
 
 from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
+from runctl.environment import note
 from runctl.errors import ConfigError, RunctlError
 from runctl.platforms import local_data, parcel
-from runctl.platforms.aws import market, parameters, requests
+from runctl.platforms.aws import capabilities, market, parameters, requests
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.instances import Instances
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
@@ -127,6 +129,7 @@ class AwsPlatform(Platform):
                 *_chosen(quote),
                 *(f"quota: {one}" for one in quote.facts["too_small"]),
                 f"the project: {readable(size)} packed",
+                note(spec.environment, self._options.python, capabilities.of(quote.offers)),
                 *(requests.UNKNOWN + one for one in quote.unknown),
             ),
         )

@@ -86,8 +86,12 @@ class Index:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
         self.url = f"http://{self.host}/simple"
+        self._open = True
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        if not self._open:
+            return
+        self._open = False
         self._server.shutdown()
         self._server.server_close()

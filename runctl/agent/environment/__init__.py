@@ -7,6 +7,7 @@ requirements  requirement files, read apart
 commands      the installers' commands: heard, stopped, their secrets left out
 uv            made by uv
 conda         made by conda, or by rattler in its stead
+solver        the program that has rattler do it
 fitness       torch, CUDA, driver and GPUs, held against each other
 archive       it as one file, and as a folder again wherever that lies
 cache         archives below the root of runs

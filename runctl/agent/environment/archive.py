@@ -13,11 +13,12 @@ from pathlib import Path
 #: Beyond the first level gzip takes several times as long for a few per cent (benchmarks/environment.py).
 _LEVEL = 1
 _PIECE = 1 << 20
-#: Files outside of conda's records that hold the place of their environment.
+#: Files outside of conda's records that may hold the place of their environment.
 _PLACES = (
-    "venv/pyvenv.cfg", "venv/bin/*", "venv/lib/python3*/site-packages/*.pth", "python/*/bin/*",
-    "python/*/lib/python3*/_sysconfigdata*.py", "python/*/lib/pkgconfig/*.pc",
+    "venv/pyvenv.cfg", "*/lib/python3*/site-packages/*.pth", "python/*/lib/python3*/_sysconfigdata*.py",
+    "python/*/lib/pkgconfig/*.pc",
 )  # fmt: skip
+_SCRIPTS = ("venv/bin/*", "conda/bin/*", "python/*/bin/*")
 
 
 class HoldsSecret(Exception):
@@ -94,9 +95,9 @@ def relocate(folder: Path, before: str) -> None:
             target = now + str(link.readlink())[len(before) :]
             link.unlink()
             link.symlink_to(target)
-    for pattern in _PLACES:
+    for pattern in (*_PLACES, *_SCRIPTS):
         for path in folder.glob(pattern):
-            if path.is_file() and not path.is_symlink():
+            if path.is_file() and not path.is_symlink() and (pattern in _PLACES or _is_script(path)):
                 _put(path, path.read_bytes(), before.encode(), now.encode())
     for record in (folder / "conda" / "conda-meta").glob("*.json"):
         _relocate_package(record, f"{before}/conda", f"{now}/conda")
@@ -137,6 +138,11 @@ def in_binary(data: bytes, before: bytes, now: bytes, room: int) -> bytes:
         pieces += [data[at:begin], text.replace(before, now).ljust(length, b"\0")]
         at = begin + length
     return b"".join([*pieces, data[at:]])
+
+
+def _is_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"#!"
 
 
 def _put(path: Path, data: bytes, before: bytes, now: bytes) -> None:

@@ -164,8 +164,8 @@ def other_pythons() -> list[Interpreter]:
 
 def torch_in(environment: Path) -> str | None:
     """The version of torch that was installed into an environment, or None."""
-    for info in environment.glob("lib/python3*/site-packages/torch-*.dist-info"):
-        return info.name.removeprefix("torch-").removesuffix(".dist-info")
+    for info in environment.glob("lib/python3*/site-packages/torch-*.*-info"):
+        return re.sub(r"^torch-|(-py[\d.]+)?\.(dist|egg)-info$", "", info.name)
     return None
 
 

@@ -19,6 +19,7 @@ from runctl.agent.carried import carried
 from runctl.agent.environment import archive, fitness, interpreters, requirements
 from runctl.agent.environment.cache import Cache, CacheBroken
 from runctl.agent.environment.commands import BuildStopped, Commands, Scrubber
+from runctl.agent.environment.conda import Conda
 from runctl.agent.environment.interpreters import Interpreter
 from runctl.agent.environment.keep import Keeping
 from runctl.agent.environment.recipe import Recipe, recipe
@@ -176,7 +177,7 @@ class RanksEnvironment:
         folder = self._place / how.key
         folder.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        maker = Uv(self._wanted, self._project_dir, how, folder, commands=self._commands(secrets), tools=self._place)
+        maker = self._maker(how, folder, secrets)
         with self._alone(folder):
             whole = _read(folder / _WHOLE)
             source = "there" if whole is not None and whole.get("folder") == str(folder) else self._fetched(how, folder)
@@ -204,6 +205,16 @@ class RanksEnvironment:
         }  # fmt: skip
         return Ready(str(python_of(maker.prefix)), self._variables(maker.prefix / "bin"), source, about)
 
+    def _maker(self, how: Recipe, folder: Path, secrets: Mapping[str, str]) -> Uv | Conda:
+        commands, wanted = self._commands(secrets), self._wanted
+        uv = Uv(wanted, self._project_dir, how, folder, commands=commands, tools=self._place)
+        if wanted.kind != "conda":
+            return uv
+        return Conda(
+            self._project_dir / wanted.files[0], uv, lender=how.lender, commands=commands, tools=self._place,
+            scrubber=Scrubber(secrets.values()),
+        )  # fmt: skip
+
     def _fetched(self, how: Recipe, folder: Path) -> str | None:
         """`cache` if it lies there now, None if it must be made."""
         if self._order.attached:
@@ -223,7 +234,7 @@ class RanksEnvironment:
             return None
         return "cache"
 
-    def _see_to_torch(self, maker: Uv, how: Recipe) -> None:
+    def _see_to_torch(self, maker: Uv | Conda, how: Recipe) -> None:
         """What has no torch of its own gets the image's, or one from PyPI if the ranks need it."""
         if interpreters.torch_in(maker.prefix) is not None:
             return
@@ -243,7 +254,9 @@ class RanksEnvironment:
     def _variables(self, binaries: Path) -> dict[str, str]:
         """What `activate` would set, and a project without a lock on the path."""
         found = {"PATH": os.pathsep.join([str(binaries), os.environ.get("PATH", os.defpath)])}
-        if (binaries.parent / "pyvenv.cfg").is_file():
+        if (binaries.parent / "conda-meta").is_dir():
+            found["CONDA_PREFIX"] = str(binaries.parent)
+        elif (binaries.parent / "pyvenv.cfg").is_file():
             found["VIRTUAL_ENV"] = str(binaries.parent)
         if self._wanted.files and Path(self._wanted.files[0]).name == "pyproject.toml":
             project = self._project_dir / Path(self._wanted.files[0]).parent

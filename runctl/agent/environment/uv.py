@@ -28,7 +28,7 @@ class Uv:
         wanted: the project's.
         project_dir: where the project lies.
         recipe: what to make.
-        folder: of the environment; it lies in `venv` below.
+        folder: of the environment; it lies in `venv` below, or in `conda` if that makes it.
         commands: runs what must be run.
         tools: folder for what is not on the host.
     """
@@ -40,7 +40,7 @@ class Uv:
         self._files = [project_dir / name for name in wanted.files]
         self._recipe = recipe
         self._folder = folder
-        self.prefix = folder / "venv"
+        self.prefix = folder / ("conda" if wanted.kind == "conda" else "venv")
         self._commands = commands
         self._tools = tools
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from channels import MINOR, PLACEHOLDER, SITE, Channel
 from indexes import USER, Index, wheel
 from waiting import wait_until
 from whole import BUCKET, Account
@@ -159,3 +160,31 @@ def test_a_token_that_is_refused_ends_the_attempt_with_the_installers_own_words(
     assert "401" in err
     assert f"wrong-{TOKEN}" not in out + err
     assert len(account.instances("refused")) == 1, "it is no interruption"
+
+
+def test_an_environment_of_condas_is_made_without_conda_and_moved_to_the_second_host(
+    account: Account, index: Index, tmp_path: Path
+) -> None:
+    channel = Channel(tmp_path / "channel")
+    module = f"PLACE = {PLACEHOLDER + '/share'!r}\n".encode()
+    channel.add("ink", "2.0", {f"{SITE}/inkwell.py": module}, depends=("python",), text=(f"{SITE}/inkwell.py",))
+    (account.project / "train.py").write_text(
+        SCRIPT.replace(
+            'print("prefix"',
+            'import inkwell\nprint("whole", inkwell.PLACE == sys.prefix + "/share",'
+            ' open(sys.prefix + "/lib/where.bin", "rb").read().split(b"\\0")[0].decode()[4:]'
+            ' == f"{sys.prefix}/lib:{sys.prefix}/share",'
+            ' open(sys.prefix + "/lib/where.bin", "rb").read()[-3:], flush=True)\nprint("prefix"',
+        )
+        + "import feather\n"
+    )
+    (account.project / "environment.yml").write_text(
+        f"name: bird\nchannels:\n  - {channel.url}\ndependencies:\n  - python ={MINOR}\n  - ink\n  - pip\n"
+        f"  - pip:\n    - --index-url {index.url}\n    - feather\n"
+    )
+    out, err = interrupted_once(account, "conda", index, "trainer=single")
+    first, second = environments(account.cloud, "conda")
+    assert (first["source"], second["source"]) == ("made", "cache"), out + err
+    assert re.findall(r"^whole (.*)", out, re.M) == ["True True b'END'"] * 2, out
+    one, other = re.findall(r"^prefix (.*)", out, re.M)
+    assert one != other

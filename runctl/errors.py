@@ -85,6 +85,12 @@ class DataError(RunctlError):
     exit_code = ExitCode.FAILED
 
 
+class EnvironmentFailed(RunctlError):
+    """The ranks' Python environment could not be made, or does not fit the host."""
+
+    exit_code = ExitCode.FAILED
+
+
 class PlatformError(RunctlError):
     """A platform could not carry out a plan."""
 

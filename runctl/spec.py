@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from runctl.arguments import ArgumentStyle, flatten, render_argv, render_env
+from runctl.environment import Environment
 from runctl.scaling import Argument
 
 SCHEMA = 1
@@ -232,6 +233,7 @@ class LaunchSpec:
     args: dict[str, Argument] = field(default_factory=dict)
     args_style: ArgumentStyle = field(default_factory=ArgumentStyle)
     trainer: Trainer = field(default_factory=Trainer)
+    environment: Environment = field(default_factory=Environment)
     env: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, str] = field(default_factory=dict)
     secrets_scope: dict[str, str] = field(default_factory=dict)

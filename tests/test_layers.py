@@ -13,7 +13,20 @@ PACKAGE = ROOT / "runctl"
 
 #: Layers from the bottom, each in its own order: a module imports what stands before it. Layer 2 is special:
 #: its parts start each other as processes and import none of each other.
-LAYER_0 = ["conf", "errors", "encoding", "scaling", "arguments", "spec", "outcome", "durations", "command", "cost"]
+LAYER_0 = [
+    "conf",
+    "errors",
+    "encoding",
+    "scaling",
+    "arguments",
+    "cuda",
+    "environment",
+    "spec",
+    "outcome",
+    "durations",
+    "command",
+    "cost",
+]
 LAYER_1 = [
     "processes",
     "storage",

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from runctl import command, processes
-from runctl.agent import notices
+from runctl.agent import notices, secret_values
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
+from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.limits import LimitWatch
 from runctl.agent.logs import LogPump
@@ -29,10 +30,10 @@ from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Verdict, judge
 from runctl.agent.watcher import Watcher
-from runctl.errors import CheckpointUnloadable, ConfigError, ExitCode
+from runctl.errors import CheckpointUnloadable, ExitCode
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
-from runctl.hosts import facts, faults, secrets
+from runctl.hosts import facts, faults
 from runctl.outcome import HOST_FAULT, Attempt
 from runctl.rundir import HEARTBEAT_S, RunDir, event_line
 from runctl.spec import LaunchSpec, RunState
@@ -41,6 +42,8 @@ from runctl.storage import Stream
 #: What a stopped attempt's last output may take to be shown to someone who does not read.
 _DRAIN_S = 2.0
 _LOOK_S = 0.01
+#: What the host may be paid for longer, so that the next attempt need not make the environment again.
+_KEEP_S = 300.0
 _POLL_S = 1.0
 NODE = 0
 
@@ -81,6 +84,7 @@ class RunningAttempt:
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR, order.python)
         bar = ProgressBar(attached=order.attached)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc, bar=bar)
+        self._environment = RanksEnvironment(order, spec, _say)
         self._stopping = Stopping(
             inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,
             announce=self._say_stopping,
@@ -105,15 +109,27 @@ class RunningAttempt:
         Args:
             warm: a torchrun child started ahead, or None.
         """
-        spec = self._spec
-        here = self._here
+        spec, here = self._spec, self._here
         hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
-        env = command.rank_env(spec, here, self._rundir.url, self._order.attempt) | self._secret_values()
+        env = command.rank_env(spec, self._here, self._rundir.url, self._order.attempt)
+        values, setup = secret_values.read(self._order, spec, _say)
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
         staging = Staging(spec.data, Path(command.workdir(spec, here)), _say)
         try:
+            ready = self._environment.prepare(setup, self._meanwhile, self._stopped)
+            if ready is None:
+                return judge(Report(0), self._stopping.stop, (), self._host)
+            self._here = here = replace(here, python=ready.python)
+            if warm is not None and (spec.trainer.kind != "ddp" or here.python != sys.executable):
+                warm.process.kill()
+                warm.process.wait()
+                warm = None
+            env = {**ready.variables, **env, **values}
+            if ready.about:
+                told = {"attempt": self._order.attempt, "source": ready.source, **ready.about}
+                self._events.append(event_line("environment", **told))
             staging.before(here.python, {**os.environ, **env}, self._meanwhile, self._stopped)
             if self._stopping.stop is not None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
@@ -142,19 +158,6 @@ class RunningAttempt:
             return verdict
         reason = f"{HOST_FAULT}: {fault} ({verdict.reason.splitlines()[0]})"
         return replace(verdict, state=RunState.INTERRUPTED, exit_code=int(ExitCode.HOST_LOST), reason=reason)
-
-    def _secret_values(self) -> dict[str, str]:
-        """What the ranks get of secrets, read where this host finds them."""
-        kept = self._order.secrets
-        values = secrets.resolve(self._spec.secrets_for("worker") if kept is None else kept)
-        if self._order.parameters:
-            from runctl.hosts import aws_secrets
-
-            try:
-                aws_secrets.forget(self._order.parameters)
-            except ConfigError as error:
-                _say(f"{error}; they stay until the launcher ends the run")
-        return values
 
     def _carry_on(self, warm: TorchrunRanks | None, env: dict[str, str], hooks: Hooks) -> Verdict:
         """From a checkpoint to the ranks' end, and once more from the one before it if they could not load it."""
@@ -196,11 +199,12 @@ class RunningAttempt:
         try:
             watcher.start(found)
             ranks.start(command.rank_argv(spec, here, words), env | variables, workdir, self._stopping.kill_after_s)
+            self._environment.keep()
             self._watch(ranks)
             stop = self._stopping.stop  # one that comes later cuts the last output short and judges nothing
             self._wait_while(lambda: self._checkpoints.writer_at_work is not None, spec.checkpoint.grace_s, _LOOK_S)
         finally:
-            processes.end_descendants(but=[self._checkpoints.upload_pid])
+            processes.end_descendants(but=[self._checkpoints.upload_pid, self._environment.keeper_pid])
             self._drain(pump)
             self._metrics.poll()
         self._note_restart()
@@ -222,9 +226,6 @@ class RunningAttempt:
     def _ranks(self, warm: TorchrunRanks | None) -> Ranks:
         if self._spec.trainer.kind == "ddp":
             return warm or TorchrunRanks(self._here.python)
-        if warm is not None:
-            warm.process.kill()
-            warm.process.wait()
         return PlainRank()
 
     def _watch(self, ranks: Ranks) -> None:
@@ -245,6 +246,8 @@ class RunningAttempt:
         """Have the last checkpoint arrive."""
         self._checkpoints.finish_upload()
         self._wait_while(self._checkpoints.upload_goes_on)
+        self._environment.hurry()
+        self._wait_while(self._environment.keeping, _KEEP_S)
 
     def _wait_while(self, at_work: Callable[[], bool], within_s: float = math.inf, look_s: float = TICK_S) -> None:
         """Let something that the ranks left be done; a stop gives it no longer than its own time.

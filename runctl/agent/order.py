@@ -24,6 +24,7 @@ class Order:
         notices: who tells that the host is about to be taken away: `aws`, `runpod`, or `none`.
         python: the interpreter of the ranks, absolute; None is the agent's own.
         secrets: by variable, where this host finds what the ranks get; None is where the spec says.
+        setup_secrets: the same for what prepares the host: the ranks' environment is made with them.
         parameters: those of SSM's that were put down for this attempt alone, and go once they have been read.
     """
 
@@ -39,6 +40,7 @@ class Order:
     notices: str = "none"
     python: str | None = None
     secrets: dict[str, str] | None = None
+    setup_secrets: dict[str, str] | None = None
     parameters: tuple[str, ...] = ()
 
     @classmethod

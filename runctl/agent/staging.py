@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from runctl.agent.carried import carried
 from runctl.agent.staged import SUFFIX, Record
 from runctl.checkpoint.transfer import readable
 from runctl.errors import ConfigError, DataError, RunctlError, StorageError
@@ -25,7 +26,6 @@ from runctl.storage import Store, open_store
 from runctl.storage.base import Stamp
 
 _AT_ONCE = 8
-_LOOK_S = 0.05
 #: What a disk must have left over beside the data.
 _SPARE_BYTES = 64 << 20
 
@@ -89,23 +89,7 @@ class Staging:
     def _carried(
         self, work: Callable[[], None], meanwhile: Callable[[], None], stopped: Callable[[], bool]
     ) -> list[RunctlError]:
-        """Have it done in a thread, so that stops are heard; what went wrong."""
-        errors: list[RunctlError] = []
-
-        def run() -> None:
-            try:
-                work()
-            except RunctlError as error:
-                errors.append(error)
-
-        thread = threading.Thread(target=run, name="runctl-data", daemon=True)
-        thread.start()
-        while thread.is_alive():
-            thread.join(_LOOK_S)
-            meanwhile()
-            if stopped():
-                self._stop.set()
-        return errors
+        return carried(work, self._stop, meanwhile, stopped)
 
     def _bring_in(self, transfers: Sequence[Transfer]) -> None:
         """Bring data to this host.

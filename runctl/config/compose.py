@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from runctl import scaling
 from runctl.arguments import ArgumentStyle, flatten
-from runctl.config import checkpoints, complaints, hosts
+from runctl.config import checkpoints, complaints, environments, hosts
 from runctl.config.argv import GROUPS, CommandLine
 from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import LaunchConfig
@@ -87,9 +87,11 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
     if cfg.run.id is not None and typed.command_line.is_multirun and typed.source_of("run.id") != "sweep":
         raise ConfigError(f"run.id={cfg.run.id}: -m makes several runs and an id belongs to one; use run.name instead")
     root = checkpoints.absolute("run.root", "runs" if cfg.run.root is None else cfg.run.root, workdir)
+    asked = bool(typed.source_of("python_env")) or any(source.gives("python_env") for source in sources)
     return LaunchSpec(
         run=RunIdentity(run_id(cfg.run.id, name), name, root),
         program=program,
+        environment=environments.environment(cfg, program, workdir, project_dir, asked=asked),
         args=args,
         args_style=ArgumentStyle(
             cfg.args_style.value, cfg.args_keys.value, cfg.args_booleans.value, cfg.args_lists.value

@@ -96,6 +96,14 @@ class Changed(Enum):
     accept = "accept"
 
 
+class PythonEnv(Enum):
+    auto = "auto"
+    system = "system"
+    uv = "uv"
+    conda = "conda"
+    docker = "docker"
+
+
 class TrainerKind(Enum):
     single = "single"
     ddp = "ddp"
@@ -245,6 +253,7 @@ class LaunchConfig:
     args_keys: ArgsKeys = ArgsKeys.keep
     args_booleans: ArgsBooleans = ArgsBooleans.value
     args_lists: ArgsLists = ArgsLists.repeat
+    python_env: PythonEnv = PythonEnv.system
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     #: A `PlatformConfig`, or what the platform's own class derives from it: known when its kind is.
     platform: Any = field(default_factory=PlatformConfig)

@@ -67,6 +67,7 @@ class Sandbox:
             "RUNCTL_HOST_ROOT": str(self.folder / "var/lib/runctl"),
             "RUNCTL_CONSOLE": str(self.console),
             "RUNCTL_AGENT_PYTHON": sys.executable,
+            "RUNCTL_IMAGE_PYTHON": sys.executable,  # what an image for deep learning has at /opt/pytorch
             **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH") if name in os.environ},
         }
 

@@ -10,6 +10,8 @@ rights       whether EC2 would let us launch
 network      subnets, and whether a host there can be heard of
 fitting      types of instances that have what is asked for
 prices       what it costs
+capabilities of the GPUs in the types
+place        an account's names, as policies write them
 quotas       what the account may rent at once
 market       what there is to rent just now → Quote
 requests     the exact requests → Plan
@@ -31,9 +33,10 @@ from typing import Any, ClassVar
 
 from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
+from runctl.environment import note
 from runctl.errors import ConfigError, RunctlError
 from runctl.platforms import local_data, parcel
-from runctl.platforms.aws import choices, doctor, market, parameters, requests, rights
+from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, requests, rights
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.instances import Instances
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
@@ -150,6 +153,7 @@ class AwsPlatform(Platform):
                 *(f"quota: {one}" for one in quote.facts["too_small"]),
                 *(f"no way out, so left out: {one}" for one in quote.facts["cut_off"]),
                 f"the project: {readable(size)} packed",
+                note(spec.environment, self._options.python, capabilities.of(quote.offers)),
                 *(requests.UNKNOWN + one for one in quote.unknown),
                 _AT_SUBMIT,
             ),
@@ -264,6 +268,7 @@ class AwsPlatform(Platform):
                 "notices": "aws",
                 "python": self._options.python,
                 "secrets": parameters.references(put, spec.secrets_for("worker")),
+                "setup_secrets": parameters.references(put, spec.secrets_for("setup")),
                 "parameters": [one["arguments"]["Name"] for one in put],
             },
         }

@@ -17,6 +17,7 @@ LAYER_0 = [
     "conf",
     "errors",
     "encoding",
+    "digests",
     "scaling",
     "arguments",
     "cuda",

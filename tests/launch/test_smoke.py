@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from saving import SAVES
 
 from runctl import smoke
 from runctl.outcome import Attempt, Outcome
@@ -16,18 +17,6 @@ from runctl.rundir import RunDir
 from runctl.spec import CheckpointPolicy, Data, Every, LaunchSpec, Limits, Program, RunIdentity, RunState, Transfer
 
 LAUNCH = Path(sys.executable).with_name("runctl-launch")
-#: Saves by itself, as torch.save does, and goes on from what it is given.
-WRITES = """
-import os, time, zipfile
-found = os.environ.get("RUNCTL_RESUME_FROM")
-begun = int(zipfile.ZipFile(found).read("step")) if found else 0
-for step in range(begun + 1, begun + 400):
-    time.sleep(0.1)
-    with zipfile.ZipFile(".aside", "w") as archive:
-        archive.writestr("step", str(step))
-    os.replace(".aside", "out.ckpt")
-    print(f"step={step}", flush=True)
-"""
 #: Saves, and breaks when it is to go on.
 CANNOT_RESUME = """
 import os, zipfile
@@ -52,7 +41,7 @@ def proved(told: dict[str, Any]) -> dict[str, bool | None]:
 
 
 def test_a_script_that_saves_is_stopped_and_resumed_and_its_cost_is_said(tmp_path: Path) -> None:
-    code, told, err = smoked(tmp_path, WRITES, "checkpoint.watch=*.ckpt")
+    code, told, err = smoked(tmp_path, SAVES, "checkpoint.watch=*.ckpt")
     assert code == 0, err
     assert proved(told) == {"environment and script": True, "checkpoint": True, "stop": True, "resume": True}
     assert told["smoke"]["passed"]

@@ -8,7 +8,6 @@ Two that make the same one write an archive each, and the last manifest counts. 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import threading
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runctl.agent.environment import archive
+from runctl.digests import sha256_of
 from runctl.encoding import dumps, from_data
 from runctl.errors import StorageError
 from runctl.storage import Store, open_store
@@ -75,7 +75,7 @@ class Cache:
         packed = folder.with_name(f".tmp-{folder.name}.tar.gz")
         try:
             self._store.get_file(self._name(key, found.sha256), packed, found.size_bytes, stop)
-            if sha256(packed) != found.sha256:
+            if sha256_of(packed) != found.sha256:
                 raise CacheBroken("its SHA-256 is not the one it was kept with")
             archive.unpack(packed, folder)
             archive.relocate(folder, found.folder)
@@ -91,7 +91,7 @@ class Cache:
         Raises:
             StorageError: if that fails.
         """
-        manifest = Manifest(sha256(packed), packed.stat().st_size, str(folder), seconds)
+        manifest = Manifest(sha256_of(packed), packed.stat().st_size, str(folder), seconds)
         self._store.put_file(packed, self._name(key, manifest.sha256))
         self._store.write(f"{FOLDER}/{key}/manifest.json", dumps(manifest).encode())
         return manifest
@@ -99,12 +99,3 @@ class Cache:
     @staticmethod
     def _name(key: str, digest: str) -> str:
         return f"{FOLDER}/{key}/{digest}.tar.gz"
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hex."""
-    told = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            told.update(piece)
-    return told.hexdigest()

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import json
 
+from saving import SAVES
 from whole import BUCKET, Account
-
-SCRIPT = """
-import os, time, zipfile
-found = os.environ.get("RUNCTL_RESUME_FROM")
-begun = int(zipfile.ZipFile(found).read("step")) if found else 0
-for step in range(begun + 1, begun + 400):
-    time.sleep(0.1)
-    with zipfile.ZipFile(".aside", "w") as archive:
-        archive.writestr("step", str(step))
-    os.replace(".aside", "out.ckpt")
-    print(f"step={step}", flush=True)
-"""
 
 
 def test_both_attempts_have_a_host_and_the_cost_of_both_is_said(account: Account) -> None:
-    (account.project / "train.py").write_text(SCRIPT)
+    (account.project / "train.py").write_text(SAVES)
     launch = account.start(
         "smoke=true", "script=train.py", f"run.root=s3://{BUCKET}/runs", "checkpoint.watch=*.ckpt", "output=json"
     )

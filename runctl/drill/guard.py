@@ -13,8 +13,8 @@ from runctl.drill.request import Request
 from runctl.drill.rights import SPOT_ROLE, Need, listing, needs
 
 _BECAUSE = {
-    Decision.NOT_ALLOWED: "no identity-based policy allows the {action} action",
-    Decision.DENIED: "an explicit deny in an identity-based policy",
+    Decision.NOT_ALLOWED: "because no identity-based policy allows the {action} action",
+    Decision.DENIED: "with an explicit deny in an identity-based policy",
 }
 #: What an instance's agent needs to be seen, and to be told anything.
 _AGENT_NEEDS = ("ssm:UpdateInstanceInformation", "ssmmessages:CreateControlChannel", "ssmmessages:OpenControlChannel")
@@ -108,7 +108,7 @@ class Guard:
 def _refused(request: Request, caller: Caller, need: Need, decision: Decision) -> Refusal:
     because = _BECAUSE[decision].format(action=need.action)
     resource = "" if need.resource == "*" else f" on resource: {need.resource}"
-    text = f"User: {caller.name} is not authorized to perform: {need.action}{resource} because {because}"
+    text = f"User: {caller.name} is not authorized to perform: {need.action}{resource} {because}"
     if request.service == "s3":
         return _s3_refusal(request, Fault(request.action, "AccessDenied", 403, "Access Denied"))
     if need.action == "iam:CreateServiceLinkedRole" and request.service == "ec2":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 import urllib.error
@@ -152,6 +153,17 @@ def test_the_first_spot_instance_needs_the_right_to_make_ec2s_role(root: Any, us
     assert root("iam").get_role(RoleName="AWSServiceRoleForEC2Spot")["Role"]["Path"].startswith("/aws-service-role/")
     instance = user(allow("ec2:*"))("ec2").run_instances(**spot)["Instances"][0]["InstanceId"]
     root("ec2").terminate_instances(InstanceIds=[instance])
+
+
+def test_what_is_there_once_or_not_at_all_is_said_as_aws_says_it(root: Any) -> None:
+    with contextlib.suppress(Exception):
+        root("iam").create_service_linked_role(AWSServiceName="spot.amazonaws.com")
+    again = refusal(root("iam").create_service_linked_role, AWSServiceName="spot.amazonaws.com")
+    assert again[:2] == (400, "InvalidInput")
+    assert "has been taken in this account" in again[2]
+    status, code, said = refusal(root("ec2").run_instances, **RUN, IamInstanceProfile={"Name": "nothing"})
+    assert (status, code) == (400, "InvalidParameterValue")
+    assert "Invalid IAM Instance Profile name" in said
 
 
 def test_whoever_may_not_list_is_not_told_what_is_not_there(root: Any, user: Any) -> None:

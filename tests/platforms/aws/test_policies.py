@@ -11,7 +11,7 @@ import pytest
 from granted import PLACE, TOKEN, Granted, granted
 from rehearsal import BUCKET, Launch
 
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import ConfigError, NotAllowed, StorageError
 from runctl.platforms.aws import policies
 from runctl.platforms.aws.policies import Place, Policy
 from runctl.platforms.aws.requests import UNKNOWN
@@ -160,7 +160,7 @@ def test_without_one_statement_it_breaks_and_names_the_right(
     assert right in text, text
     assert "Traceback" not in text
     assert TOKEN not in text
-    assert launch.error is None or isinstance(launch.error, RunctlError), repr(launch.error)
+    assert launch.error is None or isinstance(launch.error, (NotAllowed, StorageError)), repr(launch.error)
     succeeded = launch.outcome is not None and launch.outcome.state is RunState.SUCCEEDED
     assert succeeded is (sid in GOES_ON), text
     launch.check_that_nothing_is_left()
@@ -298,7 +298,7 @@ UNFINISHED = {
     ]
 }  # fmt: skip
 SETUP = {
-    "MakeBucket": "s3:", "TryBucket": "s3:", "MakeHostRole": "iam:GetRole on resource: arn:aws:iam::123456789012:role/new-role",
+    "MakeBucket": "s3:", "TryBucket": "s3:", "MakeHostRole": "role/new-role",
     "LetHostSpeakWithSsm": "iam:AttachRolePolicy", "MakeHostProfile": "iam:CreateInstanceProfile",
     "GiveHostItsRole": "iam:PassRole", "LookForSpotRole": "iam:GetRole",
     "MakeSpotRole": "iam:CreateServiceLinkedRole", "LookAtNetwork": "ec2:DescribeVpcs",
@@ -361,6 +361,7 @@ def test_the_policy_to_set_an_account_up_is_enough_and_changes_nothing_else(acco
         mine("ec2").run_instances(**RUN)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("sid", SETUP)
 def test_without_one_statement_an_account_is_not_set_up(account: Granted, mine: Any, sid: str) -> None:
     assert set(SETUP) == {one["Sid"] for one in policies.setup(NEW)["Statement"]}

@@ -10,6 +10,8 @@ from typing import Any
 from runctl.drill.ec2 import ACCOUNT
 from runctl.drill.metadata import LAUNCHER
 
+#: That EC2 makes with an account's first spot instance, or whoever sets the account up.
+SPOT_ROLE = "AWSServiceRoleForEC2Spot"
 #: AWS's own policies that a host's role is given; the rest of moto's copy of them takes seconds to read.
 _AWS_POLICIES = ("AmazonSSMManagedInstanceCore",)
 
@@ -95,6 +97,15 @@ def roles_of(profile: str) -> list[Any]:
     """moto's roles in an instance profile, which is named by its name or its ARN."""
     name = profile.rsplit("/", 1)[-1]
     return [role for one in _backend().instance_profiles.values() if one.name == name for role in one.roles]
+
+
+def unknown_profile(asked: str) -> str | None:
+    """What EC2 says of an instance profile that is not there, by its name or ARN; None of one that is, or of none."""
+    name = asked.rsplit("/", 1)[-1]
+    if not asked or any(one.name == name for one in _backend().instance_profiles.values()):
+        return None
+    field = "arn" if asked.startswith("arn:") else "name"
+    return f"Value ({asked}) for parameter iamInstanceProfile.{field} is invalid. Invalid IAM Instance Profile {field}"
 
 
 def role_names() -> list[str]:

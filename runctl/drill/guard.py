@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from runctl.drill.callers import Caller, Callers
+from runctl.drill.callers import SPOT_ROLE, Caller, Callers
 from runctl.drill.ec2 import ACCOUNT
 from runctl.drill.faults import Fault, answer
 from runctl.drill.iam import Decision, decide
 from runctl.drill.request import Request
-from runctl.drill.rights import SPOT_ROLE, Need, listing, needs
+from runctl.drill.rights import Need, listing, needs
 
 _BECAUSE = {
-    Decision.NOT_ALLOWED: "no identity-based policy allows the {action} action",
-    Decision.DENIED: "an explicit deny in an identity-based policy",
+    Decision.NOT_ALLOWED: "because no identity-based policy allows the {action} action",
+    Decision.DENIED: "with an explicit deny in an identity-based policy",
 }
 #: What an instance's agent needs to be seen, and to be told anything.
 _AGENT_NEEDS = ("ssm:UpdateInstanceInformation", "ssmmessages:CreateControlChannel", "ssmmessages:OpenControlChannel")
@@ -108,7 +108,7 @@ class Guard:
 def _refused(request: Request, caller: Caller, need: Need, decision: Decision) -> Refusal:
     because = _BECAUSE[decision].format(action=need.action)
     resource = "" if need.resource == "*" else f" on resource: {need.resource}"
-    text = f"User: {caller.name} is not authorized to perform: {need.action}{resource} because {because}"
+    text = f"User: {caller.name} is not authorized to perform: {need.action}{resource} {because}"
     if request.service == "s3":
         return _s3_refusal(request, Fault(request.action, "AccessDenied", 403, "Access Denied"))
     if need.action == "iam:CreateServiceLinkedRole" and request.service == "ec2":
@@ -121,7 +121,7 @@ def _refused(request: Request, caller: Caller, need: Need, decision: Decision) -
         return Refusal(
             *answer(Fault(request.action, "AccessDeniedException", 400, text), request.service, as_json=True)
         )
-    return _query_refusal("AccessDenied", 403, text)
+    return Refusal(*query_error("AccessDenied", 403, text))
 
 
 def _unknown(request: Request) -> Refusal:
@@ -136,7 +136,7 @@ def _unknown(request: Request) -> Refusal:
     if request.target:
         fault = Fault(request.action, "UnrecognizedClientException", 400, text)
         return Refusal(*answer(fault, request.service, as_json=True))
-    return _query_refusal("InvalidClientTokenId", 403, text)
+    return Refusal(*query_error("InvalidClientTokenId", 403, text))
 
 
 def _s3_refusal(request: Request, fault: Fault) -> Refusal:
@@ -149,13 +149,13 @@ def _s3_refusal(request: Request, fault: Fault) -> Refusal:
     return Refusal(status, "application/xml", b"" if request.environ["REQUEST_METHOD"] == "HEAD" else body, region)
 
 
-def _query_refusal(code: str, status: int, text: str) -> Refusal:
+def query_error(code: str, status: int, text: str) -> tuple[int, str, bytes]:
     """IAM's and STS's way to say it."""
     body = (
         '<ErrorResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><Error><Type>Sender</Type>'
         f"<Code>{code}</Code><Message>{text}</Message></Error><RequestId>drill</RequestId></ErrorResponse>"
     )
-    return Refusal(status, "text/xml", body.encode())
+    return status, "text/xml", body.encode()
 
 
 def _make_spot_role() -> None:

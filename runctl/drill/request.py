@@ -125,4 +125,7 @@ def _scope(environ: dict[str, Any]) -> tuple[str, str, str]:
     """Service, region and access key, as the signature names them; without one it is S3's, by a presigned URL."""
     text = environ.get("HTTP_AUTHORIZATION", "") + environ.get("QUERY_STRING", "").replace("%2F", "/")
     found = re.search(r"Credential=([^/]+)/\d+/([a-z0-9-]+)/([a-z0-9-]+)/aws4_request", text)
-    return (found[3], found[2], unquote(found[1])) if found else ("s3", "us-east-1", "")
+    if found is not None:
+        return found[3], found[2], unquote(found[1])
+    older = re.search(r"(?:^|&)AWSAccessKeyId=([^&]+)", environ.get("QUERY_STRING", ""))
+    return "s3", "us-east-1", unquote(older[1]) if older is not None else ""

@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from runctl.drill.callers import role_names, roles_of
+from runctl.drill.callers import SPOT_ROLE, role_names, roles_of
 from runctl.drill.ec2 import ACCOUNT
 from runctl.drill.request import Request
 
-SPOT_ROLE = "AWSServiceRoleForEC2Spot"
 _SPOT = "spot.amazonaws.com"
 #: EC2's actions on what exists already: by what kind of resource, and which argument names it.
 _EC2_ON = {

@@ -76,8 +76,10 @@ class Sandbox:
         if user_data.startswith(b"#!"):
             script = self.folder / "user-data"
             script.write_bytes(user_data)
+            # Not as a program itself: while another process is being started, it may seem to be written to still.
+            words = user_data.splitlines()[0][2:].decode().split()
             with self.console.open("ab") as console:
-                self.start(["sh", str(script)], stdout=console.fileno(), stderr=subprocess.STDOUT)
+                self.start([*words, str(script)], stdout=console.fileno(), stderr=subprocess.STDOUT)
 
     def start(self, argv: list[str], *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         """Start a process of the instance, in a session of its own.

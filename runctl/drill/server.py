@@ -22,10 +22,10 @@ from urllib.parse import parse_qs
 
 from runctl import processes
 from runctl.drill import prices
-from runctl.drill.callers import Callers
+from runctl.drill.callers import SPOT_ROLE, Callers, role_names, unknown_profile
 from runctl.drill.ec2 import ACCOUNT, Ec2, Launched, image_of, machines_asked
 from runctl.drill.faults import Fault, Faults, answer
-from runctl.drill.guard import Guard
+from runctl.drill.guard import Guard, query_error
 from runctl.drill.metadata import HOST, LAUNCHER, ROLE, SECRET
 from runctl.drill.network import Network
 from runctl.drill.recorder import Recorder
@@ -166,12 +166,18 @@ class Server:
             code = json.loads(body)["QuotaCode"]
             quota = {"Quota": {"QuotaCode": code, "Value": float(self._quotas.get(code, _QUOTA))}}
             return 200, _JSON, json.dumps(quota).encode()
+        if action == "CreateServiceLinkedRole" and SPOT_ROLE in role_names() and b"spot.amazonaws.com" in body:
+            text = f"Service role name {SPOT_ROLE} has been taken in this account, please try a different suffix."
+            return query_error("InvalidInput", 400, text)
         if request.service != "ec2":
             return None
         with self._one_at_a_time:
             self._network.prepare(region)
         if action == "DescribeSpotPriceHistory":
             return 200, "text/xml", prices.spot_history(machines_asked(body), [region + zone for zone in _ZONES])
+        profile = request.form.get("IamInstanceProfile.Name") or request.form.get("IamInstanceProfile.Arn") or ""
+        if action == "RunInstances" and (said := unknown_profile(profile)) is not None:
+            return answer(Fault(action, "InvalidParameterValue", message=said), "ec2", as_json=False)
         if action == "RunInstances" and b"DryRun=true" not in body:
             told = self.ec2.run_instances(body, region, lambda: self._whole(request))
             return told if isinstance(told, tuple) else answer(Fault(action, told), "ec2", as_json=False)

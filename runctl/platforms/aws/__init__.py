@@ -21,6 +21,7 @@ commands     a command on one of them, through SSM
 parameters   secrets on their way to a host
 start        the one command that starts the host's keeper
 watch        an instance from its launch to its end
+policies     the rights that all this needs, in one account (place)
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 from granted import PLACE, TOKEN, Granted, granted
 from rehearsal import BUCKET, Launch
 
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import ConfigError, NotAllowed, StorageError
 from runctl.platforms.aws import policies
 from runctl.platforms.aws.policies import Place, Policy
 from runctl.platforms.aws.requests import UNKNOWN
@@ -160,7 +160,7 @@ def test_without_one_statement_it_breaks_and_names_the_right(
     assert right in text, text
     assert "Traceback" not in text
     assert TOKEN not in text
-    assert launch.error is None or isinstance(launch.error, RunctlError), repr(launch.error)
+    assert launch.error is None or isinstance(launch.error, (NotAllowed, StorageError)), repr(launch.error)
     succeeded = launch.outcome is not None and launch.outcome.state is RunState.SUCCEEDED
     assert succeeded is (sid in GOES_ON), text
     launch.check_that_nothing_is_left()
@@ -284,3 +284,87 @@ def test_the_hosts_profile_is_looked_at_and_no_other(mine: Any, account: Granted
     account.grant(without(policies.launcher(PLACE), "LookAtHostProfile"), policies.host(PLACE))
     with refused(LAUNCHER["LookAtHostProfile"]):
         iam.get_instance_profile(InstanceProfileName=PLACE.profile)
+
+
+# --- setting an account up ---
+
+NEW = Place("123456789012", "new-bucket", "runs", profile="new-profile", role="new-role")
+PRIVATE = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
+ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
+UNFINISHED = {
+    "Rules": [
+        {"ID": "runctl", "Status": "Enabled", "Filter": {"Prefix": "runs/"},
+         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3}}
+    ]
+}  # fmt: skip
+SETUP = {
+    "MakeBucket": "s3:", "TryBucket": "s3:", "MakeHostRole": "role/new-role",
+    "LetHostSpeakWithSsm": "iam:AttachRolePolicy", "MakeHostProfile": "iam:CreateInstanceProfile",
+    "GiveHostItsRole": "iam:PassRole", "LookForSpotRole": "iam:GetRole",
+    "MakeSpotRole": "iam:CreateServiceLinkedRole", "LookAtNetwork": "ec2:DescribeVpcs",
+    "LookAtQuotas": "servicequotas:GetServiceQuota", "MakeSecurityGroup": "ec2:CreateSecurityGroup",
+    "MakeSecurityGroupIn": "ec2:CreateSecurityGroup", "TagWhatIsMade": "ec2:CreateTags",
+}  # fmt: skip
+
+
+def set_up(client: Callable[[str], Any]) -> None:
+    """Every call that setting an account up takes; what is there already is as good as made."""
+    from botocore.exceptions import ClientError
+
+    s3, iam, ec2 = client("s3"), client("iam"), client("ec2")
+    bucket, role, profile = {"Bucket": NEW.bucket}, {"RoleName": NEW.role}, {"InstanceProfileName": NEW.profile}
+    owner = [{"Key": "CreatedBy", "Value": "runctl"}, {"Key": "runctl:owner", "Value": "ada"}]
+    group = [{"ResourceType": "security-group", "Tags": owner}]
+
+    def call(action: Callable[..., Any], **asked: Any) -> None:
+        try:
+            action(**asked)
+        except ClientError as error:
+            there = ("EntityAlreadyExists", "InvalidInput", "InvalidGroup.Duplicate", "LimitExceeded", "NoSuchEntity")
+            if error.response["Error"]["Code"] not in there:
+                raise
+
+    call(s3.create_bucket, **bucket)
+    call(s3.put_public_access_block, **bucket, PublicAccessBlockConfiguration=PRIVATE)
+    call(s3.put_bucket_encryption, **bucket, ServerSideEncryptionConfiguration=ENCRYPTED)
+    call(s3.put_bucket_lifecycle_configuration, **bucket, LifecycleConfiguration=UNFINISHED)
+    call(s3.head_bucket, **bucket)
+    call(s3.put_object, **bucket, Key="runs/word", Body=b"")
+    call(s3.delete_object, **bucket, Key="runs/word")
+    call(iam.get_role, **role)
+    call(iam.create_role, **role, AssumeRolePolicyDocument=json.dumps(policies.HOST_TRUST), Tags=owner)
+    call(iam.put_role_policy, **role, PolicyName="runctl", PolicyDocument=json.dumps(policies.host(NEW)))
+    call(iam.attach_role_policy, **role, PolicyArn=NEW.ssm_core_arn)
+    call(iam.create_instance_profile, **profile, Tags=owner)
+    call(iam.add_role_to_instance_profile, **profile, **role)
+    call(iam.get_instance_profile, **profile)
+    call(iam.get_role, RoleName="AWSServiceRoleForEC2Spot")
+    call(iam.create_service_linked_role, AWSServiceName="spot.amazonaws.com")
+    call(ec2.describe_vpcs)
+    call(client("service-quotas").get_service_quota, ServiceCode="ec2", QuotaCode="L-34B43A08")
+    call(ec2.create_security_group, GroupName="new-group", Description="nothing comes in", TagSpecifications=group)
+
+
+def test_the_policy_to_set_an_account_up_is_enough_and_changes_nothing_else(account: Granted, mine: Any) -> None:
+    account.grant(policies.setup(NEW), policies.host(PLACE))
+    set_up(mine)
+    names = [one["RoleName"] for one in account.iam.get_instance_profile(InstanceProfileName=NEW.profile)
+             ["InstanceProfile"]["Roles"]]  # fmt: skip
+    assert names == [NEW.role]
+    with refused("iam:AttachRolePolicy"):
+        mine("iam").attach_role_policy(RoleName=NEW.role, PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+    with refused("iam:PutRolePolicy"):
+        mine("iam").put_role_policy(RoleName=PLACE.role, PolicyName="more", PolicyDocument="{}")
+    with refused("s3:PutBucketPolicy"):
+        mine("s3").put_bucket_policy(Bucket=BUCKET, Policy="{}")
+    with refused("ec2:RunInstances"):
+        mine("ec2").run_instances(**RUN)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("sid", SETUP)
+def test_without_one_statement_an_account_is_not_set_up(account: Granted, mine: Any, sid: str) -> None:
+    assert set(SETUP) == {one["Sid"] for one in policies.setup(NEW)["Statement"]}
+    account.grant(without(policies.setup(NEW), sid), policies.host(PLACE))
+    with refused(SETUP[sid]):
+        set_up(mine)

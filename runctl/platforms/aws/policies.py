@@ -77,13 +77,7 @@ def launcher(place: Place) -> Policy:
             {"StringEquals": {"ec2:CreateAction": ["RunInstances", "CreateSecurityGroup"]}},
         ),
         # The group without any way in, where it is not there yet. (The default network is authorised of itself.)
-        _allow(
-            "MakeSecurityGroup",
-            ["ec2:CreateSecurityGroup"],
-            [ec2.own("security-group")],
-            {"Null": _tagged_with_owner()},
-        ),
-        _allow("MakeSecurityGroupIn", ["ec2:CreateSecurityGroup"], [ec2.any("vpc")]),
+        *_security_group(ec2),
         # Ours alone: the instance to end, and what it printed when it could not be brought up.
         _allow(
             "EndOwnInstances",
@@ -236,13 +230,7 @@ def setup(place: Place) -> Policy:
         ),
         _allow("LookAtNetwork", [f"ec2:Describe{what}" for what in _NETWORK]),
         _allow("LookAtQuotas", ["servicequotas:GetServiceQuota"]),
-        _allow(
-            "MakeSecurityGroup",
-            ["ec2:CreateSecurityGroup"],
-            [ec2.own("security-group")],
-            {"Null": _tagged_with_owner()},
-        ),
-        _allow("MakeSecurityGroupIn", ["ec2:CreateSecurityGroup"], [ec2.any("vpc")]),
+        *_security_group(ec2),
         _allow(
             "TagWhatIsMade",
             ["ec2:CreateTags"],
@@ -285,6 +273,19 @@ def _run_directories(place: Place) -> tuple[dict[str, Any], ...]:
             [place.bucket_arn],
             {"StringLike": {"s3:prefix": below}} if place.prefix else None,
         ),
+    )
+
+
+def _security_group(ec2: _Ec2) -> tuple[dict[str, Any], ...]:
+    """A group that says whose it is, in any network of the account."""
+    return (
+        _allow(
+            "MakeSecurityGroup",
+            ["ec2:CreateSecurityGroup"],
+            [ec2.own("security-group")],
+            {"Null": _tagged_with_owner()},
+        ),
+        _allow("MakeSecurityGroupIn", ["ec2:CreateSecurityGroup"], [ec2.any("vpc")]),
     )
 
 

@@ -54,7 +54,8 @@ _MAX_TIME_S = 24 * 3600.0
 
 #: What looking at offers does not tell.
 _AT_SUBMIT = (
-    "bucket, instance profile and your right to launch: looked at before anything is rented, or `runctl aws doctor`"
+    "not looked at yet: bucket, instance profile and your right to launch (every launch does first, or "
+    "`runctl aws doctor`)"
 )
 
 

@@ -108,7 +108,7 @@ class Doctor:
             yield Finding("looking", Health.UNKNOWN, reason)
         yield self._look(f"offers in {region}", lambda: _told(found.offers))
         first = {one.market: one for one in reversed(found.offers)}
-        for offer in (first[market] for market in dict.fromkeys(one.market for one in found.offers)):
+        for offer in (first[word] for word in dict.fromkeys(one.market for one in found.offers)):
             name = f"the right to launch {offer.market.replace('_', ' ')}"
             yield self._look(name, lambda offer=offer: self._launch(options, found, offer))  # type: ignore[misc]
         yield self._look(f"SSM in {region}", lambda: self._ssm(region))

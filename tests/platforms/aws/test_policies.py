@@ -73,6 +73,12 @@ def test_nothing_is_allowed_everywhere_that_changes_anything() -> None:
     assert [action for action in actions if not action.startswith(("Describe", "Get"))] == []
 
 
+def test_a_whole_bucket_of_runs_needs_no_prefix() -> None:
+    statements = {one["Sid"]: one for one in policies.host(Place("123456789012", "bucket", "/"))["Statement"]}
+    assert statements["UseRunDirectories"]["Resource"] == ["arn:aws:s3:::bucket/*"]
+    assert "Condition" not in statements["ListRunDirectories"]
+
+
 def test_another_part_of_aws_has_names_of_its_own() -> None:
     china = Place("123456789012", "bucket", "runs", partition="aws-cn")
     text = str(policies.launcher(china)) + str(policies.host(china)) + str(policies.setup(china))

@@ -192,7 +192,8 @@ def translated(what: str) -> Iterator[None]:
             raise NotAllowed(f"{what}: the AWS credentials have expired; sign in again ({said(error)})") from error
         if code_of(error) in NOT_ALLOWED:
             unnamed = _UNNAMED.get(code_of(error)) or _of_s3(error)
-            raise NotAllowed(f"{what}: {said(error)}" + (f"; {unnamed}" if unnamed else "")) from error
+            told = f"{said(error).rstrip('.')}; {unnamed}" if unnamed else said(error)
+            raise NotAllowed(f"{what}: {told}") from error
         raise PlatformError(f"{what}: {said(error)}") from error
     except BotoCoreError as error:
         raise PlatformError(f"{what}: {said(error)}") from error

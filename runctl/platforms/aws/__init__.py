@@ -95,7 +95,9 @@ class AwsPlatform(Platform):
     def _check_ready(self, spec: LaunchSpec) -> None:
         self._clients.require_credentials()
         Links(self._clients, spec.run.root).check()
-        doctor.instance_profile(self._clients, self._options.instance_profile)
+        profile = self._options.instance_profile
+        if doctor.instance_profile(self._clients, profile) is None:
+            self._tell(f"whether there is an instance profile {profile}, you may not look (iam:GetInstanceProfile)")
         for named in local_data.forgotten(spec, self._workdir(spec)):
             path = named.split("=", 1)[1]
             raise ConfigError(

@@ -206,7 +206,8 @@ def translated(what: str) -> Iterator[None]:
         if code_of(error) in NOT_ALLOWED:
             unnamed = _UNNAMED.get(code_of(error)) or _of_s3(error)
             whom = _WHOM_TO_ASK if code_of(error) in DENIED else None
-            raise NotAllowed("; ".join(filter(None, (f"{what}: {said(error)}", unnamed, whom)))) from error
+            told = [said(error).rstrip("."), unnamed, whom] if unnamed or whom else [said(error)]
+            raise NotAllowed(f"{what}: {'; '.join(filter(None, told))}") from error
         raise PlatformError(f"{what}: {said(error)}") from error
     except BotoCoreError as error:
         raise PlatformError(f"{what}: {said(error)}") from error

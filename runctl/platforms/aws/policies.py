@@ -24,7 +24,7 @@ Policy = dict[str, Any]
 MANAGED_CHARS, ROLE_CHARS, USER_CHARS = 6_144, 10_240, 2_048
 #: By which we know what is ours; every resource carries it from the call that makes it.
 _OURS = {"CreatedBy": "runctl"}
-_NETWORK = ("RouteTables", "SecurityGroups", "Subnets", "VpcEndpoints", "Vpcs")
+_NETWORK = ("RouteTables", "SecurityGroups", "Subnets", "VpcEndpoints")
 _LOOKED_AT = ("Images", "InstanceTypeOfferings", "InstanceTypes", "Instances", "SpotPriceHistory", *_NETWORK)
 _MAKES = ("instance", "volume", "network-interface", "spot-instances-request")
 #: Objects as a run writes and reads them: whole or in parts, and what is no longer needed goes.
@@ -86,19 +86,9 @@ def launcher(place: Place) -> Policy:
             {"StringEquals": {f"ec2:ResourceTag/{key}": value for key, value in _OURS.items()}},
         ),
         # The host gets this one role, and it is given to EC2 alone.
-        _allow(
-            "GiveHostItsRole",
-            ["iam:PassRole"],
-            [place.role_arn],
-            {"StringEquals": {"iam:PassedToService": place.ec2_service}},
-        ),
+        _give_role(place),
         # The first spot instance of an account makes this role, which is EC2's own.
-        _allow(
-            "MakeSpotRole",
-            ["iam:CreateServiceLinkedRole"],
-            [place.spot_role_arn],
-            {"StringEquals": {"iam:AWSServiceName": SPOT_SERVICE}},
-        ),
+        _make_spot_role(place),
         # One document, and our instances alone.
         _allow(
             "CommandByShell",
@@ -163,35 +153,16 @@ def setup(place: Place) -> Policy:
     makes_bucket = (
         "CreateBucket",
         "ListBucket",
-        "GetBucketLocation",
-        "GetBucketTagging",
-        "PutBucketTagging",
-        "GetLifecycleConfiguration",
-        "PutLifecycleConfiguration",
-        "GetEncryptionConfiguration",
-        "PutEncryptionConfiguration",
         "GetBucketPublicAccessBlock",
         "PutBucketPublicAccessBlock",
-        "GetBucketPolicy",
-        "PutBucketPolicy",
-        "GetBucketOwnershipControls",
-        "PutBucketOwnershipControls",
+        "GetLifecycleConfiguration",
+        "PutLifecycleConfiguration",
     )
-    makes_role = (
-        "GetRole",
-        "CreateRole",
-        "TagRole",
-        "UpdateAssumeRolePolicy",
-        "GetRolePolicy",
-        "PutRolePolicy",
-        "ListRolePolicies",
-        "ListAttachedRolePolicies",
-    )
+    makes_role = ("GetRole", "CreateRole", "TagRole", "GetRolePolicy", "PutRolePolicy", "ListAttachedRolePolicies")
+    makes_profile = ("GetInstanceProfile", "CreateInstanceProfile", "AddRoleToInstanceProfile")
     return _policy(
-        # The bucket: private, encrypted, and rid of unfinished uploads.
+        # The bucket: private, and rid of unfinished uploads. What lies in it is none of the setup's business.
         _allow("MakeBucket", [f"s3:{one}" for one in makes_bucket], [place.bucket_arn]),
-        # A word written and read shows that the bucket can be used.
-        _allow("TryBucket", [f"s3:{one}" for one in _OBJECTS], [place.objects_arn]),
         # The role of the host, with its own policy in it.
         _allow("MakeHostRole", [f"iam:{one}" for one in makes_role], [place.role_arn]),
         # Of managed policies that one alone: whoever could attach any could make itself an administrator.
@@ -201,35 +172,11 @@ def setup(place: Place) -> Policy:
             [place.role_arn],
             {"ArnEquals": {"iam:PolicyARN": place.ssm_core_arn}},
         ),
-        _allow(
-            "MakeHostProfile",
-            [
-                f"iam:{one}"
-                for one in (
-                    "GetInstanceProfile",
-                    "CreateInstanceProfile",
-                    "TagInstanceProfile",
-                    "AddRoleToInstanceProfile",
-                )
-            ],
-            [place.profile_arn],
-        ),
+        _allow("MakeHostProfile", [f"iam:{one}" for one in makes_profile], [place.profile_arn]),
         # A role goes into a profile only for whoever may hand it to EC2.
-        _allow(
-            "GiveHostItsRole",
-            ["iam:PassRole"],
-            [place.role_arn],
-            {"StringEquals": {"iam:PassedToService": place.ec2_service}},
-        ),
-        _allow("LookForSpotRole", ["iam:GetRole"], [place.spot_role_arn]),
-        _allow(
-            "MakeSpotRole",
-            ["iam:CreateServiceLinkedRole"],
-            [place.spot_role_arn],
-            {"StringEquals": {"iam:AWSServiceName": SPOT_SERVICE}},
-        ),
+        _give_role(place),
+        _make_spot_role(place),
         _allow("LookAtNetwork", [f"ec2:Describe{what}" for what in _NETWORK]),
-        _allow("LookAtQuotas", ["servicequotas:GetServiceQuota"]),
         *_security_group(ec2),
         _allow(
             "TagWhatIsMade",
@@ -274,6 +221,18 @@ def _run_directories(place: Place) -> tuple[dict[str, Any], ...]:
             {"StringLike": {"s3:prefix": below}} if place.prefix else None,
         ),
     )
+
+
+def _give_role(place: Place) -> dict[str, Any]:
+    """The host's role and no other, to EC2 alone."""
+    to_ec2 = {"StringEquals": {"iam:PassedToService": place.ec2_service}}
+    return _allow("GiveHostItsRole", ["iam:PassRole"], [place.role_arn], to_ec2)
+
+
+def _make_spot_role(place: Place) -> dict[str, Any]:
+    """EC2's own role for spot instances, once in an account's life."""
+    for_spot = {"StringEquals": {"iam:AWSServiceName": SPOT_SERVICE}}
+    return _allow("MakeSpotRole", ["iam:CreateServiceLinkedRole"], [place.spot_role_arn], for_spot)
 
 
 def _security_group(ec2: _Ec2) -> tuple[dict[str, Any], ...]:

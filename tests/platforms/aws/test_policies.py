@@ -11,14 +11,18 @@ import pytest
 from granted import PLACE, TOKEN, Granted, granted
 from rehearsal import BUCKET, Launch
 
+from runctl.drill.cloud import Cloud
+from runctl.drill.metadata import LAUNCHER, SECRET
 from runctl.errors import ConfigError, NotAllowed, StorageError
 from runctl.platforms.aws import policies
+from runctl.platforms.aws.account import Account, State, Step, identity
+from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.policies import Place, Policy
 from runctl.platforms.aws.requests import UNKNOWN
 from runctl.spec import RunState
 
 #: What a launch says that lacks a statement of the launcher's policy, and of the host's.
-LAUNCHER = {
+LAUNCHERS = {
     "LookAtEc2": "ec2:DescribeInstanceTypes",
     "LookAtPricesAndQuotas": "pricing:GetProducts",
     "LookForImages": "ssm:GetParameter",
@@ -39,16 +43,14 @@ LAUNCHER = {
     "UseRunDirectories": "s3:PutObject",
     "ListRunDirectories": "s3:ListBucket",
 }
-HOST = {
+HOSTS = {
     "UseRunDirectories": "s3:GetObject",
     "ListRunDirectories": "s3:ListBucket",
     "FindUnfinishedUploads": "s3:ListBucketMultipartUploads",
     "TakeSecrets": "ssm:DeleteParameters",
 }
 #: Without these a run goes on, and says what it could not do: it is the account's owner who has to know.
-GOES_ON = {"LookAtPricesAndQuotas", "EndOwnInstances", "FindUnfinishedUploads", "TakeSecrets"}
-#: A launch does not look at these by itself, but whatever checks the account does.
-CHECKS = {"LookAtHostProfile"}
+GOES_ON = {"LookAtPricesAndQuotas", "LookAtHostProfile", "EndOwnInstances", "FindUnfinishedUploads", "TakeSecrets"}
 #: One of each kind; `make soak` takes away every one.
 SOME = {
     ("launcher", "LookAtPricesAndQuotas"), ("launcher", "RentInstances"), ("launcher", "CommandOwnInstances"),
@@ -71,6 +73,12 @@ def test_nothing_is_allowed_everywhere_that_changes_anything() -> None:
     actions = [action.split(":")[1] for one in wide for action in one["Action"]]
     assert actions
     assert [action for action in actions if not action.startswith(("Describe", "Get"))] == []
+
+
+def test_a_whole_bucket_of_runs_needs_no_prefix() -> None:
+    statements = {one["Sid"]: one for one in policies.host(Place("123456789012", "bucket", "/"))["Statement"]}
+    assert statements["UseRunDirectories"]["Resource"] == ["arn:aws:s3:::bucket/*"]
+    assert "Condition" not in statements["ListRunDirectories"]
 
 
 def test_another_part_of_aws_has_names_of_its_own() -> None:
@@ -111,11 +119,10 @@ def without(policy: Policy, sid: str) -> Policy:
 
 
 def removals() -> Iterator[Any]:
-    for whose, named in (("launcher", LAUNCHER), ("host", HOST)):
+    for whose, named in (("launcher", LAUNCHERS), ("host", HOSTS)):
         for sid in named:
-            if sid not in CHECKS:
-                marks = () if (whose, sid) in SOME else pytest.mark.soak
-                yield pytest.param(whose, sid, named[sid], id=f"{whose}-{sid}", marks=marks)
+            marks = () if (whose, sid) in SOME else pytest.mark.soak
+            yield pytest.param(whose, sid, named[sid], id=f"{whose}-{sid}", marks=marks)
 
 
 def everything_said(launch: Launch) -> str:
@@ -124,8 +131,8 @@ def everything_said(launch: Launch) -> str:
 
 
 def test_every_statement_is_taken_away_once() -> None:
-    assert set(LAUNCHER) == {one["Sid"] for one in policies.launcher(PLACE)["Statement"]}
-    assert set(HOST) == {one["Sid"] for one in policies.host(PLACE)["Statement"]}
+    assert set(LAUNCHERS) == {one["Sid"] for one in policies.launcher(PLACE)["Statement"]}
+    assert set(HOSTS) == {one["Sid"] for one in policies.host(PLACE)["Statement"]}
 
 
 def test_they_carry_a_launch_with_a_secret_and_an_interruption_to_its_end(account: Granted) -> None:
@@ -282,89 +289,77 @@ def test_the_hosts_profile_is_looked_at_and_no_other(mine: Any, account: Granted
     with refused("iam:GetInstanceProfile"):
         iam.get_instance_profile(InstanceProfileName="another")
     account.grant(without(policies.launcher(PLACE), "LookAtHostProfile"), policies.host(PLACE))
-    with refused(LAUNCHER["LookAtHostProfile"]):
+    with refused(LAUNCHERS["LookAtHostProfile"]):
         iam.get_instance_profile(InstanceProfileName=PLACE.profile)
 
 
 # --- setting an account up ---
 
-NEW = Place("123456789012", "new-bucket", "runs", profile="new-profile", role="new-role")
-PRIVATE = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
-ENCRYPTED = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
-UNFINISHED = {
-    "Rules": [
-        {"ID": "runctl", "Status": "Enabled", "Filter": {"Prefix": "runs/"},
-         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 3}}
-    ]
-}  # fmt: skip
+#: What is refused, and named, without a statement of the policy to set an account up.
 SETUP = {
-    "MakeBucket": "s3:", "TryBucket": "s3:", "MakeHostRole": "role/new-role",
-    "LetHostSpeakWithSsm": "iam:AttachRolePolicy", "MakeHostProfile": "iam:CreateInstanceProfile",
-    "GiveHostItsRole": "iam:PassRole", "LookForSpotRole": "iam:GetRole",
-    "MakeSpotRole": "iam:CreateServiceLinkedRole", "LookAtNetwork": "ec2:DescribeVpcs",
-    "LookAtQuotas": "servicequotas:GetServiceQuota", "MakeSecurityGroup": "ec2:CreateSecurityGroup",
-    "MakeSecurityGroupIn": "ec2:CreateSecurityGroup", "TagWhatIsMade": "ec2:CreateTags",
+    "MakeBucket": "s3:CreateBucket", "MakeHostRole": "iam:CreateRole", "LetHostSpeakWithSsm": "iam:AttachRolePolicy",
+    "MakeHostProfile": "iam:CreateInstanceProfile", "GiveHostItsRole": "iam:PassRole",
+    "MakeSpotRole": "iam:CreateServiceLinkedRole", "LookAtNetwork": "ec2:DescribeSubnets",
+    "MakeSecurityGroup": "ec2:CreateSecurityGroup", "MakeSecurityGroupIn": "ec2:CreateSecurityGroup",
+    "TagWhatIsMade": "ec2:CreateTags",
 }  # fmt: skip
 
 
-def set_up(client: Callable[[str], Any]) -> None:
-    """Every call that setting an account up takes; what is there already is as good as made."""
-    from botocore.exceptions import ClientError
+@contextlib.contextmanager
+def stranger(*, without_sid: str | None) -> Iterator[Any]:
+    """Clients of a user in a new account, who may set it up but for one statement."""
+    import boto3
 
-    s3, iam, ec2 = client("s3"), client("iam"), client("ec2")
-    bucket, role, profile = {"Bucket": NEW.bucket}, {"RoleName": NEW.role}, {"InstanceProfileName": NEW.profile}
-    owner = [{"Key": "CreatedBy", "Value": "runctl"}, {"Key": "runctl:owner", "Value": "ada"}]
-    group = [{"ResourceType": "security-group", "Tags": owner}]
-
-    def call(action: Callable[..., Any], **asked: Any) -> None:
-        try:
-            action(**asked)
-        except ClientError as error:
-            there = ("EntityAlreadyExists", "InvalidInput", "InvalidGroup.Duplicate", "LimitExceeded", "NoSuchEntity")
-            if error.response["Error"]["Code"] not in there:
-                raise
-
-    call(s3.create_bucket, **bucket)
-    call(s3.put_public_access_block, **bucket, PublicAccessBlockConfiguration=PRIVATE)
-    call(s3.put_bucket_encryption, **bucket, ServerSideEncryptionConfiguration=ENCRYPTED)
-    call(s3.put_bucket_lifecycle_configuration, **bucket, LifecycleConfiguration=UNFINISHED)
-    call(s3.head_bucket, **bucket)
-    call(s3.put_object, **bucket, Key="runs/word", Body=b"")
-    call(s3.delete_object, **bucket, Key="runs/word")
-    call(iam.get_role, **role)
-    call(iam.create_role, **role, AssumeRolePolicyDocument=json.dumps(policies.HOST_TRUST), Tags=owner)
-    call(iam.put_role_policy, **role, PolicyName="runctl", PolicyDocument=json.dumps(policies.host(NEW)))
-    call(iam.attach_role_policy, **role, PolicyArn=NEW.ssm_core_arn)
-    call(iam.create_instance_profile, **profile, Tags=owner)
-    call(iam.add_role_to_instance_profile, **profile, **role)
-    call(iam.get_instance_profile, **profile)
-    call(iam.get_role, RoleName="AWSServiceRoleForEC2Spot")
-    call(iam.create_service_linked_role, AWSServiceName="spot.amazonaws.com")
-    call(ec2.describe_vpcs)
-    call(client("service-quotas").get_service_quota, ServiceCode="ec2", QuotaCode="L-34B43A08")
-    call(ec2.create_security_group, GroupName="new-group", Description="nothing comes in", TagSpecifications=group)
+    with Cloud(iam=True) as cloud, pytest.MonkeyPatch.context() as patch:
+        for name, value in cloud.environment({}).items():
+            patch.setenv(name, value)
+        iam = boto3.Session(LAUNCHER, SECRET, region_name="us-east-1").client("iam")
+        iam.create_user(UserName="ada")
+        rights = policies.setup(Place("123456789012", "new-bucket", "runs"))
+        given = rights if without_sid is None else without(rights, without_sid)
+        iam.put_user_policy(UserName="ada", PolicyName="setup", PolicyDocument=json.dumps(given))
+        key = iam.create_access_key(UserName="ada")["AccessKey"]
+        patch.setenv("AWS_ACCESS_KEY_ID", key["AccessKeyId"])
+        patch.setenv("AWS_SECRET_ACCESS_KEY", key["SecretAccessKey"])
+        yield boto3.Session().client
 
 
-def test_the_policy_to_set_an_account_up_is_enough_and_changes_nothing_else(account: Granted, mine: Any) -> None:
-    account.grant(policies.setup(NEW), policies.host(PLACE))
-    set_up(mine)
-    names = [one["RoleName"] for one in account.iam.get_instance_profile(InstanceProfileName=NEW.profile)
-             ["InstanceProfile"]["Roles"]]  # fmt: skip
-    assert names == [NEW.role]
-    with refused("iam:AttachRolePolicy"):
-        mine("iam").attach_role_policy(RoleName=NEW.role, PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
-    with refused("iam:PutRolePolicy"):
-        mine("iam").put_role_policy(RoleName=PLACE.role, PolicyName="more", PolicyDocument="{}")
-    with refused("s3:PutBucketPolicy"):
-        mine("s3").put_bucket_policy(Bucket=BUCKET, Policy="{}")
-    with refused("ec2:RunInstances"):
-        mine("ec2").run_instances(**RUN)
+def set_up() -> tuple[list[Step], str]:
+    """What `runctl aws setup` does, and what it says of the network."""
+    clients = Clients()
+    account = Account(clients, "us-east-1", identity(clients, "us-east-1"), "new-bucket")
+    steps = list(account.steps(make=True))
+    try:
+        return steps, str(account.way_out().unknown or "")
+    except NotAllowed as error:
+        return steps, str(error)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("sid", SETUP)
-def test_without_one_statement_an_account_is_not_set_up(account: Granted, mine: Any, sid: str) -> None:
-    assert set(SETUP) == {one["Sid"] for one in policies.setup(NEW)["Statement"]}
-    account.grant(without(policies.setup(NEW), sid), policies.host(PLACE))
-    with refused(SETUP[sid]):
-        set_up(mine)
+def test_the_policy_to_set_an_account_up_is_enough_and_changes_nothing_else() -> None:
+    with stranger(without_sid=None) as client:
+        steps, unknown = set_up()
+        assert {step.state for step in steps} == {State.MADE}, steps
+        assert unknown == ""
+        again, _ = set_up()
+        assert {step.state for step in again} == {State.THERE}, again
+        with refused("iam:AttachRolePolicy"):
+            client("iam").attach_role_policy(RoleName="runctl", PolicyArn="arn:aws:iam::aws:policy/AdministratorAccess")
+        with refused("iam:PutRolePolicy"):
+            client("iam").put_role_policy(RoleName="another", PolicyName="more", PolicyDocument="{}")
+        with refused("s3:PutBucketPolicy"):
+            client("s3").put_bucket_policy(Bucket="new-bucket", Policy="{}")
+        with refused("s3:GetObject"):
+            client("s3").get_object(Bucket="new-bucket", Key="runs/x")
+        with refused("ec2:RunInstances"):
+            client("ec2").run_instances(**RUN)
+
+
+@pytest.mark.parametrize(
+    "sid", [one if one == "GiveHostItsRole" else pytest.param(one, marks=pytest.mark.soak) for one in SETUP]
+)
+def test_without_one_statement_an_account_is_not_set_up_and_the_right_is_named(sid: str) -> None:
+    assert set(SETUP) == {one["Sid"] for one in policies.setup(PLACE)["Statement"]}
+    with stranger(without_sid=sid):
+        steps, network = set_up()
+    text = "\n".join(step.why for step in steps if step.state in (State.REFUSED, State.FAILED)) + network
+    assert SETUP[sid] in text, (steps, network)

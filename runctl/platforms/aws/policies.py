@@ -52,8 +52,12 @@ def launcher(place: Place) -> Policy:
             ["ssm:GetParameter"],
             [place.arn("ssm", "parameter/aws/service/*", region="*", account="")],
         ),
-        # Whether the host's profile is there, before anything is rented.
-        _allow("LookAtHostProfile", ["iam:GetInstanceProfile"], [place.profile_arn]),
+        # Whether the host's profile is there, before anything is rented; and, for the doctor, the role of spot requests.
+        _allow(
+            "LookAtHostProfile",
+            ["iam:GetInstanceProfile", "iam:GetRole"],
+            [place.profile_arn, place.spot_role_arn],
+        ),
         # Everything that is made says whose it is; and its metadata answers to nobody without a token.
         _allow(
             "RentInstances",

@@ -30,6 +30,8 @@ from runctl.errors import EnvironmentFailed
 from runctl.spec import LaunchSpec
 
 _LOOK_S = 0.2
+#: Where everything of ours lies on a rented host; in the drill RUNCTL_HOST_ROOT says where.
+_HOST_ROOT = "/var/lib/runctl"
 #: Stands in an environment's folder once it is whole: where it was made, and in how many seconds.
 _WHOLE = "runctl.json"
 
@@ -279,7 +281,7 @@ class RanksEnvironment:
         if self._order.attached:
             cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             return Path(cache, "runctl", "environments")
-        return self._project_dir.parents[2] / "environments"
+        return Path(os.environ.get("RUNCTL_HOST_ROOT", _HOST_ROOT), "environments")
 
     @contextlib.contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:

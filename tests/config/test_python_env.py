@@ -151,7 +151,7 @@ def test_a_kind_without_its_file_says_what_to_add(project: Project, wanted: str,
 def test_an_interpreter_that_is_named_is_taken_as_it_is(project: Project) -> None:
     project.has(uv_lock=LOCK)
     assert project.environment(python="/usr/bin/python3") == Environment()
-    with pytest.raises(ConfigError, match="platform.python=/usr/bin/python3 and python_env=uv"):
+    with pytest.raises(ConfigError, match=r"platform\.python=/usr/bin/python3 and python_env=uv"):
         project.environment("uv", asked=True, python="/usr/bin/python3")
     assert project.environment("system", asked=True, python="/usr/bin/python3") == Environment()
 

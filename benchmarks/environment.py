@@ -1,6 +1,7 @@
 """Seconds until the ranks' environment is there: the first attempt makes it, the second takes it from the cache.
 
-    python benchmarks/environment.py [REQUIREMENT…]     by default scikit-learn, pandas, matplotlib and transformers
+    python benchmarks/environment.py [LINE…]   of requirements, by default scikit-learn, pandas, matplotlib, transformers
+    RUNCTL_BENCH_PACKING=1 …                     also what the ways of packing cost, and what they save
 
 Each attempt is a host of its own in a folder of its own, with an empty cache of uv's; packages come from PyPI or
 wherever UV_DEFAULT_INDEX, UV_FIND_LINKS, … say. The cache lies on this disk, or below the URL in RUNCTL_BENCH_ROOT.
@@ -52,14 +53,15 @@ def main(packages: list[str]) -> None:
             rows.append((number, ready.source, took_s))
             if number == 1:
                 made = next(path for path in (host / "environments").iterdir() if (path / "venv").is_dir())
-                sizes = packings(made, folder)
+                sizes = packings(made, folder) if "RUNCTL_BENCH_PACKING" in os.environ else []
                 environment.keep()
                 while environment.keeping():
                     time.sleep(0.1)
         print("attempt  source  seconds")
         for number, source, took_s in rows:
             print(f"{number:<8} {source:<7} {took_s:7.2f}")
-        print("\npacking      seconds  unpacking        MB")
+        if sizes:
+            print("\npacking      seconds  unpacking        MB")
         for word, packed_s, unpacked_s, size in sizes:
             print(f"{word:<12} {packed_s:7.2f}  {unpacked_s:9.2f}  {size / 1e6:8.1f}")
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from indexes import Index, wheel
+from indexes import USER, Index, wheel
 from waiting import wait_until
 
-from runctl.agent.environment import interpreters
+from runctl.agent.environment import archive, interpreters
+from runctl.agent.environment.cache import Cache, Manifest
 from runctl.agent.environment.commands import Commands, Scrubber
 from runctl.agent.environment.ready import RanksEnvironment, Ready
 from runctl.agent.environment.uv import tool
@@ -132,17 +133,17 @@ def test_a_broken_cache_is_said_and_made_anew(hosts: Hosts, what: str) -> None:
     first = hosts.environment()
     hosts.ready(first)
     hosts.kept(first)
-    (archive,) = hosts.archives()
-    data = bytearray(archive.read_bytes())
+    (packed,) = hosts.archives()
+    data = bytearray(packed.read_bytes())
     if what == "archive":
         data[len(data) // 2] ^= 1
-        archive.write_bytes(data)
+        packed.write_bytes(data)
     elif what == "short":
-        archive.write_bytes(data[:-10])
+        packed.write_bytes(data[:-10])
     elif what == "gone":
-        archive.unlink()
+        packed.unlink()
     else:
-        (archive.parent / "manifest.json").write_text('{"sha256": ')
+        (packed.parent / "manifest.json").write_text('{"sha256": ')
     hosts.rent()
     assert hosts.ready(hosts.environment()).source == "made"
     assert any("the cached one cannot be used" in line for line in hosts.said), hosts.said
@@ -178,13 +179,36 @@ def test_what_holds_a_secret_is_not_kept(hosts: Hosts, capfd: pytest.CaptureFixt
     assert hosts.archives() == []
 
 
+def test_a_large_one_is_brought_in_parts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive, "_PART_BYTES", 100)
+    made, brought = tmp_path / "made", tmp_path / "brought"
+    (made / "deep" / "empty").mkdir(parents=True)
+    for number in range(10):
+        (made / "deep" / f"{number}.txt").write_text(f"{number}" * 40)
+    (made / "link").symlink_to("deep/3.txt")
+    cache, packed = Cache(str(tmp_path / "runs")), tmp_path / "packed"
+    divided = archive.parts(made, archive.files_of(made))
+    assert len(divided) >= 4
+    parts = []
+    for names in divided:
+        archive.pack(made, names, packed, ())
+        parts.append(cache.put("key", packed))
+    assert cache.find("key") is None, "parts alone are nothing"
+    cache.publish("key", Manifest(tuple(parts), str(made), 1.0))
+    found = cache.find("key")
+    assert found is not None
+    cache.fetch("key", found, brought, threading.Event())
+    assert archive.files_of(brought) == archive.files_of(made)
+    assert (brought / "link").read_text() == "3" * 40
+
+
 def test_what_the_training_installs_later_is_not_kept(hosts: Hosts) -> None:
     first = hosts.environment()
     made = hosts.ready(first)
     (Path(made.python).parents[1] / "later.txt").write_text("the training's")
     hosts.kept(first)
-    (archive,) = hosts.archives()
-    with tarfile.open(fileobj=io.BytesIO(archive.read_bytes())) as tar:
+    (packed,) = hosts.archives()
+    with tarfile.open(fileobj=io.BytesIO(packed.read_bytes())) as tar:
         assert not any(name.endswith("later.txt") for name in tar.getnames())
 
 
@@ -306,9 +330,47 @@ def test_the_projects_own_package_is_installed_each_time_and_never_kept(hosts: H
     second = hosts.ready(hosts.of(wanted))
     assert second.source == "cache"
     assert says(second, "import bird; print(bird.SONG)") == "new"
-    (archive,) = hosts.archives()
-    with tarfile.open(archive) as tar:
+    (packed,) = hosts.archives()
+    with tarfile.open(packed) as tar:
         assert not any("bird" in name for name in tar.getnames())
+
+
+def test_the_hosts_conda_is_used_where_there_is_one(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for conda: no real one was at hand."""
+    uv = Path(sys.executable).with_name("uv")
+    stand_in = hosts.folder / "bin" / "conda"
+    stand_in.parent.mkdir()
+    stand_in.write_text(f'#!/bin/sh\necho "$@" > {hosts.folder}/words\nexec {uv} venv -q --python {BASE} "$4"\n')
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{stand_in.parent}{os.pathsep}{os.environ['PATH']}")
+    (hosts.project / "environment.yml").write_text("dependencies: [python]\n")
+    ready = hosts.ready(hosts.of(Environment("conda", ("environment.yml",), "3" * 64)))
+    prefix = Path(ready.python).parents[1]
+    told = (hosts.folder / "words").read_text().split()
+    assert told == ["env", "create", "--prefix", str(prefix), "--file", str(hosts.project / "environment.yml")]
+    assert says(ready, "import torch; print(torch.__version__)").startswith("2."), "the image's torch is lent"
+
+
+def test_a_lock_whose_index_is_private_is_followed_with_the_setups_secrets(hosts: Hosts) -> None:
+    private = Index(FILES, TOKEN)
+    hosts.monkeypatch.delenv("UV_DEFAULT_INDEX")
+    try:
+        (hosts.project / "pyproject.toml").write_text(
+            '[project]\nname = "bird"\nversion = "0"\nrequires-python = ">=3.10"\ndependencies = ["quill"]\n'
+            f'[[tool.uv.index]]\nname = "team"\nurl = "{private.url}"\ndefault = true\n'
+        )
+        login = {"UV_INDEX_TEAM_USERNAME": USER, "UV_INDEX_TEAM_PASSWORD": TOKEN}
+        lock = [str(Path(sys.executable).with_name("uv")), "lock", "--quiet"]
+        subprocess.run(lock, cwd=hosts.project, check=True, timeout=60, env={**os.environ, **login})
+        wanted = Environment("uv", ("uv.lock", "pyproject.toml"), "2" * 64)
+        with pytest.raises(EnvironmentFailed, match=r"uv sync(.|\n)*401"):
+            hosts.ready(hosts.of(wanted))
+        with_it = hosts.of(wanted)
+        assert says(hosts.ready(with_it, **login), "import quill; print(quill.INK)") == "blue"
+        hosts.kept(with_it)
+        assert len(hosts.archives()) == 1
+    finally:
+        private.close()
 
 
 #: Builds an editable install without anything from an index.

@@ -131,14 +131,14 @@ class RanksEnvironment:
                 raise EnvironmentFailed(
                     f"environment: {name} is not on the host; is it ignored by git, or by .runctlignore?"
                 )
-        image = interpreters.image_pythons(attached=self._order.attached)
+        image = interpreters.image_pythons(wanted.python, attached=self._order.attached)
         asked: requirements.Requirements | None = None
         if wanted.kind == "uv" and wanted.files and not wanted.files[0].endswith("uv.lock"):
             asked = requirements.read(self._project_dir / wanted.files[0])
         if (there := self._there(image, asked)) is not None:
             return there
         packages = asked.packages if asked is not None else ()
-        how = recipe(wanted, image, interpreters.other_pythons(), packages)
+        how = recipe(wanted, image, interpreters.other_pythons, packages)
         return self._built(how, secrets)
 
     def _there(self, image: list[Interpreter], asked: requirements.Requirements | None) -> Ready | None:
@@ -160,6 +160,8 @@ class RanksEnvironment:
                     "or take another image (platform.ami), name an interpreter that has it (platform.python), or "
                     "install it in a setup line"
                 )
+            if best is not None and not best.fits(wanted.python):
+                self._say(f"environment: {best.path} is Python {best.version}, and the project wants {wanted.python}")
             return None if best is None else self._as_it_is(best)
         if asked is None or asked.local:
             return None

@@ -1,6 +1,6 @@
 """Seconds until the ranks' environment is there: the first attempt makes it, the second takes it from the cache.
 
-    python benchmarks/environment.py [LINE…]   of requirements, by default scikit-learn, pandas, matplotlib, transformers
+    python benchmarks/environment.py [LINE…]   of requirements: by default scikit-learn, pandas, matplotlib, …
     RUNCTL_BENCH_PACKING=1 …                     also what the ways of packing cost, and what they save
 
 Each attempt is a host of its own in a folder of its own, with an empty cache of uv's; packages come from PyPI or
@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from runctl.agent.environment import archive
+from runctl.agent.environment import archive, interpreters
 from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.order import Order
 from runctl.environment import Environment
@@ -37,6 +37,7 @@ def main(packages: list[str]) -> None:
         root = os.environ.get("RUNCTL_BENCH_ROOT", str(folder / "runs"))
         spec = LaunchSpec(RunIdentity("bench", "bench", root), Program("train.py", None), environment=wanted)
         # What the image has would be taken as it is: this one has nothing.
+        interpreters._PLACES = ()
         os.environ["RUNCTL_IMAGE_PYTHON"] = str(Path(sys.base_prefix, "bin", "python3"))
         os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         sys.executable = os.environ["RUNCTL_IMAGE_PYTHON"]

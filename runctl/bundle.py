@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fnmatch
 import gzip
-import hashlib
 import importlib
 import importlib.metadata
 import os
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from runctl.digests import sha256_of
 from runctl.errors import ConfigError
 
 #: More that is left out, in git's syntax where git is there.
@@ -70,7 +70,7 @@ def pack(project_dir: Path, target_dir: Path, *, max_bytes: int) -> Bundle:
     ):
         for name in names:
             _add(tar, project_dir, name)
-    return Bundle(path, _sha256(path), path.stat().st_size, len(names))
+    return Bundle(path, sha256_of(path), path.stat().st_size, len(names))
 
 
 def wheel(target_dir: Path) -> Path:
@@ -247,11 +247,3 @@ def _too_large(sizes: dict[str, int], max_bytes: int) -> ConfigError:
         f"the project has {sum(sizes.values()) / 1e6:.0f} MB, and {max_bytes / 1e6:.0f} MB may be sent: {told}. "
         f"Leave files out with .gitignore or {IGNORE_FILE}, bring data with data.inputs, or raise bundle.max_size"
     )
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

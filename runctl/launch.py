@@ -147,6 +147,9 @@ class _Launch:
         if checked.plugins.list:
             terminal.show_plugins(hooks.plugins())
             return 0
+        # A rehearsed launch goes to a bucket of the drill's, and knows nothing of the user's.
+        if checked.run.root is None:
+            checked.run.root = registry.load(checked.platform.kind).default_root() if drill == "none" else "runs"
         spec = compose.to_spec(checked, self._typed(), self._sources, self._workdir)
         if drill != "none" and not self._is_rehearsed():
             return self._rehearse(checked, spec)  # before anything looks for an account
@@ -157,7 +160,8 @@ class _Launch:
     def _carry_out(
         self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str
     ) -> int:
-        from runctl import terminal
+        from runctl import smoke, terminal
+        from runctl.config import compose
         from runctl.scaling import describe
 
         as_json = cfg.output.value == "json"
@@ -180,6 +184,11 @@ class _Launch:
                 terminal.show_plan(plan)
             return 0
 
+        if cfg.smoke:
+            if cfg.detach:
+                raise ConfigError("smoke=true with detach=true: a smoke run resumes what it has stopped, and must stay")
+            run_id = compose.run_id(None, f"smoke-{spec.run.name}")
+            return smoke.run(smoke.shortened(spec, run_id), platform, hooks, as_json=as_json)
         return self._run(cfg, spec, platform, hooks, config_yaml)
 
     def _run(self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str) -> int:

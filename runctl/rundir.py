@@ -12,6 +12,7 @@
     metrics.jsonl            step=… lines, from every attempt
     logs/a1/n0/r0.log        output by attempt, node and rank
     logs/a1/console          what a terminal would show of a detached attempt, in segments
+    logs/a1/bring-up.log     of a rented host that never spoke, as is its console.txt
     control/stop.json        the last stop that was asked for from elsewhere
     provenance/              git commit and diff, versions, host
 

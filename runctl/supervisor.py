@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
@@ -72,17 +72,20 @@ class Supervisor:
         rundir: the run's directory.
         tell: called with each line for the user.
         output: takes what a remote attempt prints.
+        stop_when: asked again and again with the attempt's number: why it is to be stopped, or None.
     """
 
     def __init__(
-        self, spec: LaunchSpec, platform: Platform, hooks: Hooks, rundir: RunDir, tell: Any, *, output: TextIO
-    ) -> None:
+        self, spec: LaunchSpec, platform: Platform, hooks: Hooks, rundir: RunDir, tell: Any, *, output: TextIO,
+        stop_when: Callable[[int], str | None] = lambda _: None,
+    ) -> None:  # fmt: skip
         self._spec = spec
         self._platform = platform
         self._hooks = hooks
         self._rundir = rundir
         self._tell = tell
         self._output = output
+        self._stop_when = stop_when
         self._lost: list[Offer] = []
         self._buyer = Buyer(spec, platform, rundir, approve=self._approve, tell=tell, agree=asking.agree)
 
@@ -204,8 +207,11 @@ class Supervisor:
         )
         if follower is not None:
             follower.start()
-        told, asked = 0, False
+        told, asked, stopped = 0, False, False
         while not (state := self._platform.wait(handle, _TICK_S)).ended:
+            if not stopped and (why := self._stop_when(handle.attempt)) is not None:
+                stopped = True
+                self._platform.cancel(handle, why)
             if asked and (typed := asking.answer()) is not None:
                 asked = False
                 if typed == "":

@@ -17,6 +17,7 @@ LAYER_0 = [
     "conf",
     "errors",
     "encoding",
+    "digests",
     "scaling",
     "arguments",
     "cuda",
@@ -42,7 +43,7 @@ LAYER_1 = [
 ]
 LAYER_2 = ["agent", "training", "platforms"]
 LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "drill"]
-LAYER_4 = ["terminal", "usage", "launch"]
+LAYER_4 = ["terminal", "usage", "smoke", "launch", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
@@ -57,6 +58,7 @@ HOME = {
     "fsspec": {"runctl/storage"},
     "moto": {"runctl/drill"},
     "werkzeug": {"runctl/drill"},
+    "typer": {"runctl/cli"},
     "rich": {"runctl/terminal.py", "runctl/agent/progress.py"},
 }
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}

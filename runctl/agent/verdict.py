@@ -27,6 +27,7 @@ _STOPS = {
     "terminated": ("stopped by SIGTERM", ExitCode.STOPPED),
     "hangup": ("stopped, its terminal was closed", ExitCode.STOPPED),
     "launcher_gone": ("stopped, its launcher was gone", ExitCode.STOPPED),
+    "smoke": ("stopped, it has shown what it was to show", ExitCode.STOPPED),
     "max_time": ("stopped at limits.max_time", ExitCode.LIMIT),
     "max_usd": ("stopped at limits.max_usd", ExitCode.LIMIT),
     "idle": ("stopped by limits.idle: GPUs and processors had nothing to do", ExitCode.LIMIT),

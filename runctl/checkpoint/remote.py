@@ -195,8 +195,7 @@ class RemoteCatalog:
         self._store.abort_uploads(self._base)
 
     def sweep(self) -> None:
-        """Remove what uploads that were killed left behind: parts, and files without a manifest."""
-        self.abort()
+        """Remove what uploads that were killed left behind: files without a manifest; their parts, `abort` removes."""
         for step, files in self._listing().items():
             if not {manifests.NAME, _BAD, _SUPERSEDED} & files:
                 self._remove(step)

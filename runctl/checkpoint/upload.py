@@ -69,6 +69,7 @@ class Upload:
         self._refused: set[str] = set()
         self._at_work: tuple[str, set[str]] = ("", set())
         self._failed = False
+        self._may_discard = True
         self.durable: dict[int, Manifest] = {}
         self.skipped: list[str] = []
 
@@ -78,6 +79,7 @@ class Upload:
         Raises:
             StorageError: if the storage does not answer.
         """
+        self._discard_parts()
         self._remote.sweep()
         self.durable = self._remote.durable()
 
@@ -104,7 +106,7 @@ class Upload:
         if self._at_work[0] != identity:
             self._at_work = (identity, set())
         if self._failed:
-            self._remote.abort()
+            self._discard_parts()
             self._failed = False
         held = self._hold(manifest.step)
         if held is None:
@@ -135,7 +137,19 @@ class Upload:
         Raises:
             StorageError: if the storage does not answer.
         """
-        self._remote.abort()
+        self._discard_parts()
+
+    def _discard_parts(self) -> None:
+        """Discard unfinished uploads; whoever may not is told so once, and what was finished counts all the same."""
+        if not self._may_discard:
+            return
+        try:
+            self._remote.abort()
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            self._may_discard = False
+            self.skipped.append(f"{error} (parts of uploads that broke off stay there, and are billed)")
 
     def _hold(self, step: int) -> Path | None:
         """A second name for a checkpoint's files, which the ranks may prune while they travel; None if they did.

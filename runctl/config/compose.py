@@ -86,10 +86,10 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
     name = cfg.run.name or (Path(program.script).stem if program.script else str(program.module).rpartition(".")[2])
     if cfg.run.id is not None and typed.command_line.is_multirun and typed.source_of("run.id") != "sweep":
         raise ConfigError(f"run.id={cfg.run.id}: -m makes several runs and an id belongs to one; use run.name instead")
-    root = checkpoints.absolute("run.root", cfg.run.root, workdir)
+    root = checkpoints.absolute("run.root", "runs" if cfg.run.root is None else cfg.run.root, workdir)
     asked = bool(typed.source_of("python_env")) or any(source.gives("python_env") for source in sources)
     return LaunchSpec(
-        run=RunIdentity(_run_id(cfg.run.id, name), name, root),
+        run=RunIdentity(run_id(cfg.run.id, name), name, root),
         program=program,
         environment=environments.environment(cfg, program, workdir, project_dir, asked=asked),
         args=args,
@@ -232,7 +232,7 @@ def _trainer(cfg: LaunchConfig) -> Trainer:
     )
 
 
-def _run_id(given: str | None, name: str) -> str:
+def run_id(given: str | None, name: str) -> str:
     """The id that was given, or one made from name, time and random letters.
 
     Safe as a path, a tag and an S3 key: lower-case letters, digits and dashes, at most 63.

@@ -12,6 +12,11 @@ from runctl import conf
 GROUPS = ("runctl_project", "runctl_user")
 
 
+def config_home() -> Path:
+    """The folder of this user's settings, which need not exist."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "runctl"
+
+
 @dataclass(frozen=True)
 class ConfigFiles:
     """The two files that extend our configuration; neither need exist."""
@@ -22,12 +27,12 @@ class ConfigFiles:
     @classmethod
     def around(cls, workdir: Path) -> ConfigFiles:
         """The files of this user, and of the project in which they stand."""
-        home = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+        user = config_home() / "config.yaml"
         project = workdir / "conf" / "runctl.yaml"
         if project.is_file() and any(project.samefile(Path(folder, "runctl.yaml")) for folder in conf.__path__):
             # In runctl's own checkout that file is not a project's: it is what a project's would extend.
-            return cls(home / "runctl" / "config.yaml", None)
-        return cls(home / "runctl" / "config.yaml", project)
+            return cls(user, None)
+        return cls(user, project)
 
     def labelled(self) -> list[tuple[str, Path, str]]:
         """Group name, path and label of both files, the strongest first; those that exist."""

@@ -111,14 +111,16 @@ class TrainerKind(Enum):
 
 @dataclass
 class RunConfig:
-    """name: the same one goes on with its run; id: made if not given; root: a path or any fsspec URL.
+    """name: the same one goes on with its run; id: made if not given.
+
+    root: a path or any fsspec URL; by default ./runs, and on AWS the bucket that `runctl aws setup` made.
 
     changed: accept goes on with a run under other arguments, which is refused otherwise.
     """
 
     name: Optional[str] = None
     id: Optional[str] = None
-    root: str = "runs"
+    root: Optional[str] = None
     changed: Changed = Changed.refuse
 
 
@@ -274,6 +276,7 @@ class LaunchConfig:
     drill: DrillConfig = field(default_factory=DrillConfig)
     detach: bool = False
     dry_run: bool = False
+    smoke: bool = False
     explain: bool = False
     output: Output = Output.text
 

@@ -2,8 +2,12 @@
 
 cloud       starts it, steers it, ends it: what tests and `drill=…` hold
 server      the process: every request passes the faults, then goes to whoever answers it
+request     what a request is, and whose key signed it
+recorder    requests and answers kept, for whoever looks through them
 faults      errors and lost answers, to order
 ec2         instances and their tokens around moto's EC2; prices
+network     ways out, endpoints, and which instances reach SSM
+guard       rights, where they are checked: callers (who asks), rights (what is needed), iam (what policies say)
 ssm         commands that really run
 metadata    what an instance learns of itself (IMDSv2)
 sandboxes   an instance's folder, processes and shutdown

@@ -12,7 +12,7 @@ import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,7 +22,7 @@ from runctl.drill.faults import Fault
 from runctl.drill.metadata import LAUNCHER, SECRET
 from runctl.drill.sandboxes import MARK
 from runctl.encoding import dumps
-from runctl.errors import MissingExtra, PlatformError
+from runctl.errors import ConfigError, MissingExtra, PlatformError
 
 _REGION = "us-east-1"
 
@@ -33,10 +33,22 @@ class Cloud:
     Args:
         folder: for its instances; a temporary one if None, which goes at the end.
         s3: what answers for S3, moto or swift.
+        iam: whether rights are checked. The drill's own keys are the account's, which may do everything; users and
+            roles are made with them, and nothing is there but what AWS puts into a new account. Signatures are not
+            looked at, and only moto's S3 can be asked whose key it was.
+        record: whether every request and its answer are kept, as files in `requests`.
+
+    Raises:
+        ConfigError: for rights in swift.
     """
 
-    def __init__(self, folder: Path | None = None, *, s3: str = "moto") -> None:
+    def __init__(
+        self, folder: Path | None = None, *, s3: str = "moto", iam: bool = False, record: bool = False
+    ) -> None:
+        if iam and s3 != "moto":
+            raise ConfigError(f"s3={s3}: it knows the drill's own keys alone, so rights are checked in moto's S3")
         self._s3_server = s3
+        self._options = [name for name, wanted in (("iam", iam), ("record", record)) if wanted]
         self._kept = folder is not None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="runctl-drill-"))
         self._empty = self.folder / "no-settings"
@@ -58,7 +70,7 @@ class Cloud:
         if self._s3_server == "swift" and importlib.util.find_spec("swift") is None:
             raise MissingExtra("drill.s3=swift", "swift")
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "runctl.drill.server", str(self.folder), "0", self._s3_server],
+            [sys.executable, "-m", "runctl.drill.server", str(self.folder), "0", self._s3_server, *self._options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**self.environment(os.environ), "AWS_ENDPOINT_URL": "http://127.0.0.1:9"},
@@ -88,17 +100,18 @@ class Cloud:
         if not self._kept:
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def environment(self, base: Mapping[str, str]) -> dict[str, str]:
+    def environment(self, base: Mapping[str, str], *, keys: tuple[str, str] = (LAUNCHER, SECRET)) -> dict[str, str]:
         """An environment in which every AWS client comes here and knows nothing of any account of the user's.
 
         Args:
             base: what else is in it; whatever is AWS's there is dropped.
+            keys: access key and secret; the account's own if nothing is said.
         """
         return {
             **{name: value for name, value in base.items() if not name.startswith("AWS_")},
             "AWS_ENDPOINT_URL": self.url,
-            "AWS_ACCESS_KEY_ID": LAUNCHER,
-            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ACCESS_KEY_ID": keys[0],
+            "AWS_SECRET_ACCESS_KEY": keys[1],
             "AWS_DEFAULT_REGION": _REGION,
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": str(self._empty),
@@ -158,6 +171,19 @@ class Cloud:
         """Have Service Quotas tell another value of one of EC2's quotas."""
         self._ask("quota", code=code, value=value)
 
+    def make_subnet(self, zone: str, endpoints: Sequence[str] = ()) -> str:
+        """Make a subnet with no way out in a region's default network.
+
+        Args:
+            zone: such as us-east-1a.
+            endpoints: what of AWS can be reached from there all the same: `ssm`, `ssmmessages`, `ec2messages`, `s3`.
+
+        Returns:
+            Its id. An instance there that reaches no SSM is never seen by it.
+        """
+        made: str = self._ask("subnet", region=zone.rstrip("abcdefgh"), zone=zone, endpoints=",".join(endpoints))
+        return made
+
     def inject(self, fault: Fault) -> None:
         """Have later calls meet a fault."""
         self._ask("inject", dumps(fault).encode())
@@ -170,6 +196,16 @@ class Cloud:
         """Every API call so far."""
         told: list[dict[str, Any]] = self._ask("calls")
         return told
+
+    def denied(self) -> list[dict[str, str]]:
+        """Every right that somebody needed and did not have: `caller`, `action`, `resource`."""
+        told: list[dict[str, str]] = self._ask("denied")
+        return told
+
+    @property
+    def requests(self) -> Path:
+        """Where requests are kept, if they are."""
+        return self.folder / "requests"
 
     def _ask(self, what: str, body: bytes = b"", **asked: object) -> Any:
         query = urllib.parse.urlencode({key: str(value) for key, value in asked.items()})

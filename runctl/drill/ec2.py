@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -21,6 +23,8 @@ _IMAGES = (
     ("/aws/service/deeplearning/ami/", "ami-04681a1dbd79675a5"),
     ("/aws/service/ami-amazon-linux-latest/", "ami-04681a1dbd79675a5"),
 )
+#: As much as EC2 keeps of a console (docs.aws.amazon.com/AWSEC2/latest/APIReference/API_GetConsoleOutput.html).
+_CONSOLE_BYTES = 64 << 10
 #: What distinguishes one request from another but for the token itself.
 _NOT_COMPARED = ("ClientToken", "Action", "Version")
 
@@ -57,13 +61,22 @@ class Ec2:
         url: of the cloud.
         ssm: is told of instances.
         sandboxes: shared with SSM.
+        give_keys: the role's name and the keys of an instance, by its id and the profile it is launched with.
     """
 
-    def __init__(self, root: Path, url: str, ssm: Ssm, sandboxes: dict[str, Sandbox]) -> None:
+    def __init__(
+        self,
+        root: Path,
+        url: str,
+        ssm: Ssm,
+        sandboxes: dict[str, Sandbox],
+        give_keys: Callable[[str, str], tuple[str, str] | None],
+    ) -> None:
         self._root = root
         self._url = url
         self._ssm = ssm
         self._sandboxes = sandboxes
+        self._give_keys = give_keys
         self._lock = threading.Lock()
         self._tokens: dict[tuple[str, str], tuple[dict[str, Any], list[str], tuple[int, str, bytes]]] = {}
         self.instances: dict[str, Launched] = {}
@@ -102,7 +115,8 @@ class Ec2:
         market = "spot" if asked.get("InstanceMarketOptions.MarketType") == "spot" else "on_demand"
         zone = str(model.placement.zone)
         sandbox = Sandbox(name, self._root, self._url, region, self._powered_off)
-        facts = Facts(name, str(model.instance_type), zone, market)
+        profile = asked.get("IamInstanceProfile.Name") or asked.get("IamInstanceProfile.Arn") or ""
+        facts = Facts(name, str(model.instance_type), zone, market, self._give_keys(name, profile))
         self.instances[name] = Launched(
             id=name,
             region=region,
@@ -120,6 +134,18 @@ class Ec2:
         data = model.user_data
         text = data.decode() if data is not None and hasattr(data, "decode") else (data or b"")
         sandbox.boot(text.encode() if isinstance(text, str) else bytes(text))
+
+    def console(self, name: str) -> bytes:
+        """What an instance printed on its console, as GetConsoleOutput answers: the last of it, also after its end."""
+        one = self.instances[name]
+        text = base64.b64encode(one.sandbox.console.read_bytes()[-_CONSOLE_BYTES:]).decode()
+        now = datetime.fromtimestamp(time.time(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+        return (
+            '<?xml version="1.0" encoding="UTF-8"?>'
+            '<GetConsoleOutputResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>drill</requestId>'
+            f"<instanceId>{name}</instanceId><timestamp>{now}</timestamp><output>{text}</output>"
+            "</GetConsoleOutputResponse>"
+        ).encode()
 
     def terminated(self, ids: list[str]) -> None:
         """What TerminateInstances was asked for has happened in moto: end the processes."""

@@ -23,6 +23,7 @@ class Fault:
         market: only requests for `spot` or `on_demand`; None is any.
         after: the call is carried out, and only then answered so.
         delay_s: how long the answer takes.
+        key: only requests that this access key signed; None is any.
     """
 
     action: str
@@ -34,6 +35,7 @@ class Fault:
     market: str | None = None
     after: bool = False
     delay_s: float = 0.0
+    key: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Faults:
             met = None
             for number, fault in enumerate(self._queue):
                 if fault.action not in (action, "*") or fault.market not in (None, market):
+                    continue
+                if fault.key not in (None, key):
                     continue
                 if fault.skip:
                     self._queue[number] = replace(fault, skip=fault.skip - 1)

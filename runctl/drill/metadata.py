@@ -12,18 +12,20 @@ from runctl.drill.sandboxes import Sandbox
 
 #: The keys of the launcher and of an instance's role: ACCOUNT:USER, as Swift has them; moto takes any.
 LAUNCHER, HOST, SECRET = "drill:launcher", "drill:host", "drill"
-_ROLE = "runctl"
+#: The role that every instance has where no rights are checked.
+ROLE = "runctl"
 _KEYS_S = 6 * 3600
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What does not change while an instance lives."""
+    """What does not change while an instance lives; `keys` are its role's name and access key, if it has one."""
 
     id: str
     machine: str
     zone: str
     market: str
+    keys: tuple[str, str] | None = (ROLE, HOST)
 
 
 class Metadata:
@@ -61,21 +63,22 @@ class Metadata:
             "meta-data/instance-life-cycle": "spot" if facts.market == "spot" else "on-demand",
             "meta-data/placement/availability-zone": facts.zone,
             "meta-data/placement/region": facts.zone[:-1],
-            "meta-data/iam/security-credentials": _ROLE,
         }
+        if facts.keys is not None:
+            fixed["meta-data/iam/security-credentials"] = facts.keys[0]
         if path in fixed:
             return fixed[path]
         if path == "meta-data/spot/instance-action" and sandbox.interrupted_at is not None:
             return json.dumps({"action": "terminate", "time": _iso(sandbox.interrupted_at)})
         if path == "meta-data/events/recommendations/rebalance" and sandbox.rebalance_at is not None:
             return json.dumps({"noticeTime": _iso(sandbox.rebalance_at)})
-        if path == f"meta-data/iam/security-credentials/{_ROLE}":
+        if facts.keys is not None and path == f"meta-data/iam/security-credentials/{facts.keys[0]}":
             return json.dumps(
                 {
                     "Code": "Success",
                     "Type": "AWS-HMAC",
                     "LastUpdated": _iso(time.time()),
-                    "AccessKeyId": HOST,
+                    "AccessKeyId": facts.keys[1],
                     "SecretAccessKey": SECRET,
                     "Token": "drill",
                     "Expiration": _iso(time.time() + _KEYS_S),

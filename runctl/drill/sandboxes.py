@@ -51,6 +51,8 @@ class Sandbox:
         command = self.folder / "bin" / "shutdown"
         command.write_text(_SHUTDOWN.format(python=sys.executable, control=f"{url}/-", id=instance_id))
         command.chmod(0o755)
+        self.console = self.folder / "console.log"
+        self.console.touch()
         self.environment = {
             MARK: instance_id,
             "HOME": str(self.folder / "home"),
@@ -63,6 +65,7 @@ class Sandbox:
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "RUNCTL_HOST_ROOT": str(self.folder / "var/lib/runctl"),
+            "RUNCTL_CONSOLE": str(self.console),
             "RUNCTL_AGENT_PYTHON": sys.executable,
             "RUNCTL_IMAGE_PYTHON": sys.executable,  # what an image for deep learning has at /opt/pytorch
             # A rehearsal need not fetch once more what lies on this machine.
@@ -75,7 +78,10 @@ class Sandbox:
         if user_data.startswith(b"#!"):
             script = self.folder / "user-data"
             script.write_bytes(user_data)
-            self.start(["sh", str(script)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            # Not as a program itself: while another process is being started, it may seem to be written to still.
+            words = user_data.splitlines()[0][2:].decode().split()
+            with self.console.open("ab") as console:
+                self.start([*words, str(script)], stdout=console.fileno(), stderr=subprocess.STDOUT)
 
     def start(self, argv: list[str], *, stdout: int, stderr: int) -> subprocess.Popen[bytes]:
         """Start a process of the instance, in a session of its own.

@@ -47,14 +47,21 @@ class Ssm:
 
     Args:
         sandboxes: by id, those that have ended among them.
+        may_report: whether an instance's agent gets through to SSM at all.
         registered_after_s: how long an instance's agent takes to report.
         known_after_s: for how long a command that was just sent is not known.
     """
 
     def __init__(
-        self, sandboxes: dict[str, Sandbox], *, registered_after_s: float = 0.5, known_after_s: float = 0.3
+        self,
+        sandboxes: dict[str, Sandbox],
+        may_report: Callable[[str], bool],
+        *,
+        registered_after_s: float = 0.5,
+        known_after_s: float = 0.3,
     ) -> None:
         self._sandboxes = sandboxes
+        self._may_report = may_report
         self._registered_after_s = registered_after_s
         self._known_after_s = known_after_s
         self._born: dict[str, float] = {}
@@ -74,7 +81,7 @@ class Ssm:
     def _online(self, instance_id: str) -> bool:
         sandbox = self._sandboxes.get(instance_id)
         young = time.monotonic() - self._born.get(instance_id, time.monotonic()) < self._registered_after_s
-        return sandbox is not None and sandbox.alive and not young
+        return sandbox is not None and sandbox.alive and not young and self._may_report(instance_id)
 
     def _describe(self, asked: dict[str, Any]) -> dict[str, Any]:
         wanted = None

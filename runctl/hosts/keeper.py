@@ -42,7 +42,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 #: A unit of systemd inherits nothing; this is what the agent needs of the host's environment.
 _PASSED_ON = re.compile(r"PATH|HOME|LANG|RUNCTL_\w+|AWS_(?!\w*(SECRET|KEY|TOKEN))\w+")
 #: A rank that is out of memory must not end its whole unit, and the agent wants a SIGTERM to itself alone.
-_UNIT = ("OOMPolicy=continue", "KillMode=mixed", "TasksMax=infinity", "LimitMEMLOCK=infinity")
+_UNIT = ("OOMPolicy=continue", "KillMode=mixed", "TasksMax=infinity", "LimitMEMLOCK=infinity",
+         "StandardOutput=journal+console")  # fmt: skip
+_CONSOLE = os.environ.get("RUNCTL_CONSOLE", "/dev/console")  # the cloud keeps what is said there, at 115,200 baud
 
 
 class BringUpFailed(Exception):
@@ -136,8 +138,8 @@ class Keeper:
         if self.agent is None:
             _be_deaf()  # once is enough
             late = f"it took longer than bring_up_s={self.host.get('bring_up_s')}"
-            name = signal.Signals(number).name
-            raise BringUpFailed(late if number == signal.SIGALRM else f"{name} came while the host was prepared")
+            came = f"{signal.Signals(number).name} came while the host was prepared"
+            raise BringUpFailed(late if number == signal.SIGALRM else came)
         if number != signal.SIGALRM:
             self.agent.terminate()
 
@@ -151,13 +153,11 @@ class Keeper:
                 unpack(path, self.home / Path(file["unpack_to"]).name)
             elif path.suffix == ".whl":
                 wheel = path
-        package = self.home / "runctl"
-        package.mkdir(exist_ok=True)
+        package, project = self.home / "runctl", self.home / "project"
+        for folder in (package, project):
+            folder.mkdir(exist_ok=True)
         if wheel is not None:
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(package)
-        project = self.home / "project"
-        project.mkdir(exist_ok=True)
+            shutil.unpack_archive(wheel, package, "zip")
         env = {**self.env, "PYTHONPATH": os.pathsep.join(filter(None, [str(package), self.env.get("PYTHONPATH")]))}
         python = self.host.get("agent_python") or self.env.get("RUNCTL_AGENT_PYTHON")
         reader: list[str] = []
@@ -169,19 +169,17 @@ class Keeper:
             if (code := self._call([*reader, "bash", "-c", line], project, env if reader else None)) != 0:
                 raise BringUpFailed(f"setup line {number} ended with code {code}: {line}")
         python = python or self._venv(wheel)
-        order = self.home / "order.json"
-        write(order, json.dumps({**self.host["order"], "project_dir": str(project)}))
-        return [python, "-m", "runctl.agent", "--order", str(order)], env
+        write(self.home / "order.json", json.dumps({**self.host["order"], "project_dir": str(project)}))
+        return [python, "-m", "runctl.agent", "--order", str(self.home / "order.json")], env
 
     def _venv(self, wheel: Path | None) -> str:
         """An environment with what the agent needs: all of the wheel's requirements but torch, which ranks need."""
-        names = [sys.executable] if sys.version_info >= (3, 10) else []
-        names += [f"python3.{minor}" for minor in range(14, 9, -1)]
+        names = [sys.executable] * (sys.version_info >= (3, 10)) + [f"python3.{minor}" for minor in range(14, 9, -1)]
         works = (name for name in names if shutil.which(name) and self._call([name, "-c", "import ensurepip"]) == 0)
         python = str(self.home / "venv" / "bin" / "python")
         pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"]
-        needed = requirements(wheel) if wheel is not None else []
-        for command in ([next(works, "python3"), "-m", "venv", str(self.home / "venv")], pip + (needed or ["pip"])):
+        pip += (requirements(wheel) if wheel is not None else []) or ["pip"]
+        for command in ([next(works, "python3"), "-m", "venv", str(self.home / "venv")], pip):
             if (code := self._call(command)) != 0:
                 raise BringUpFailed(
                     f"no environment could be made for the agent: {' '.join(command)} ended with code {code}; install "
@@ -206,6 +204,8 @@ class Keeper:
         with (self.home / LOG).open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             data = log.read()
+        with contextlib.suppress(OSError), open(_CONSOLE, "ab", buffering=0) as console:  # noqa: PTH123 (a device)
+            console.write(data[-8192:])
         for tried in range(_TRIES if self.host.get("log_url") else 0):
             try:
                 request = urllib.request.Request(self.host["log_url"], data, {"Content-Type": ""}, method="PUT")

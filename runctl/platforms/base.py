@@ -64,6 +64,15 @@ class Platform(ABC):
         self._tell = tell
         self._attached = attached
 
+    @classmethod
+    def default_root(cls) -> str:
+        """Where runs lie if nothing is said: `run.root`.
+
+        Raises:
+            ConfigError: if what was chosen earlier cannot be read.
+        """
+        return "runs"
+
     def completed(self, spec: LaunchSpec) -> LaunchSpec:
         """The spec with what the platform fills in where nothing was said."""
         return self._completed(spec)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runctl.checkpoint.transfer import readable
+from runctl.digests import sha256_of
 from runctl.errors import ConfigError
 from runctl.spec import LaunchSpec, Transfer
 from runctl.storage import open_store
@@ -69,7 +70,7 @@ def _send(source: Path, root: str, tell: Callable[[str], None]) -> str:
     names = {path: path.relative_to(source).as_posix() if source.is_dir() else "" for path in files}
     digest = hashlib.sha256()
     for path in files:
-        digest.update(names[path].encode() + b"\0" + _hash(path) + b"\0")
+        digest.update(names[path].encode() + b"\0" + bytes.fromhex(sha256_of(path)) + b"\0")
     place = f".data/{digest.hexdigest()}"
     store = open_store(root)
     if store.read(f"{place}/{source.name}.complete") is None:
@@ -82,11 +83,3 @@ def _send(source: Path, root: str, tell: Callable[[str], None]) -> str:
                 done.result()
         store.write(f"{place}/{source.name}.complete", b"")
     return f"{root.rstrip('/')}/{place}/{source.name}"
-
-
-def _hash(path: Path) -> bytes:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.digest()

@@ -20,6 +20,7 @@ from typing import Any
 
 from runctl import bundle, processes
 from runctl.checkpoint.transfer import readable
+from runctl.digests import sha256_of
 from runctl.storage import open_store
 
 FOLDER = ".parcels"
@@ -69,8 +70,8 @@ class Parcel:
         wheel = bundle.wheel(folder)
         keeper = Path(__file__).parents[1] / "hosts" / "keeper.py"
         self.project = Item(packed.path, packed.sha256, "project.tar.gz", "project")
-        self.runctl = Item(wheel, _sha256(wheel), wheel.name)
-        self.keeper = Item(keeper, _sha256(keeper), "keeper.py")
+        self.runctl = Item(wheel, sha256_of(wheel), wheel.name)
+        self.keeper = Item(keeper, sha256_of(keeper), "keeper.py")
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -110,11 +111,3 @@ def _remove_left_behind() -> None:
         pid = folder.name.removeprefix(_PREFIX).split("-")[0]
         if pid.isdigit() and not processes.lives(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()

@@ -21,7 +21,7 @@ from typing import Any
 from runctl.errors import StorageError
 from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, unwatched
 from runctl.storage.publisher import Publisher, SegmentStream
-from runctl.storage.s3 import Bucket, broken_off, expired, give_session
+from runctl.storage.s3 import Bucket, broken_off, expired, give_session, refused_right
 
 _S3_SCHEMES = ("s3", "s3a")
 #: Elsewhere than in a bucket a file comes back in parts of this size, so many at a time, one file after another.
@@ -192,6 +192,8 @@ class FsspecStore(Store):
             except Exception as error:
                 if self._bucket is not None and expired(error):
                     self._bucket.renew()
+                if self._bucket is not None and (right := refused_right(error)) is not None:
+                    raise PermissionError(errno.EACCES, f"access denied: it needs the right {right} there") from error
                 raise
 
 

@@ -36,6 +36,21 @@ _PAUSE_S = 0.5
 #: S3's and the other services' names for credentials that were good once; read anew, they may be again.
 EXPIRED = ("RequestExpired", "ExpiredToken", "ExpiredTokenException")
 
+#: What S3 says where a right is missing, to a HEAD in numbers alone; and which right each of its operations asks for.
+_REFUSED = ("AccessDenied", "403")
+_RIGHTS = {
+    # Whoever may not list is not told that there is no such object.
+    "GetObject": "s3:GetObject (and s3:ListBucket, where there may be no such object)",
+    "HeadObject": "s3:GetObject (and s3:ListBucket, where there may be no such object)",
+    "ListObjects": "s3:ListBucket",
+    "ListObjectsV2": "s3:ListBucket",
+    "HeadBucket": "s3:ListBucket",
+    "ListMultipartUploads": "s3:ListBucketMultipartUploads",
+    "CreateMultipartUpload": "s3:PutObject",
+    "UploadPart": "s3:PutObject",
+    "CompleteMultipartUpload": "s3:PutObject",
+}
+
 
 class Bucket:
     """Files of one bucket.
@@ -251,6 +266,17 @@ def expired(error: BaseException | None) -> bool:
             return True
         error = error.__cause__
     return False
+
+
+def refused_right(error: BaseException | None) -> str | None:
+    """The right that S3 missed when it refused something, which it does not name itself; None for other errors."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, dict) and response.get("Error", {}).get("Code") in _REFUSED:
+            operation = str(getattr(error, "operation_name", ""))
+            return _RIGHTS.get(operation, f"s3:{operation}")
+        error = error.__cause__
+    return None
 
 
 def part_bytes(size_bytes: int) -> int:

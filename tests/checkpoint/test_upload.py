@@ -226,6 +226,7 @@ def test_what_a_killed_upload_left_is_removed_and_nothing_of_others(store, remot
     other = {**mine, "Key": "runs/two/checkpoints/step-000003/data.pt"}
     for one in (mine, other):
         client.create_multipart_upload(**one)
+    remote.abort()
     remote.sweep()
     left = client.list_multipart_uploads(Bucket=mine["Bucket"]).get("Uploads", [])
     assert [one["Key"] for one in left] == [other["Key"]]

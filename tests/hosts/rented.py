@@ -121,6 +121,7 @@ class Host:
             "PATH": f"{self.bin}:{os.environ['PATH']}",
             "HOME": str(folder),
             "RENTED_HOST": str(folder),
+            "RUNCTL_CONSOLE": str(folder / "console"),
         }
         self.keepers: list[subprocess.Popen[bytes]] = []
 

@@ -122,6 +122,23 @@ def test_a_setup_line_that_fails_is_named_and_its_output_sent(host: Host) -> Non
     assert host.shutdowns == ["-P now"]
 
 
+def test_a_failure_is_told_on_the_console_too_where_storage_cannot_be_reached(host: Host) -> None:
+    host.describe(setup=["echo why it failed; exit 7"], log_url="http://127.0.0.1:9/?X-Amz-Signature=s3cret")
+    assert host.run() == 1
+    told = (host.folder / "console").read_text()
+    assert "why it failed\n" in told
+    assert "bring-up failed: setup line 1 ended with code 7" in told
+    assert "s3cret" not in told
+
+
+def test_a_console_that_cannot_be_written_is_no_reason_to_stay(host: Host) -> None:
+    host.env["RUNCTL_CONSOLE"] = str(host.folder)
+    host.describe(setup=["exit 7"])
+    assert host.run() == 1
+    assert b"ended with code 7" in host.files.put["bring-up.log"]
+    assert host.shutdowns == ["-P now"]
+
+
 def test_only_the_last_of_a_long_log_is_sent_again_if_need_be(host: Host) -> None:
     host.describe(setup=["yes | head -c 1000000; echo the end", "false"])
     host.files.troubles = [503, 503]

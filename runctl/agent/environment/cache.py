@@ -8,7 +8,6 @@ Two that make the same one write parts each, and the last manifest counts. A par
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runctl.agent.environment import archive
+from runctl.digests import sha256_of
 from runctl.encoding import dumps, from_data
 from runctl.errors import StorageError
 from runctl.storage import Store, open_store
@@ -107,7 +107,7 @@ class Cache:
         packed = folder.with_name(f".tmp-{part.sha256}.tar.gz")
         try:
             self._store.get_file(self._name(key, part.sha256), packed, part.size_bytes, stop)
-            if sha256(packed) != part.sha256:
+            if sha256_of(packed) != part.sha256:
                 raise CacheBroken("its SHA-256 is not the one it was kept with")
             archive.unpack(packed, folder)
         finally:
@@ -119,7 +119,7 @@ class Cache:
         Raises:
             StorageError: if that fails.
         """
-        part = Part(sha256(packed), packed.stat().st_size)
+        part = Part(sha256_of(packed), packed.stat().st_size)
         self._store.put_file(packed, self._name(key, part.sha256))
         return part
 
@@ -134,12 +134,3 @@ class Cache:
     @staticmethod
     def _name(key: str, digest: str) -> str:
         return f"{FOLDER}/{key}/{digest}.tar.gz"
-
-
-def sha256(path: Path) -> str:
-    """Of a file's content, in hex."""
-    told = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            told.update(piece)
-    return told.hexdigest()

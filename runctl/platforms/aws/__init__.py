@@ -2,9 +2,16 @@
 
 options      what can be told, checked
 clients      boto3's clients, and what they raise in our words
+choices      what `runctl aws setup` chose
+account      what launches need in an account, made
+doctor       the same, looked at
+policies     the rights that people and hosts need
+rights       whether EC2 would let us launch
+network      subnets, and whether a host there can be heard of
 fitting      types of instances that have what is asked for
 prices       what it costs
 capabilities of the GPUs in the types
+place        an account's names, as policies write them
 quotas       what the account may rent at once
 market       what there is to rent just now → Quote
 requests     the exact requests → Plan
@@ -14,6 +21,7 @@ commands     a command on one of them, through SSM
 parameters   secrets on their way to a host
 start        the one command that starts the host's keeper
 watch        an instance from its launch to its end
+policies     the rights that all this needs, in one account (place)
 """
 
 from __future__ import annotations
@@ -29,7 +37,7 @@ from runctl.config.platform import PlatformConfig
 from runctl.environment import note
 from runctl.errors import ConfigError, RunctlError
 from runctl.platforms import local_data, parcel
-from runctl.platforms.aws import capabilities, market, parameters, requests
+from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, requests, rights
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.instances import Instances
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
@@ -44,6 +52,13 @@ from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 _MAX_TIME_S = 24 * 3600.0
 
 
+#: What looking at offers does not tell.
+_AT_SUBMIT = (
+    "not looked at yet: bucket, instance profile and your right to launch (every launch does first, or "
+    "`runctl aws doctor`)"
+)
+
+
 class AwsPlatform(Platform):
     """An EC2 instance for each attempt."""
 
@@ -54,12 +69,20 @@ class AwsPlatform(Platform):
         super().__init__(*args, **kwargs)
         self._clients = Clients()
         assert isinstance(self._config, AwsConfig)
-        self._options = AwsOptions.of(self._config, self._clients.default_region, attached=self._attached)
+        self._options = AwsOptions.of(
+            self._config, choices.region(self._clients.default_region), attached=self._attached
+        )
         self.terms = self._options.terms
         self._parcels: dict[str, parcel.Parcel] = {}
         self._said: set[str] = set()
+        self._may_launch: set[tuple[Any, str]] = set()
         self._plans: dict[tuple[str, int], Plan] = {}
         self._watches: dict[tuple[str, int], Watch] = {}
+
+    @classmethod
+    def default_root(cls) -> str:
+        chosen = choices.saved()
+        return super().default_root() if chosen is None else chosen.root
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
         if spec.limits.max_time_s is not None:
@@ -72,6 +95,9 @@ class AwsPlatform(Platform):
     def _check_ready(self, spec: LaunchSpec) -> None:
         self._clients.require_credentials()
         Links(self._clients, spec.run.root).check()
+        profile = self._options.instance_profile
+        if doctor.instance_profile(self._clients, profile) is None:
+            self._tell(f"whether there is an instance profile {profile}, you may not look (iam:GetInstanceProfile)")
         for named in local_data.forgotten(spec, self._workdir(spec)):
             path = named.split("=", 1)[1]
             raise ConfigError(
@@ -91,6 +117,7 @@ class AwsPlatform(Platform):
             "regions": found.regions,
             "fitting": found.fitting,
             "too_small": list(found.too_small),
+            "cut_off": list(found.cut_off),
             "owner": getpass.getuser(),
             "files": [
                 {"name": item.name, "key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes,
@@ -128,9 +155,11 @@ class AwsPlatform(Platform):
             notes=(
                 *_chosen(quote),
                 *(f"quota: {one}" for one in quote.facts["too_small"]),
+                *(f"no way out, so left out: {one}" for one in quote.facts["cut_off"]),
                 f"the project: {readable(size)} packed",
                 note(spec.environment, self._options.python, capabilities.of(quote.offers)),
                 *(requests.UNKNOWN + one for one in quote.unknown),
+                _AT_SUBMIT,
             ),
         )
 
@@ -138,10 +167,26 @@ class AwsPlatform(Platform):
         purchase = Purchase(self._clients, self._tell)
         handle = purchase.find(plan) if (plan.run_id, plan.attempt) in self._watches else None
         if handle is None:
+            self._check_rights(plan)
             self._parcels[plan.run_id].send(_root(plan), self._tell)  # made with the quote
             handle = purchase.make(plan)
         self._attend(plan, handle)
         return handle
+
+    def _check_rights(self, plan: Plan) -> None:
+        """Check, before anything is sent, that EC2 will not refuse the first request of a market for want of a right.
+
+        Raises:
+            NotAllowed: naming it.
+        """
+        first: dict[tuple[Any, str], dict[str, Any]] = {}
+        for request in plan.requests:
+            if request["call"] == "RunInstances":
+                first.setdefault((request["region"], plan.offers[request["offer"]].market), request)
+        for (region, market_name), request in first.items():
+            if (region, market_name) not in self._may_launch:
+                rights.check_launch(self._clients, region, request["arguments"])
+                self._may_launch.add((region, market_name))
 
     def _find(self, plan: Plan) -> RunHandle | None:
         handle = Purchase(self._clients, self._tell).find(plan)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 from runctl.errors import ConfigError, NotAllowed, PlatformError
-from runctl.storage.s3 import EXPIRED, share_descriptions
+from runctl.storage.s3 import EXPIRED, refused_right, share_descriptions
 
 #: Errors of the account, its rights or its credentials: every offer and every retry would meet them again.
 NOT_ALLOWED = (
@@ -19,13 +20,25 @@ NOT_ALLOWED = (
     "Blocked",
     "AccessDenied",
     "AccessDeniedException",
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted",
     "InvalidClientTokenId",
     "UnrecognizedClientException",
     "SignatureDoesNotMatch",
 )
+#: Those that come of a right which somebody can give.
+DENIED = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
+_WHOM_TO_ASK = "an administrator can give you that right: `runctl aws policy` prints all that launches need"
+#: What a refusal does not say by itself: the right that was missing.
+_UNNAMED = {
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted": "it needs the right iam:CreateServiceLinkedRole for "
+    "spot.amazonaws.com, once in an account's life: `runctl aws setup` does that, or a first spot instance of "
+    "somebody who may",
+}
 THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled", "SlowDown")
 #: What a request meets that may have been carried out all the same.
 LOST = ("InternalError", "InternalFailure", "ServiceUnavailable", "Unavailable", "RequestTimeout")
+#: Thousands of letters that only `sts:DecodeAuthorizationMessage` can read.
+_ENCODED = re.compile(r"Encoded authorization failure message: \S+")
 _HOW_TO_SIGN_IN = "set AWS_PROFILE, run `aws sso login` or `aws configure`, or set AWS_ACCESS_KEY_ID"
 
 
@@ -117,6 +130,13 @@ class Clients:
                 self._buckets[bucket] = headers.get("x-amz-bucket-region")
         return self._buckets[bucket]
 
+    def iam(self) -> Any:
+        """Roles are the same in every region."""
+        return self._client("iam", self.default_region or "us-east-1")
+
+    def sts(self, region: str) -> Any:
+        return self._client("sts", region)
+
     def quotas(self, region: str) -> Any:
         return self._client("service-quotas", region)
 
@@ -154,8 +174,15 @@ def said(error: BaseException) -> str:
     response = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
         told = response["Error"]
-        return " ".join(f"{told.get('Code', '')}: {told.get('Message', '')}".split())
+        return " ".join(_ENCODED.sub("", f"{told.get('Code', '')}: {told.get('Message', '')}").split())
     return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def _of_s3(error: BaseException) -> str:
+    """The right that S3 missed, which it names nowhere; empty for what another service says."""
+    text = str(getattr(error, "response", {}).get("Error", {}).get("Message", ""))
+    right = refused_right(error)
+    return f"it needs the right {right} there" if right is not None and "authorized" not in text else ""
 
 
 @contextlib.contextmanager
@@ -177,7 +204,10 @@ def translated(what: str) -> Iterator[None]:
         if code_of(error) in EXPIRED:
             raise NotAllowed(f"{what}: the AWS credentials have expired; sign in again ({said(error)})") from error
         if code_of(error) in NOT_ALLOWED:
-            raise NotAllowed(f"{what}: {said(error)}") from error
+            unnamed = _UNNAMED.get(code_of(error)) or _of_s3(error)
+            whom = _WHOM_TO_ASK if code_of(error) in DENIED else None
+            told = [said(error).rstrip("."), unnamed, whom] if unnamed or whom else [said(error)]
+            raise NotAllowed(f"{what}: {'; '.join(filter(None, told))}") from error
         raise PlatformError(f"{what}: {said(error)}") from error
     except BotoCoreError as error:
         raise PlatformError(f"{what}: {said(error)}") from error

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runctl.errors import PlatformError
-from runctl.platforms.aws.clients import Clients, code_of, translated
+from runctl.platforms.aws.clients import NOT_ALLOWED, Clients, code_of, translated
 from runctl.platforms.aws.requests import TAG_ATTEMPT, TAG_RUN
 
 _ALIVE = ("pending", "running", "stopping", "stopped")
@@ -109,6 +109,27 @@ class Instances:
                 time.sleep(_PAUSE_S)
             else:
                 return
+
+    def console(self, instance_id: str) -> bytes:
+        """The last of what an instance printed on its console, for a while also after its end; empty if nothing.
+
+        Raises:
+            NotAllowed: without the right to look.
+            PlatformError: for everything else that AWS says.
+        """
+        from botocore.exceptions import ClientError
+
+        ec2 = self._clients.ec2(self._region)
+        with translated(f"ec2:GetConsoleOutput of {instance_id}"):
+            try:
+                told = ec2.get_console_output(InstanceId=instance_id, Latest=True)
+            except ClientError as error:
+                if code_of(error) in NOT_ALLOWED:
+                    raise
+                # Only newer types tell at once, and only while they run; of all there is what was kept meanwhile.
+                told = ec2.get_console_output(InstanceId=instance_id)
+        text: str = told.get("Output") or ""
+        return text.encode()
 
     def _described(self, **query: Any) -> list[Instance]:
         pages = self._clients.ec2(self._region).get_paginator("describe_instances").paginate(**query)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from runctl.errors import ConfigError, RunctlError
-from runctl.platforms.aws import fitting, prices, quotas
+from runctl.platforms.aws import fitting, network, prices, quotas
 from runctl.platforms.aws.clients import Clients, translated
 from runctl.platforms.aws.options import AwsOptions
 from runctl.spec import Offer, Resources
@@ -36,6 +36,7 @@ class Found:
         unknown: what could not be looked up, and why.
         fitting: for what the types were chosen; None if they were named.
         too_small: quotas that rule offers out, in words.
+        cut_off: subnets that are left out, for a host there would never be heard of, in words.
     """
 
     offers: tuple[Offer, ...]
@@ -43,6 +44,7 @@ class Found:
     unknown: tuple[str, ...]
     fitting: str | None = None
     too_small: tuple[str, ...] = ()
+    cut_off: tuple[str, ...] = ()
 
 
 def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
@@ -89,9 +91,12 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
     regions = {region: _region(options, answer) for region, answer in answers.items()}
+    networks = [answer["network"][0] for answer in answers.values() if answer["network"]]
+    unknown += [found.unknown for found in networks if found.unknown is not None]
+    cut_off = tuple(why for found in networks for why in found.cut_off)
     known = {region: answer["quotas"] for region, answer in answers.items()}
     offers, too_small = quotas.allowed(_offers(options, answers, usd_on_demand), known)
-    return Found(offers, regions, tuple(unknown), wanted, too_small)
+    return Found(offers, regions, tuple(unknown), wanted, too_small, cut_off)
 
 
 class _Deadline:
@@ -142,8 +147,9 @@ def _images(clients: Clients, options: AwsOptions, region: str) -> dict[str, dic
             if options.ami != "auto":
                 chosen[one] = options.ami
                 continue
-            chosen[one] = ssm.get_parameter(Name=_image_of(ec2, one))["Parameter"]["Value"]
-        found = ec2.describe_images(ImageIds=sorted(set(chosen.values())))["Images"]
+            if (name := _image_of(ec2, one)) is not None:
+                chosen[one] = ssm.get_parameter(Name=name)["Parameter"]["Value"]
+        found = ec2.describe_images(ImageIds=sorted(set(chosen.values())))["Images"] if chosen else []
     devices = {image["ImageId"]: image.get("RootDeviceName") or "/dev/sda1" for image in found}
     missing = set(chosen.values()) - devices.keys()
     if missing:
@@ -151,39 +157,35 @@ def _images(clients: Clients, options: AwsOptions, region: str) -> dict[str, dic
     return {one: {"id": image, "root_device": devices[image]} for one, image in chosen.items()}
 
 
-def _image_of(ec2: Any, instance_type: str) -> str:
-    """The public parameter that names the newest image for a type, by its GPU and its processor's architecture."""
-    [told] = ec2.describe_instance_types(InstanceTypes=[instance_type])["InstanceTypes"]
+def _image_of(ec2: Any, instance_type: str) -> str | None:
+    """The public parameter that names the newest image for a type, by its GPU and its processor's architecture.
+
+    Returns:
+        None for a type that the region lacks, which is no error in several regions.
+    """
+    named = [{"Name": "instance-type", "Values": [instance_type]}]
+    found = ec2.describe_instance_types(Filters=named)["InstanceTypes"]
+    if not found:
+        return None
+    [told] = found
     architectures = told.get("ProcessorInfo", {}).get("SupportedArchitectures", ["x86_64"])
     name = _DEEP_LEARNING if told.get("GpuInfo") else _PLAIN
     return name.format("arm64" if "arm64" in architectures else "x86_64")
 
 
-def _network(clients: Clients, options: AwsOptions, region: str) -> dict[str, Any]:
-    """Subnets by zone, the network they lie in, and our security group there if it is made already."""
-    ec2 = clients.ec2(region)
-    with translated(f"looking for subnets in {region}"):
-        if options.subnets:
-            found = ec2.describe_subnets(SubnetIds=list(options.subnets))["Subnets"]
-        else:
-            found = ec2.describe_subnets(Filters=[{"Name": "default-for-az", "Values": ["true"]}])["Subnets"]
-        vpc = found[0]["VpcId"] if found else None
-        filters = [{"Name": "group-name", "Values": [options.security_group]}]
-        if vpc is not None:
-            filters.append({"Name": "vpc-id", "Values": [vpc]})
-        if options.security_group.startswith("sg-"):
-            filters = [{"Name": "group-id", "Values": [options.security_group]}]
-        groups = ec2.describe_security_groups(Filters=filters)["SecurityGroups"]
+def _network(clients: Clients, options: AwsOptions, region: str) -> tuple[network.Network, str | None]:
+    """Where hosts can live, and our security group there if it is made already."""
+    found = network.look(clients, region, options.subnets)
+    filters = [{"Name": "group-name", "Values": [options.security_group]}]
+    if found.vpc is not None:
+        filters.append({"Name": "vpc-id", "Values": [found.vpc]})
+    if options.security_group.startswith("sg-"):
+        filters = [{"Name": "group-id", "Values": [options.security_group]}]
+    with translated(f"looking for security group {options.security_group} in {region} (ec2:DescribeSecurityGroups)"):
+        groups = clients.ec2(region).describe_security_groups(Filters=filters)["SecurityGroups"]
     if options.security_group.startswith("sg-") and not groups:
         raise ConfigError(f"platform.security_group={options.security_group}: there is no such group in {region}")
-    subnets: dict[str, list[str]] = {}
-    for subnet in found:
-        subnets.setdefault(subnet["AvailabilityZone"], []).append(subnet["SubnetId"])
-    return {
-        "subnets": subnets,
-        "vpc": vpc,
-        "security_group": groups[0]["GroupId"] if groups else None,
-    }
+    return found, groups[0]["GroupId"] if groups else None
 
 
 def _quotas(clients: Clients, options: AwsOptions, region: str) -> quotas.Quotas:
@@ -201,8 +203,8 @@ _ASKED: dict[str, Callable[[Clients, AwsOptions, str], Any]] = {
 
 def _region(options: AwsOptions, answer: dict[str, Any]) -> dict[str, Any]:
     named = options.security_group if options.security_group.startswith("sg-") else None
-    network = answer["network"] or {"subnets": {}, "vpc": None, "security_group": named}
-    return {"images": answer["images"] or {}, **network}
+    found, group = answer["network"] or (network.Network(None), named)
+    return {"images": answer["images"] or {}, "subnets": found.subnets, "vpc": found.vpc, "security_group": group}
 
 
 def _offers(
@@ -235,7 +237,7 @@ def _zones_of(options: AwsOptions, answer: dict[str, Any], instance_type: str) -
     zones = sorted(known.get(instance_type, []))
     if options.zones:
         return [zone for zone in zones if zone in options.zones]
-    subnets = (answer.get("network") or {}).get("subnets")
+    subnets = answer["network"][0].subnets if answer.get("network") else {}
     return [zone for zone in zones if zone in subnets] if subnets else zones
 
 

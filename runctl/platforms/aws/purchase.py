@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from runctl.errors import MarketClosed, OfferRefused, PlatformError
-from runctl.platforms.aws.clients import Clients, code_of, said, translated
+from runctl.errors import MarketClosed, NotAllowed, OfferRefused, PlatformError
+from runctl.platforms.aws.clients import NOT_ALLOWED, Clients, code_of, said, translated
 from runctl.platforms.aws.instances import Instances, only
 from runctl.platforms.aws.refusals import Reaction, quota_of, reaction
 from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN, UNKNOWN_IMAGE
@@ -187,12 +187,15 @@ def _check_images(plan: Plan) -> None:
     """Check that there is something that could be launched.
 
     Raises:
-        PlatformError: if no image is known for any offer, saying why.
+        NotAllowed: if no image is known for any offer, for want of rights.
+        PlatformError: if that has another reason.
     """
     asked = [one["arguments"]["ImageId"] for one in plan.requests if one["call"] == "RunInstances"]
     if asked and set(asked) == {UNKNOWN_IMAGE}:
         unknown = "; ".join(note for note in plan.notes if note.startswith(UNKNOWN))
-        raise PlatformError(f"no image to launch could be found ({unknown}); launch again, or name one: platform.ami")
+        denied = any(code in unknown for code in NOT_ALLOWED)
+        kind = NotAllowed if denied else PlatformError
+        raise kind(f"no image to launch could be found ({unknown}); launch again, or name one: platform.ami")
 
 
 def _completed(request: dict[str, Any], groups: dict[str, str]) -> dict[str, Any]:

@@ -66,7 +66,9 @@ def look(clients: Clients, region: str, types: Iterable[str], markets: Sequence[
     """
     names = list(types)
     with translated(f"ec2:DescribeInstanceTypes in {region}"):
-        told = clients.ec2(region).describe_instance_types(InstanceTypes=names)["InstanceTypes"]
+        # By a filter: naming a type that the region lacks is an error for all of them.
+        named = [{"Name": "instance-type", "Values": names}]
+        told = clients.ec2(region).describe_instance_types(Filters=named)["InstanceTypes"]
     limits = {}
     with translated(f"servicequotas:GetServiceQuota in {region}"):
         for family in dict.fromkeys(map(quota_of, names)):

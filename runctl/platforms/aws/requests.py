@@ -69,9 +69,9 @@ def user_data(options: AwsOptions) -> str:
 
     At first it leaves time to bring the host up alone; the keeper arms it anew for the whole lifetime. So an instance
     whose launcher died before it said what to do is gone within minutes. `shutdown -P` powers off, which terminates
-    the instance; `-h` may only halt, which AWS does not see.
+    the instance; `-h` may only halt, which AWS does not see. `-x` puts it on the console as well.
     """
-    return f"#!/bin/sh\nshutdown -P +{math.ceil((options.bring_up_s + _SPARE_S) / 60)}\n"
+    return f"#!/bin/sh -x\nshutdown -P +{math.ceil((options.bring_up_s + _SPARE_S) / 60)}\n"
 
 
 def security_group(spec: LaunchSpec, options: AwsOptions, owner: str, vpc: str | None) -> dict[str, Any]:

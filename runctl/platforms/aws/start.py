@@ -9,9 +9,10 @@ from __future__ import annotations
 import shlex
 from urllib.parse import urlsplit
 
-from runctl.errors import ConfigError
+from runctl.errors import ConfigError, PlatformError
 from runctl.platforms.aws.clients import Clients, translated
 
+_SETUP = "`runctl aws setup` makes one for your runs, or name another: run.root=s3://my-bucket/runs"
 #: How long a link is good: the host follows it within minutes.
 LINK_S = 3600
 
@@ -90,9 +91,7 @@ class Links:
     def __init__(self, clients: Clients, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("s3", "s3a") or not parts.netloc:
-            raise ConfigError(
-                f"run.root={url}: a rented host cannot reach it; name a bucket, as in run.root=s3://my-bucket/runs"
-            )
+            raise ConfigError(f"run.root={url} is no bucket, and a rented host cannot reach it; {_SETUP}")
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
         self._clients = clients
 
@@ -101,10 +100,16 @@ class Links:
 
         Raises:
             NotAllowed: if the bucket is somebody else's.
-            PlatformError: if there is none of that name, or it does not answer.
+            ConfigError: if there is none of that name.
+            PlatformError: if it does not answer.
         """
-        with translated(f"run.root: bucket {self._bucket}"):
-            self._clients.region_of(self._bucket)
+        try:
+            with translated(f"run.root: bucket {self._bucket}"):
+                self._clients.region_of(self._bucket)
+        except PlatformError as error:
+            if "NoSuchBucket" in str(error):
+                raise ConfigError(f"run.root: there is no bucket {self._bucket}; {_SETUP}") from error
+            raise
 
     def get(self, key: str) -> str:
         """A URL that reads an object for a while."""

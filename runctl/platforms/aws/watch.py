@@ -79,6 +79,7 @@ class Watch:
         self._sends = 0
         self._denials = 0
         self._started = False
+        self._console_kept = False
         self._trouble: str | None = None
         self._said: set[str] = set()
         self._beat: dict[str, Any] | None = None
@@ -152,9 +153,11 @@ class Watch:
         assert self._gone_since is not None
         if time.monotonic() - self._gone_since < _LAST_WORDS_S:
             return RunState.RUNNING if self._status is not None else RunState.PENDING
-        if self._status is None and (log := self._bring_up_log()) is not None:
-            self.why = f"its host could not be brought up: {log}"
-            return RunState.FAILED
+        if self._status is None:
+            self._keep_console()
+            if (log := self._bring_up_log()) is not None:
+                self.why = f"its host could not be brought up: {log}"
+                return RunState.FAILED
         if instance.taken_back:
             self.why = f"AWS took {instance.id} back without the agent's last word"
         else:
@@ -162,7 +165,13 @@ class Watch:
         return RunState.INTERRUPTED
 
     def _come_up(self) -> RunState:
-        """The next step towards the agent's first word."""
+        """The next step towards the agent's first word; where that is the last, the console is kept."""
+        state = self._next_step()
+        if state.ended:
+            self._keep_console()
+        return state
+
+    def _next_step(self) -> RunState:
         took_s = time.monotonic() - self._began_here
         if self._sends >= _SENDS and self._command is None and not self._started:
             self.why = f"the command that starts the agent failed {self._sends} times: {self._trouble}"
@@ -173,7 +182,7 @@ class Watch:
         if took_s > self._bring_up_s:
             self.why = (
                 f"its host {self._where['instance']} was not up within platform.bring_up={self._bring_up_s / 60:g}m"
-                + (f": {self._trouble}" if self._trouble else "")
+                + (f": {trouble}" if (trouble := self._trouble or self._unseen()) else "")
             )
             return RunState.INTERRUPTED
         if not self._started and self._due("coming up", _COMING_UP_S):
@@ -211,6 +220,29 @@ class Watch:
         if self._command is not None:
             self._sends += 1
             self._next["coming up"] = time.monotonic() + _ANSWER_S
+
+    def _unseen(self) -> str:
+        """What it may be if SSM has never seen the instance; empty if it has."""
+        if self._sends:
+            return ""
+        return (
+            "SSM never saw it: its role needs the policy AmazonSSMManagedInstanceCore (ssm:UpdateInstanceInformation), "
+            "its subnet a way to SSM, and its image the SSM agent"
+        )
+
+    def _keep_console(self) -> None:
+        """Put what the host printed beside the log of its bring-up, for it may have no other word; once."""
+        if self._console_kept:
+            return
+        self._console_kept = True
+        name = console_log(self._handle.attempt)
+        try:
+            text = self._instances.console(self._where["instance"])
+            if text:
+                self._rundir.store.write(name, text)
+                self._tell(f"what {self._where['instance']} printed on its console lies in {self._rundir.url}/{name}")
+        except RunctlError as error:
+            self._tell(f"its console could not be kept: {error}")
 
     def _silent_for_s(self) -> float:
         """Since when nothing was heard of the agent, reckoned by when it was heard here: clocks differ."""
@@ -251,3 +283,8 @@ class Watch:
 def bring_up_log(attempt: int) -> str:
     """Where the log of a host that could not be brought up lies in the run directory."""
     return f"logs/a{attempt}/bring-up.log"
+
+
+def console_log(attempt: int) -> str:
+    """Where the console of such a host lies."""
+    return f"logs/a{attempt}/console.txt"

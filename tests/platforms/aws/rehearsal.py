@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -50,6 +51,8 @@ class Launch:
 
     Attributes:
         told: the lines that its user saw.
+        notes: of the first plan.
+        output: what came from the host to be shown.
         error: what it raised.
     """
 
@@ -58,6 +61,8 @@ class Launch:
     calls: list[dict[str, Any]]
     told: list[str]
     took_s: float
+    notes: tuple[str, ...] = ()
+    output: str = ""
     handle: RunHandle | None = None
     outcome: Outcome | None = None
     error: BaseException | None = None
@@ -105,18 +110,21 @@ class Rehearsal:
         return self._launch(carry_out, faults, options)
 
     def run(self, *faults: Fault, script: str = "train.py", **options: Any) -> Launch:
-        """A whole launch, to its outcome."""
+        """A whole launch, to its outcome; `spec` among the options are fields of the spec."""
 
         def carry_out(launch: Launch, platform: AwsPlatform, spec: LaunchSpec, rundir: RunDir) -> None:
             platform.check_ready(spec)
             RunDir.check(spec.run.root)
-            with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 (a device)
+            with tempfile.TemporaryFile() as shown:
                 supervisor = Supervisor(
-                    spec, platform, Hooks.load(self.project), rundir, launch.told.append, output=nowhere
+                    spec, platform, Hooks.load(self.project), rundir, launch.told.append, output=shown
                 )
                 plan = supervisor.first_plan(1)
+                launch.notes = plan.notes
                 rundir.write_spec(spec)
                 launch.outcome = supervisor.run(plan)
+                shown.seek(0)
+                launch.output = shown.read().decode(errors="replace")
 
         return self._launch(carry_out, faults, options, script)
 
@@ -124,7 +132,10 @@ class Rehearsal:
         self, carry_out: Any, faults: tuple[Fault, ...], options: dict[str, Any], script: str = "train.py"
     ) -> Launch:
         run_id = f"failure-{os.getpid()}-{next(_numbers)}"
-        spec = LaunchSpec(RunIdentity(run_id, "failure", ROOT), Program(script, None), limits=Limits(max_time_s=600.0))
+        spec = LaunchSpec(
+            RunIdentity(run_id, "failure", ROOT), Program(script, None),
+            **{"limits": Limits(max_time_s=600.0), **options.pop("spec", {})},
+        )  # fmt: skip
         told: list[str] = []
         config = AwsConfig(**{
             "instance_type": "t3.medium", "region": "us-east-1", "market": Market.spot_then_on_demand,
@@ -150,9 +161,12 @@ class Rehearsal:
 
 
 @contextlib.contextmanager
-def rehearsal(folder: Path) -> Iterator[Rehearsal]:
-    """A cloud to launch on from this process, which sees no other AWS meanwhile."""
-    import boto3
+def rehearsal(folder: Path, **of_cloud: Any) -> Iterator[Rehearsal]:
+    """A cloud to launch on from this process, which sees no other AWS meanwhile.
+
+    Args:
+        of_cloud: arguments of the cloud.
+    """
     import s3fs
     from botocore.retries.standard import ExponentialBackoff
 
@@ -160,7 +174,7 @@ def rehearsal(folder: Path) -> Iterator[Rehearsal]:
     project.mkdir()
     (project / "train.py").write_text("print('trained')\n")
     (project / "first_is_long.py").write_text(FIRST_IS_LONG)
-    with Cloud() as cloud, pytest.MonkeyPatch.context() as patch:
+    with Cloud(**of_cloud) as cloud, pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("AWS_")]:
             patch.delenv(name)
         for name, value in cloud.environment({}).items():
@@ -170,7 +184,7 @@ def rehearsal(folder: Path) -> Iterator[Rehearsal]:
         # botocore's own pauses, of seconds: they are its own to test.
         patch.setattr(ExponentialBackoff, "delay_amount", lambda *_: 0.02)
         s3fs.S3FileSystem.clear_instance_cache()
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        cloud.make_bucket(BUCKET)
         try:
             yield Rehearsal(cloud, project)
         finally:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import gzip
 import hashlib
 import json
 import os
 import subprocess
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote_to_bytes
 
 import pytest
 from whole import BUCKET, LAUNCH, WORDS, Account
@@ -38,6 +43,33 @@ OWN = {"MY_WORKER": WORKER, "MY_SETUP": SETUP, "MY_BOTH": BOTH, "OTHER": OTHER}
 
 def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hidden(word: str) -> set[bytes]:
+    """A secret as it may stand in what was sent: plain, or in base64 at whatever place it begins there."""
+    found = {word.encode()}
+    for shift in range(3):
+        encoded = base64.b64encode(b"." * shift + word.encode()).rstrip(b"=")
+        found.add(encoded[(0, 2, 3)[shift] : None if (shift + len(word)) % 3 == 0 else -1])
+    return found
+
+
+def layers(data: bytes) -> Iterator[bytes]:
+    """What was sent or kept, and what it says once it is unpacked or its escapes are undone."""
+    yield data
+    yield unquote_to_bytes(data)
+    if (begin := data.find(b"\x1f\x8b\x08")) >= 0:
+        with contextlib.suppress(zlib.error):
+            yield zlib.decompressobj(31).decompress(data[begin:])
+
+
+@pytest.fixture
+def account(tmp_path: Path) -> Iterator[Account]:
+    """An account whose every request is kept."""
+    with Cloud(record=True) as cloud:
+        account = Account(cloud, tmp_path)
+        yield account
+        account.close()
 
 
 @pytest.fixture
@@ -86,6 +118,7 @@ def test_it_is_only_where_its_scope_allows(account: Account, ssm: Any) -> None:
     assert parameters(ssm) == [], "it is deleted once it has been read"
 
     texts: dict[str, bytes] = {"plan": planned.stdout.encode(), "terminal": (out + err).encode()}
+    sent = {path.name.split(".", 1)[1] for path in account.cloud.requests.iterdir()}
     texts |= objects(account.cloud)
     texts["instance"] = json.dumps(account.cloud.instances()).encode()
     texts["calls"] = json.dumps(account.cloud.calls()).encode()
@@ -94,8 +127,24 @@ def test_it_is_only_where_its_scope_allows(account: Account, ssm: Any) -> None:
     assert any(name.endswith("spec.json") for name in texts)
     assert any("command-" in name for name in texts), "what SSM was sent is among them"
     assert any(name.endswith("user-data") for name in texts)
-    found = [(name, word) for name, text in texts.items() for word in OWN.values() if word.encode() in text]
-    assert found == []
+    assert {"ec2.RunInstances.request", "s3.PutObject.request", "ssm.SendCommand.request", "imds.get.answer"} <= sent
+    found = {
+        (word, name.rsplit("/", 1)[-1].partition(".")[2] if "/requests/" in name else name)
+        for name, text in texts.items()
+        for word in OWN.values()
+        if any(shape in layer for layer in layers(text) for shape in hidden(word))
+    }
+    there_and_back = ("ssm.PutParameter.request", "ssm.GetParameter.answer")
+    assert found == {(word, name) for word in (WORKER, SETUP, BOTH) for name in there_and_back}
+
+
+def test_the_search_would_find_it_wherever_it_were() -> None:
+    packed = gzip.compress(f"x={WORKER}".encode())
+    for shift in range(3):
+        sent = base64.b64encode(b"." * shift + WORKER.encode() + b"!")
+        for data in (sent, b"UserData=" + quote(sent).encode(), WORKER.encode(), b"PUT /x\n\n" + packed):
+            assert any(shape in layer for layer in layers(data) for shape in hidden(WORKER)), data
+    assert not any(shape in packed for shape in hidden(SETUP))
 
 
 def test_it_is_planned_encrypted_and_by_its_name(account: Account) -> None:

@@ -1,0 +1,1 @@
+"""`runctl`: what there is to do besides launching. One file a group of commands."""

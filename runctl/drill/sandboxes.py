@@ -68,6 +68,8 @@ class Sandbox:
             "RUNCTL_CONSOLE": str(self.console),
             "RUNCTL_AGENT_PYTHON": sys.executable,
             "RUNCTL_IMAGE_PYTHON": sys.executable,  # what an image for deep learning has at /opt/pytorch
+            # A rehearsal need not fetch once more what lies on this machine.
+            "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache" / "uv"),
             **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH") if name in os.environ},
         }
 

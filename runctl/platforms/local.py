@@ -15,6 +15,7 @@ from typing import Any
 
 from runctl import command, processes
 from runctl.config.platform import PlatformConfig
+from runctl.environment import note
 from runctl.errors import NotBuiltYet
 from runctl.hostdir import HostDir
 from runctl.hosts import facts
@@ -125,6 +126,7 @@ class LocalPlatform(Platform):
             offers=quote.offers,
             requests=({"start": [sys.executable, "-m", "runctl.agent"], "order": order},),
             estimate_usd_per_hour=0.0,
+            notes=(note(spec.environment, None, ()),) if spec.environment.files else (),
         )
 
     def _submit(self, plan: Plan) -> RunHandle:

@@ -1,4 +1,4 @@
-"""An environment as one file, and as a folder again, which may lie elsewhere than the one it was made in."""
+"""An environment as archives, and as a folder again, which may lie elsewhere than the one it was made in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 #: Beyond the first level gzip takes several times as long for a few per cent (benchmarks/environment.py).
 _LEVEL = 1
 _PIECE = 1 << 20
+#: Of the files in one archive: several are brought and unpacked at once, each by a processor of its own.
+_PART_BYTES = 128 << 20
 #: Files outside of conda's records that may hold the place of their environment.
 _PLACES = (
     "venv/pyvenv.cfg", "*/lib/python3*/site-packages/*.pth", "python/*/lib/python3*/_sysconfigdata*.py",
@@ -35,6 +37,19 @@ def files_of(folder: Path) -> list[str]:
         if not files and not folders:
             found.append(inside)
     return sorted(name for name in found if "__pycache__" not in name.split("/"))
+
+
+def parts(folder: Path, names: Iterable[str]) -> list[list[str]]:
+    """Files of a folder, divided among archives."""
+    found: list[list[str]] = []
+    size_bytes = _PART_BYTES
+    for name in names:
+        if size_bytes >= _PART_BYTES:
+            found.append([])
+            size_bytes = 0
+        found[-1].append(name)
+        size_bytes += (folder / name).lstat().st_size
+    return found
 
 
 def pack(folder: Path, names: Iterable[str], target: Path, secrets: Sequence[str]) -> None:
@@ -60,12 +75,11 @@ def pack(folder: Path, names: Iterable[str], target: Path, secrets: Sequence[str
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack one of ours into a new folder.
+    """Unpack one of ours into a folder.
 
     Raises:
         OSError: if it cannot be.
     """
-    folder.mkdir(parents=True)
     try:
         done = subprocess.run(
             ["tar", "-xzf", str(archive), "-C", str(folder)], capture_output=True, text=True, check=False

@@ -1,16 +1,18 @@
 """Environments that were made before, below the root of runs.
 
-<run.root>/.environments/<key>/<sha256>.tar.gz   the environment
-<run.root>/.environments/<key>/manifest.json     which archive it is, written last
+<run.root>/.environments/<key>/<sha256>.tar.gz   parts of the environment
+<run.root>/.environments/<key>/manifest.json     which parts they are, written last
 
-Two that make the same one write an archive each, and the last manifest counts. An archive is trusted by its SHA-256.
+Two that make the same one write parts each, and the last manifest counts. A part is trusted by its SHA-256.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,15 @@ from runctl.errors import StorageError
 from runctl.storage import Store, open_store
 
 FOLDER = ".environments"
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Part:
+    """One archive: the SHA-256 of its content, and its size."""
+
+    sha256: str
+    size_bytes: int
 
 
 @dataclass(frozen=True)
@@ -28,16 +39,18 @@ class Manifest:
     """What is kept of one environment.
 
     Attributes:
-        sha256: of the archive.
-        size_bytes: its size.
+        parts: its archives.
         folder: where it was made.
         seconds: how long making it took.
     """
 
-    sha256: str
-    size_bytes: int
+    parts: tuple[Part, ...]
     folder: str
     seconds: float
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(part.size_bytes for part in self.parts)
 
 
 class CacheBroken(Exception):
@@ -72,29 +85,51 @@ class Cache:
         Raises:
             CacheBroken: if it cannot be had, or is not what it was.
         """
-        packed = folder.with_name(f".tmp-{folder.name}.tar.gz")
+        folder.mkdir(parents=True)
+        pool = ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1), "runctl-environment")
         try:
-            self._store.get_file(self._name(key, found.sha256), packed, found.size_bytes, stop)
-            if sha256_of(packed) != found.sha256:
-                raise CacheBroken("its SHA-256 is not the one it was kept with")
-            archive.unpack(packed, folder)
+            futures = [pool.submit(self._fetch, key, part, folder, stop) for part in found.parts]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in futures:
+                future.cancel()
+            wait(futures)
+            for future in futures:
+                if not future.cancelled():
+                    future.result()
             archive.relocate(folder, found.folder)
-        except (StorageError, OSError, ValueError) as error:
+        except (CacheBroken, StorageError, OSError, ValueError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise CacheBroken(str(error)) from error
         finally:
+            pool.shutdown()
+
+    def _fetch(self, key: str, part: Part, folder: Path, stop: threading.Event) -> None:
+        packed = folder.with_name(f".tmp-{part.sha256}.tar.gz")
+        try:
+            self._store.get_file(self._name(key, part.sha256), packed, part.size_bytes, stop)
+            if sha256_of(packed) != part.sha256:
+                raise CacheBroken("its SHA-256 is not the one it was kept with")
+            archive.unpack(packed, folder)
+        finally:
             packed.unlink(missing_ok=True)
 
-    def publish(self, key: str, packed: Path, folder: Path, seconds: float) -> Manifest:
-        """Keep a packed environment; a reader sees all of it or nothing.
+    def put(self, key: str, packed: Path) -> Part:
+        """Put down a part, which counts for nothing until the manifest names it.
 
         Raises:
             StorageError: if that fails.
         """
-        manifest = Manifest(sha256_of(packed), packed.stat().st_size, str(folder), seconds)
-        self._store.put_file(packed, self._name(key, manifest.sha256))
+        part = Part(sha256_of(packed), packed.stat().st_size)
+        self._store.put_file(packed, self._name(key, part.sha256))
+        return part
+
+    def publish(self, key: str, manifest: Manifest) -> None:
+        """Have an environment be there whose parts are.
+
+        Raises:
+            StorageError: if that fails.
+        """
         self._store.write(f"{FOLDER}/{key}/manifest.json", dumps(manifest).encode())
-        return manifest
 
     @staticmethod
     def _name(key: str, digest: str) -> str:

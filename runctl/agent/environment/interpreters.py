@@ -144,16 +144,22 @@ def look(path: str) -> Interpreter | None:
     return Interpreter(found, told["home"], told["version"], told["abi"], told["torch"], tuple(told["search"]))
 
 
-def image_pythons(*, attached: bool) -> list[Interpreter]:
-    """The interpreters in which torch may be, in the order in which they are taken.
+def image_pythons(wanted: str | None, *, attached: bool) -> list[Interpreter]:
+    """The interpreters in which torch may be, in the order in which they are taken, up to the first that will do.
 
     Args:
+        wanted: versions of Python that will do.
         attached: on one's own machine that is the launcher's, on a rented host the image's.
     """
     own = [os.environ.get("RUNCTL_IMAGE_PYTHON", ""), *_PLACES]
     names = [sys.executable, *own] if attached else [*own, sys.executable]
-    found = [look(name) for name in dict.fromkeys(names) if name]
-    return [one for one in found if one is not None]
+    found: list[Interpreter] = []
+    for name in dict.fromkeys(filter(None, names)):
+        if (one := look(name)) is not None:
+            found.append(one)
+            if one.torch and one.fits(wanted):
+                break
+    return found
 
 
 def other_pythons() -> list[Interpreter]:

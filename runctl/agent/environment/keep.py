@@ -16,7 +16,7 @@ from pathlib import Path
 
 from runctl import processes
 from runctl.agent.environment import archive
-from runctl.agent.environment.cache import Cache, CacheBroken
+from runctl.agent.environment.cache import Cache, CacheBroken, Manifest
 from runctl.checkpoint.transfer import readable
 from runctl.errors import RunctlError
 
@@ -92,8 +92,12 @@ def main() -> None:
         cache = Cache(order["root"])
         if cache.find(order["key"]) is not None:
             return  # another attempt was first
-        archive.pack(folder, order["names"], packed, order["secrets"])
-        kept = cache.publish(order["key"], packed, folder, order["seconds"])
+        parts = []
+        for names in archive.parts(folder, order["names"]):
+            archive.pack(folder, names, packed, order["secrets"])
+            parts.append(cache.put(order["key"], packed))
+        kept = Manifest(tuple(parts), str(folder), order["seconds"])
+        cache.publish(order["key"], kept)
         took_s = time.monotonic() - began
         _say(f"the environment is kept for the next attempt: {readable(kept.size_bytes)} in {took_s:.1f} s")
     except archive.HoldsSecret as error:

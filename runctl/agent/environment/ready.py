@@ -30,6 +30,8 @@ from runctl.errors import EnvironmentFailed
 from runctl.spec import LaunchSpec
 
 _LOOK_S = 0.2
+#: Where everything of ours lies on a rented host; in the drill RUNCTL_HOST_ROOT says where.
+_HOST_ROOT = "/var/lib/runctl"
 #: Stands in an environment's folder once it is whole: where it was made, and in how many seconds.
 _WHOLE = "runctl.json"
 
@@ -129,14 +131,14 @@ class RanksEnvironment:
                 raise EnvironmentFailed(
                     f"environment: {name} is not on the host; is it ignored by git, or by .runctlignore?"
                 )
-        image = interpreters.image_pythons(attached=self._order.attached)
+        image = interpreters.image_pythons(wanted.python, attached=self._order.attached)
         asked: requirements.Requirements | None = None
         if wanted.kind == "uv" and wanted.files and not wanted.files[0].endswith("uv.lock"):
             asked = requirements.read(self._project_dir / wanted.files[0])
         if (there := self._there(image, asked)) is not None:
             return there
         packages = asked.packages if asked is not None else ()
-        how = recipe(wanted, image, interpreters.other_pythons(), packages)
+        how = recipe(wanted, image, interpreters.other_pythons, packages)
         return self._built(how, secrets)
 
     def _there(self, image: list[Interpreter], asked: requirements.Requirements | None) -> Ready | None:
@@ -158,6 +160,8 @@ class RanksEnvironment:
                     "or take another image (platform.ami), name an interpreter that has it (platform.python), or "
                     "install it in a setup line"
                 )
+            if best is not None and not best.fits(wanted.python):
+                self._say(f"environment: {best.path} is Python {best.version}, and the project wants {wanted.python}")
             return None if best is None else self._as_it_is(best)
         if asked is None or asked.local:
             return None
@@ -279,7 +283,7 @@ class RanksEnvironment:
         if self._order.attached:
             cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             return Path(cache, "runctl", "environments")
-        return self._project_dir.parents[2] / "environments"
+        return Path(os.environ.get("RUNCTL_HOST_ROOT", _HOST_ROOT), "environments")
 
     @contextlib.contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from packaging.requirements import InvalidRequirement, Requirement
@@ -39,18 +39,22 @@ class Recipe:
 
 
 def recipe(
-    wanted: Environment, image: Sequence[Interpreter], others: Sequence[Interpreter], packages: Sequence[str] = ()
+    wanted: Environment,
+    image: Sequence[Interpreter],
+    others: Callable[[], Sequence[Interpreter]],
+    packages: Sequence[str] = (),
 ) -> Recipe:
     """What to make.
 
     Args:
         wanted: the project's.
         image: interpreters in which torch may be, the best first.
-        others: all that are called by their version.
+        others: tells all that are called by their version, if none of the image's will do.
         packages: the requirements, where they are known one by one.
     """
     lender = next((one for one in image if one.torch and (wanted.kind == "conda" or one.fits(wanted.python))), None)
-    python = lender or next((one for one in [*image, *others] if one.fits(wanted.python)), None)
+    python = lender or next((one for one in image if one.fits(wanted.python)), None)
+    python = python or next((one for one in others() if one.fits(wanted.python)), None)
     lent = () if lender is None else lendable(lender, packages)
     if packages and lender is not None and "torch" not in lent:
         lender = None  # the project has a torch of its own, and what the image has beside its torch fits only that

@@ -43,6 +43,11 @@ print("trained", flush=True)
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "uv"))
+
+
 @pytest.fixture
 def index() -> Iterator[Index]:
     server = Index(FEATHERS)
@@ -110,7 +115,7 @@ def test_a_lock_of_uvs_is_followed_and_the_second_attempt_takes_it_from_the_cach
         f'[[tool.uv.index]]\nname = "here"\nurl = "{index.url}"\ndefault = true\n'
     )
     subprocess.run([str(UV), "lock", "--quiet"], cwd=account.project, check=True, timeout=60)
-    out, err = interrupted_once(account, "locked", index, "trainer=single")
+    out, err = interrupted_once(account, "locked", index, "trainer=ddp", "trainer.nproc_per_node=2", "logs.show=rank0")
     assert "trained" in out, err
     first, second = environments(account.cloud, "locked")
     assert (first["source"], second["source"]) == ("made", "cache"), err
@@ -165,6 +170,8 @@ def test_a_token_that_is_refused_ends_the_attempt_with_the_installers_own_words(
 def test_an_environment_of_condas_is_made_without_conda_and_moved_to_the_second_host(
     account: Account, index: Index, tmp_path: Path
 ) -> None:
+    if any(shutil.which(name) for name in ("micromamba", "mamba", "conda")):
+        pytest.skip("this machine has conda, which would be used")
     channel = Channel(tmp_path / "channel")
     module = f"PLACE = {PLACEHOLDER + '/share'!r}\n".encode()
     channel.add("ink", "2.0", {f"{SITE}/inkwell.py": module}, depends=("python",), text=(f"{SITE}/inkwell.py",))

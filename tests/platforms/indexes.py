@@ -13,12 +13,14 @@ USER = "robot"
 
 
 def wheel(
-    name: str, version: str, body: str, needs: tuple[str, ...] = (), script: str | None = None
-) -> tuple[str, bytes]:
-    """A pure wheel with one module, and perhaps a script in `bin`; its file name and content."""
+    name: str, version: str, body: str, needs: tuple[str, ...] = (), *, script: str | None = None,
+    more: dict[str, str] | None = None,
+) -> tuple[str, bytes]:  # fmt: skip
+    """A pure wheel with one module, or with `more` a package, and perhaps a script; its file name and content."""
     info = f"{name}-{version}.dist-info"
     files = {
-        f"{name}.py": body,
+        (f"{name}/__init__.py" if more else f"{name}.py"): body,
+        **(more or {}),
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         + "".join(f"Requires-Dist: {one}\n" for one in needs),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
@@ -32,7 +34,9 @@ def wheel(
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for path, text in files.items():
-            archive.writestr(path, text)
+            member = zipfile.ZipInfo(path)
+            member.external_attr = (0o100755 if "/scripts/" in path else 0o100644) << 16
+            archive.writestr(member, text)
     return f"{name}-{version}-py3-none-any.whl", packed.getvalue()
 
 

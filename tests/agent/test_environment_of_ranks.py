@@ -145,8 +145,12 @@ def test_a_broken_cache_is_said_and_made_anew(hosts: Hosts, what: str) -> None:
     else:
         (packed.parent / "manifest.json").write_text('{"sha256": ')
     hosts.rent()
-    assert hosts.ready(hosts.environment()).source == "made"
+    second = hosts.environment()
+    assert hosts.ready(second).source == "made"
     assert any("the cached one cannot be used" in line for line in hosts.said), hosts.said
+    hosts.kept(second)
+    hosts.rent()
+    assert hosts.ready(hosts.environment()).source == "cache", "it is kept anew"
 
 
 def test_two_that_make_it_at_the_same_time_do_each_other_no_harm(hosts: Hosts) -> None:

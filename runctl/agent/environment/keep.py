@@ -35,14 +35,16 @@ class Keeping:
         names: its files.
         seconds: what making it took.
         secrets: values that it must not hold.
+        anew: whether to replace what is kept already, which is broken.
     """
 
     def __init__(
-        self, root: str, key: str, folder: Path, names: Sequence[str], *, seconds: float, secrets: Sequence[str]
-    ) -> None:
+        self, root: str, key: str, folder: Path, names: Sequence[str], *, seconds: float, secrets: Sequence[str],
+        anew: bool,
+    ) -> None:  # fmt: skip
         self._order = {
             "root": root, "key": key, "folder": str(folder), "names": list(names), "seconds": seconds,
-            "secrets": list(secrets),
+            "secrets": list(secrets), "anew": anew,
         }  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -90,7 +92,7 @@ def main() -> None:
     began = time.monotonic()
     try:
         cache = Cache(order["root"])
-        if cache.find(order["key"]) is not None:
+        if not order["anew"] and cache.find(order["key"]) is not None:
             return  # another attempt was first
         parts = []
         for names in archive.parts(folder, order["names"]):

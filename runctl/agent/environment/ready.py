@@ -73,6 +73,7 @@ class RanksEnvironment:
         self._stop = threading.Event()
         self._ready: Ready | None = None
         self._secrets: list[str] = []
+        self._broken = False
         self._keeping: Keeping | None = None
 
     @property
@@ -234,6 +235,7 @@ class RanksEnvironment:
         except CacheBroken as error:
             if self._stop.is_set():
                 raise BuildStopped from error
+            self._broken = True
             self._say(f"environment: the cached one cannot be used, it is made anew: {error}")
             return None
         return "cache"
@@ -253,7 +255,10 @@ class RanksEnvironment:
     def _to_keep(self, key: str, folder: Path, seconds: float) -> Keeping | None:
         if self._order.attached:
             return None
-        return Keeping(self._root, key, folder, archive.files_of(folder), seconds=seconds, secrets=self._secrets)
+        return Keeping(
+            self._root, key, folder, archive.files_of(folder), seconds=seconds, secrets=self._secrets,
+            anew=self._broken,
+        )  # fmt: skip
 
     def _variables(self, binaries: Path) -> dict[str, str]:
         """What `activate` would set, and a project without a lock on the path."""

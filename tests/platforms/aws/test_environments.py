@@ -167,6 +167,7 @@ def test_a_token_that_is_refused_ends_the_attempt_with_the_installers_own_words(
     assert len(account.instances("refused")) == 1, "it is no interruption"
 
 
+@pytest.mark.soak  # of an attempt alone it is tried in tests/agent/test_environment_of_ranks.py
 def test_an_environment_of_condas_is_made_without_conda_and_moved_to_the_second_host(
     account: Account, index: Index, tmp_path: Path
 ) -> None:

@@ -52,7 +52,7 @@ def launcher(place: Place) -> Policy:
             ["ssm:GetParameter"],
             [place.arn("ssm", "parameter/aws/service/*", region="*", account="")],
         ),
-        # Whether the profile of hosts is there, before anything is rented; for the doctor, the role of spot requests too.
+        # Whether the profile of hosts is there, before anything is rented; for the doctor, spot's own role too.
         _allow(
             "LookAtHostProfile",
             ["iam:GetInstanceProfile", "iam:GetRole"],

@@ -54,12 +54,15 @@ HOME = {
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill"},
     "botocore": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/storage/s3.py", "runctl/drill"},
     "runpod": {"runctl/platforms/runpod"},
+    "paramiko": {"runctl/platforms/runpod/ssh.py"},
+    "cryptography": {"runctl/platforms/runpod/keys.py"},
     "fsspec": {"runctl/storage"},
     "moto": {"runctl/drill"},
     "werkzeug": {"runctl/drill"},
     "typer": {"runctl/cli"},
-    "rich": {"runctl/terminal.py", "runctl/agent/progress.py"},
+    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
 }
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 
@@ -108,7 +111,9 @@ def test_no_platform_imports_another() -> None:
         for name in imports(path):
             parts = name.split(".")
             if parts[:2] == ["runctl", "platforms"] and len(parts) > 2 and own != "registry":
-                assert parts[2] in ("base", "planned", "parcel", "local_data", own), f"{path}: imports {name}"
+                assert parts[2] in ("base", "planned", "parcel", "local_data", "watching", own), (
+                    f"{path}: imports {name}"
+                )
 
 
 def test_heavy_libraries_stay_at_home() -> None:

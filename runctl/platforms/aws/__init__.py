@@ -42,9 +42,10 @@ from runctl.platforms.aws.instances import Instances
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
 from runctl.platforms.aws.purchase import Purchase
 from runctl.platforms.aws.start import Links, script
-from runctl.platforms.aws.watch import Watch, bring_up_log
+from runctl.platforms.aws.watch import Watch
 from runctl.platforms.base import Platform
 from runctl.platforms.planned import planned
+from runctl.platforms.watching import bring_up_log
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
 #: No host is rented for longer if nobody says how long.

@@ -93,7 +93,7 @@ class PodFiles:
         if said.isdigit() and int(said) * 1024 < min(wanted, 1 << 20):
             raise DiskFull(
                 f"{self._connection.address}: no space left for {path} ({wanted} bytes): "
-                "make platform.container_disk_gib or the volume larger"
+                "make platform.container_disk_gb or the volume larger"
             ) from error
 
     def get(

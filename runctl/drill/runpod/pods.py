@@ -284,9 +284,10 @@ class Pod:
         (folder / "etc" / "group").write_text(f"root:x:{os.getegid()}:\nsshd:x:65533:\n")
         sshd = ""
         if self.ssh_port is not None and key:
-            told = _SSHD.format(port=self.ssh_port, folder=folder, sftp_server=self._sshd.sftp_server)
-            (folder / "etc" / "sshd_config").write_text(told)
             words = [f"{name}={value}" for name, value in self._sshd.variables(folder / "etc").items()]
+            sftp_server = shlex.join(["env", *words, self._sshd.sftp_server])
+            told = _SSHD.format(port=self.ssh_port, folder=folder, sftp_server=sftp_server)
+            (folder / "etc" / "sshd_config").write_text(told)
             config = str(folder / "etc" / "sshd_config")
             sshd = shlex.join(["env", *words, str(self._sshd.binary), "-D", "-e", "-f", config]) + " &\n"
         home = shlex.quote(str(folder / "home"))

@@ -109,7 +109,9 @@ def fetched(folder: Path) -> Sshd:
 
 
 def _in(root: Path, libraries: tuple[Path, ...]) -> Sshd:
-    sftp_server = next((str(root / name) for name in _SFTP_SERVERS if (root / name).exists()), "internal-sftp")
+    sftp_server = next((str(root / name) for name in _SFTP_SERVERS if (root / name).exists()), None)
+    if sftp_server is None:
+        raise PlatformError(f"the drill's pods: there is sshd in {root}, but no sftp-server; {_INSTALL}")
     wrapper = next((path / _NSS_WRAPPER for path in libraries if (path / _NSS_WRAPPER).exists()), None)
     return Sshd(root / "usr/sbin/sshd", sftp_server, libraries, wrapper)
 

@@ -65,6 +65,7 @@ HOME = {
     "fsspec": {"runctl/storage"},
     "moto": {"runctl/drill"},
     "werkzeug": {"runctl/drill"},
+    "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
     "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
 }

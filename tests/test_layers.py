@@ -61,7 +61,7 @@ HOME = {
     },
     "runpod": {"runctl/platforms/runpod"},
     "paramiko": {"runctl/platforms/runpod/ssh.py"},
-    "cryptography": {"runctl/platforms/runpod/keys.py"},
+    "cryptography": {"runctl/platforms/runpod/keys.py", "runctl/drill/runpod"},
     "fsspec": {"runctl/storage"},
     "moto": {"runctl/drill"},
     "werkzeug": {"runctl/drill"},
@@ -69,7 +69,7 @@ HOME = {
     "typer": {"runctl/cli"},
     "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching")
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

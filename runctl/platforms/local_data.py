@@ -39,6 +39,20 @@ def sent(spec: LaunchSpec, workdir: Path, tell: Callable[[str], None]) -> Launch
     return replace(spec, data=replace(spec.data, inputs=inputs))
 
 
+def check_none_forgotten(spec: LaunchSpec, workdir: Path) -> None:
+    """Check that no argument names a path of this machine that the host will not have.
+
+    Raises:
+        ConfigError: for the first that does.
+    """
+    for named in forgotten(spec, workdir):
+        path = named.split("=", 1)[1]
+        raise ConfigError(
+            f"{named}: {path} is ignored by git, so the host will not have it; bring it with "
+            f"'data.inputs=[{{from: {path}, to: {path}}}]'"
+        )
+
+
 def forgotten(spec: LaunchSpec, workdir: Path) -> list[str]:
     """Arguments whose value is a path of this machine that the host will not have: ignored by git, and not brought."""
     brought = [(workdir / one.target).resolve() for one in spec.data.inputs]

@@ -58,6 +58,7 @@ class HostWatch(ABC):
         self._beat: dict[str, Any] | None = None
         self._heard_at = time.monotonic()
         self._state = RunState.PENDING
+        self._last_words_s = _LAST_WORDS_S
         self.why = ""
 
     def look(self) -> RunState:
@@ -152,7 +153,7 @@ class HostWatch(ABC):
 
     def _after_the_end(self, since: float) -> RunState:
         """What became of an attempt whose host has ended, once its last words had time to arrive."""
-        if time.monotonic() - since < _LAST_WORDS_S:
+        if time.monotonic() - since < self._last_words_s:
             return RunState.RUNNING if self._status is not None else RunState.PENDING
         if self._status is None:
             self._keep_console()

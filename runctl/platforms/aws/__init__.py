@@ -34,7 +34,7 @@ from typing import Any, ClassVar
 from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
 from runctl.environment import note
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import RunctlError
 from runctl.platforms import local_data, parcel
 from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, requests, rights
 from runctl.platforms.aws.clients import Clients
@@ -95,12 +95,7 @@ class AwsPlatform(Platform):
         self._clients.require_credentials()
         Links(self._clients, spec.run.root).check()
         doctor.instance_profile(self._clients, self._options.instance_profile)
-        for named in local_data.forgotten(spec, self._workdir(spec)):
-            path = named.split("=", 1)[1]
-            raise ConfigError(
-                f"{named}: {path} is ignored by git, so the host will not have it; bring it with "
-                f"'data.inputs=[{{from: {path}, to: {path}}}]'"
-            )
+        local_data.check_none_forgotten(spec, self._workdir(spec))
         parameters.check(spec)
 
     def _quote(self, spec: LaunchSpec) -> Quote:

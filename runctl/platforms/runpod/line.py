@@ -11,11 +11,10 @@ import fcntl
 import json
 import posixpath
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.progress import ProgressBar
@@ -29,7 +28,6 @@ from runctl.platforms.runpod.ssh import Address, Connection, HostKeyChanged, Ssh
 from runctl.platforms.runpod.start import Place
 from runctl.platforms.watching import bring_up_log
 from runctl.rundir import RunDir
-from runctl.spec import LaunchSpec
 
 #: Between two rounds, and between two tries (seconds).
 _ROUND_S = 1.5
@@ -50,12 +48,12 @@ class Mirrored:
     """What is brought from a pod that keeps its run directory itself.
 
     Attributes:
-        spec: of the run.
+        rundir: the one here, with the run's spec.
         workdir: where its outputs go that name places on this machine.
     """
 
-    spec: LaunchSpec
-    workdir: Path
+    rundir: RunDir
+    workdir: Callable[[], Path]
 
 
 class Line(threading.Thread):
@@ -76,7 +74,8 @@ class Line(threading.Thread):
         lost: why nothing more can be said to this pod.
         failed: why it cannot be brought what it needs.
         broken: what its keeper could not do.
-        answered_at: when it was last heard of (monotonic seconds).
+        widowed: how its agent ended, which may have had no last word.
+        rounds: how often something was brought, or looked for.
     """
 
     def __init__(
@@ -97,7 +96,13 @@ class Line(threading.Thread):
         self.lost: str | None = None
         self.failed: str | None = None
         self.broken: str | None = None
-        self.answered_at = time.monotonic()
+        self.widowed: str | None = None
+        self.rounds = 0
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the run directory is brought over it."""
+        return self._mirrored is not None
 
     def leave(self) -> None:
         """Say and bring no more; what has not been brought stays on the pod."""
@@ -148,11 +153,14 @@ class Line(threading.Thread):
                 look = self._looking(connection, place, held)
                 files = held.enter_context(contextlib.closing(PodFiles(connection)))
                 while not self._leave.is_set():
-                    if look() or self._is_broken(files, place):
+                    # Looked for first: what was written before the end is brought once more after it.
+                    ended = self._read(files, posixpath.join(place.home, "ended.json"))
+                    if look() or (ended is not None and self._has_ended(json.loads(ended), files, place)):
                         # The pod need not wait for us any longer.
                         files.put(b"", posixpath.join(place.home, "collected"))
+                        self.rounds += 1
                         return True
-                    self.answered_at, self.trouble = time.monotonic(), None
+                    self.rounds, self.trouble = self.rounds + 1, None
                     self._leave.wait(_ROUND_S)
         return True
 
@@ -160,7 +168,7 @@ class Line(threading.Thread):
         """What a round does; it says whether the attempt has ended and all of it is here."""
         if self._mirrored is None:
             return lambda: False
-        spec, workdir = self._mirrored.spec, self._mirrored.workdir
+        spec, workdir = self._mirrored.rundir.read_spec(), self._mirrored.workdir()
         mirror = held.enter_context(contextlib.closing(Mirror(connection, place.run_dir, self._rundir, self._attempt)))
         outputs = Outputs(connection, place.run_dir, spec.data.outputs, workdir, self._tell)
         pulled: PulledCheckpoints | None = None
@@ -180,15 +188,14 @@ class Line(threading.Thread):
 
         return lambda: mirror.round(besides).ended
 
-    def _is_broken(self, files: PodFiles, place: Place) -> bool:
-        """Whether the keeper has given up before there was an agent; then its log is brought."""
-        ended = self._read(files, posixpath.join(place.home, "ended.json"))
-        error = None if ended is None else json.loads(ended).get("bring_up_error")
-        if error is None:
-            return False
-        log = self._read(files, posixpath.join(place.home, "bring-up.log")) or b""
-        self._rundir.store.write(bring_up_log(self._attempt), log)
-        self.broken = str(error)
+    def _has_ended(self, told: dict[str, Any], files: PodFiles, place: Place) -> bool:
+        """What became of a keeper that has ended although its agent has not said so."""
+        if told.get("bring_up_error") is not None:
+            log = self._read(files, posixpath.join(place.home, "bring-up.log")) or b""
+            self._rundir.store.write(bring_up_log(self._attempt), log)
+            self.broken = str(told["bring_up_error"])
+        else:
+            self.widowed = f"its agent ended with code {told.get('agent_exit_code')}"
         return True
 
     @staticmethod

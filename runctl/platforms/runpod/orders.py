@@ -84,7 +84,7 @@ class PodStart:
     handle: RunHandle
     rundir: RunDir
     parcel: Callable[[], Parcel]
-    workdir: Path
+    workdir: Callable[[], Path]
     volume: str | None
     tell: Callable[[str], None]
 
@@ -104,7 +104,7 @@ class PodStart:
         order = dict(orders["order"])
         where = self.handle.address
         if is_mirrored(self.plan.run_dir):
-            here = bringing.inputs(outputs.taken_to(for_pod(spec, at), at.run_dir), self.workdir)
+            here = bringing.inputs(outputs.taken_to(for_pod(spec, at), at.run_dir), self.workdir())
             bringing.run_dir(here, self.rundir, self.plan.attempt)
             order["run_dir"] = at.run_dir
         orders["deadline"] = where["launched_at"] + orders.pop("lives_s")

@@ -113,7 +113,7 @@ class PulledCheckpoints:
         prefix = f"{FOLDER}/{name}/"
         files = {path.removeprefix(prefix): one for path, one in listed.items() if path.startswith(prefix)}
         # Its parts stay if the line breaks off: the next try goes on with them.
-        aside = self._catalog.folder / f".tmp-pull-{name}"
+        aside = self._catalog.folder / ".tmp-pulled" / name
         aside.mkdir(parents=True, exist_ok=True)
         transfer = Transfer(lambda moved: self._bar.show("bringing", moved))
         transfer.begin(step, sum(one.size_bytes for one in files.values()))

@@ -90,6 +90,25 @@ def boot(lives_s: float, start: str) -> tuple[str, dict[str, str]]:
     return words, {"RUNCTL_BOOT": program, "RUNCTL_LIVES_S": f"{lives_s:.0f}"}
 
 
+def with_boot(request: dict[str, Any], lives_s: float, start: str) -> dict[str, Any]:
+    """A request for a pod whose container runs that first."""
+    words, variables = boot(lives_s, start)
+    arguments = request["arguments"]
+    env = [*arguments["env"], *({"key": name, "value": value} for name, value in variables.items())]
+    return {**request, "arguments": {**arguments, "dockerArgs": words, "env": env}}
+
+
+def run_dir(run_id: str, volume: str | None, root: str = HOST_ROOT) -> str:
+    """Where a run directory lies on a pod that keeps it itself.
+
+    Args:
+        run_id: whose.
+        volume: the mount path of a network volume, or None.
+        root: for all that is runctl's there.
+    """
+    return f"{volume}/runctl/runs/{run_id}" if volume is not None else f"{root}/.runs/{run_id}"
+
+
 def place(connection: Connection, run_id: str, attempt: int, volume: str | None) -> Place:
     """Look where things lie on a pod.
 
@@ -107,8 +126,8 @@ def place(connection: Connection, run_id: str, attempt: int, volume: str | None)
         f'test -e "$root"{words}/started && echo started || true'
     ).split("\n")
     root, mounted, started = told[0], told[1] or volume, "started" in told[2:]
-    runs = f"{mounted}/runctl/runs" if volume is not None else f"{root}/.runs"
-    return Place(root, f"{root}/{run_id}/a{attempt}", f"{runs}/{run_id}", started)
+    there = run_dir(run_id, mounted if volume is not None else None, root)
+    return Place(root, f"{root}/{run_id}/a{attempt}", there, started)
 
 
 class Bringing:

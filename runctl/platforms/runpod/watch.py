@@ -13,6 +13,8 @@ from runctl.spec import RunHandle, RunState
 
 #: For so long RunPod may not answer before it counts as ourselves who are cut off, and silence says nothing.
 _UNANSWERED_S = 90.0
+#: How often RunPod is asked for a pod whose line is broken.
+_TROUBLE_S = 5.0
 
 
 class SeenPod(Protocol):
@@ -44,18 +46,38 @@ class Watch(HostWatch):
         super().__init__(handle, rundir, host=handle.address["instance"], bring_up_s=bring_up_s, tell=tell)
         self._look_up = look_up
         self._line = line
+        self._rounds = 0
         self._pod: SeenPod | None = None
         self._answered_at = time.monotonic()
+        if line.is_mirrored:
+            self._last_words_s = 0.0  # they would have come over the line
 
     @property
     def is_started(self) -> bool:
         """Whether the pod's keeper has been started."""
         return self._line.started
 
+    @property
+    def handle(self) -> RunHandle:
+        """Where the pod is."""
+        return self._handle
+
+    @property
+    def run_dir(self) -> str:
+        """The run directory's place."""
+        return self._rundir.url
+
     def look(self) -> RunState:
         """As every watch; and what is in the way of the line is said."""
         if self._line.ident is None:
             self._line.start()
+        if self._line.rounds != self._rounds:
+            self._rounds, self._next["status"] = self._line.rounds, 0.0  # there may be news
+        if self._line.trouble is not None and self._due("trouble", _TROUBLE_S):
+            self._next["host"] = 0.0  # the pod may have gone
+        if self._gone_since is None and (self._line.lost or self._line.widowed):
+            self._gone_since = time.monotonic()
+            self._next["status"] = 0.0
         state = super().look()
         if not state.ended and (trouble := self._line.trouble) is not None and self._status is not None:
             self._say_trouble(trouble)
@@ -71,6 +93,10 @@ class Watch(HostWatch):
         return self._pod.alive
 
     def _why_gone(self) -> str:
+        if self._line.lost is not None:
+            return self._line.lost
+        if self._line.widowed is not None:
+            return f"{self._line.widowed} on pod {self._host}, without a last word"
         assert self._pod is not None
         return f"RunPod took its pod {self._host} back, or it ended ({self._pod.state}), without the agent's last word"
 
@@ -86,9 +112,6 @@ class Watch(HostWatch):
         if line.failed is not None:
             self.why = f"its pod {self._host} cannot be brought what it needs: {line.failed}"
             return RunState.FAILED
-        if line.lost is not None:
-            self.why = line.lost
-            return RunState.INTERRUPTED
         self._trouble = line.trouble or self._trouble
         return RunState.PENDING
 
@@ -100,7 +123,4 @@ class Watch(HostWatch):
         if time.monotonic() - self._answered_at > _UNANSWERED_S:
             self._heard_at = time.monotonic()  # who hears of nobody is cut off itself, and the run goes on
             return 0.0
-        if self._line.lost is not None:
-            self._tell(self._line.lost)
-            return float("inf")
         return silent_s

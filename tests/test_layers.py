@@ -118,9 +118,7 @@ def test_no_platform_imports_another() -> None:
         for name in imports(path):
             parts = name.split(".")
             if parts[:2] == ["runctl", "platforms"] and len(parts) > 2 and own != "registry":
-                assert parts[2] in ("base", "planned", "parcel", "local_data", "watching", own), (
-                    f"{path}: imports {name}"
-                )
+                assert parts[2] in (*SHARED_BY_PLATFORMS, own), f"{path}: imports {name}"
 
 
 def test_heavy_libraries_stay_at_home() -> None:

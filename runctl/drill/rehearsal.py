@@ -188,6 +188,6 @@ def is_inside(environ: Mapping[str, str]) -> bool:
     unused = set(urls) - set(endpoints.values())
     if any(urlsplit(url).hostname != "127.0.0.1" for url in urls) or unused or elsewhere or profile:
         raise ConfigError(
-            f"{INSIDE}={told}: a drill goes to loopback alone, and the variables of AWS or RunPod say otherwise; unset it"
+            f"{INSIDE}={told}: a drill goes to loopback alone, and AWS's or RunPod's variables say otherwise; unset it"
         )
     return True

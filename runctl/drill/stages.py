@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from runctl.drill import prices
 from runctl.drill.cloud import Cloud
 from runctl.drill.faults import Fault
+from runctl.drill.runpod.account import gpus
 from runctl.drill.runpod.cloud import RunpodCloud
 from runctl.errors import ConfigError
 
@@ -211,9 +212,11 @@ class RunpodStage(Stage):
     @staticmethod
     def _host(one: dict[str, Any]) -> Host:
         _, _, number = one["name"].rpartition("-a")
+        full = next((gpu.price(one["cloud"], "on_demand") for gpu in gpus() if gpu.id == one["machine"]), None)
+        count = one["asked"].get("gpuCount") or 1
         return Host(
             one["id"], int(number) if number.isdigit() else 0, one["state"] == "running", Path(one["folder"]),
-            f"{one['machine']} {one['market'].replace('_', ' ')} {one['cloud']}", one["price"], one["on_demand_price"],
+            f"{one['machine']} {one['market'].replace('_', ' ')} {one['cloud']}", one["price"], full and full * count,
             one["created_at"], one["ended_at"],
         )  # fmt: skip
 

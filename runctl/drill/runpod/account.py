@@ -74,7 +74,8 @@ class Gpu:
         }  # fmt: skip
 
 
-def _gpus() -> list[Gpu]:
+def gpus() -> list[Gpu]:
+    """What RunPod rents, all of it in endless supply."""
     return [
         Gpu("NVIDIA RTX A4000", "RTX A4000", 16, 0.25, 0.17, 0.16, 0.11),
         Gpu("NVIDIA L4", "L4", 24, 0.43, None, 0.22, None),
@@ -99,7 +100,7 @@ class Account:
     """
 
     def __init__(self, root: Path, url: str, sshd: Sshd) -> None:
-        self.gpus = {one.id: one for one in _gpus()}
+        self.gpus = {one.id: one for one in gpus()}
         self.balance = 100.0
         self.secrets: dict[str, str] = {}
         self.volumes: dict[str, dict[str, Any]] = {}

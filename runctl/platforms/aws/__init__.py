@@ -45,12 +45,9 @@ from runctl.platforms.aws.start import Links, script
 from runctl.platforms.aws.watch import Watch
 from runctl.platforms.base import Platform
 from runctl.platforms.planned import planned
+from runctl.platforms.rented import bounded, lifetime_s
 from runctl.platforms.watching import bring_up_log
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
-
-#: No host is rented for longer if nobody says how long.
-_MAX_TIME_S = 24 * 3600.0
-
 
 #: What looking at offers does not tell.
 _AT_SUBMIT = (
@@ -84,9 +81,7 @@ class AwsPlatform(Platform):
         return super().default_root() if chosen is None else chosen.root
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
-        if spec.limits.max_time_s is not None:
-            return spec
-        return replace(spec, limits=replace(spec.limits, max_time_s=_MAX_TIME_S))
+        return replace(spec, limits=bounded(spec.limits))
 
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         return local_data.sent(spec, self._workdir(spec), self._tell)
@@ -121,7 +116,7 @@ class AwsPlatform(Platform):
 
     def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
         regions, owner = quote.facts["regions"], quote.facts["owner"]
-        lives_s = requests.lifetime_s(spec, self._options)
+        lives_s = lifetime_s(spec, self._options.bring_up_s)
         asked: list[dict[str, Any]] = []
         for region in dict.fromkeys(str(offer.region) for offer in quote.offers):
             if regions[region].get("security_group") is None:

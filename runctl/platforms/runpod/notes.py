@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from runctl.checkpoint.transfer import readable
 from runctl.platforms.runpod.options import RunpodOptions
 from runctl.spec import LaunchSpec, Quote
 
@@ -36,6 +37,12 @@ def of_balance(quote: Quote, price: float | None, lives_s: float) -> tuple[str, 
         f"{has}, which lasts for {balance / per_hour:.1f} h at {per_hour:.2f} USD an hour and not for the "
         f"{lives_s / 3600:.1f} h of limits.max_time and what goes with it: then RunPod stops every pod; add to it",
     )
+
+
+def of_project(quote: Quote) -> tuple[str, ...]:
+    """How much is sent."""
+    size = quote.facts.get("project_bytes")
+    return () if size is None else (f"the project: {readable(size)} packed",)
 
 
 def of_mirror(options: RunpodOptions, spec: LaunchSpec) -> tuple[str, ...]:

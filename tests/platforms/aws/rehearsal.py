@@ -24,7 +24,8 @@ from runctl.hooks import Hooks
 from runctl.outcome import Outcome
 from runctl.platforms import watching
 from runctl.platforms.aws import AwsPlatform, instances, purchase, watch
-from runctl.platforms.aws.options import AwsConfig, Market
+from runctl.platforms.aws.options import AwsConfig
+from runctl.platforms.rented import Market
 from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec, Limits, Plan, Program, RunHandle, RunIdentity
 from runctl.supervisor import Supervisor

@@ -41,7 +41,7 @@ from runctl.platforms.runpod.keys import of_attempt
 from runctl.platforms.runpod.line import Line, Mirrored
 from runctl.platforms.runpod.notes import of_balance, of_bid, of_mirror, of_project, of_types
 from runctl.platforms.runpod.options import MOUNT_PATH, RunpodConfig, RunpodOptions, Transport
-from runctl.platforms.runpod.pods import Pods
+from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.platforms.runpod.purchase import Purchase
 from runctl.platforms.runpod.ssh import Address
 from runctl.platforms.runpod.watch import Watch
@@ -196,10 +196,18 @@ class RunpodPlatform(Platform):
         if key in self._watches:
             return
         rundir = RunDir(plan.run_dir)
-        pod, launched_at = handle.address["instance"], handle.address["launched_at"]
+        known: set[str] = set()
+
+        def look_up() -> Pod:
+            # For a while RunPod may not know a pod; once it did, that means that the pod is gone.
+            pod = handle.address["instance"]
+            found = self._pods.get(pod, 0.0 if known else handle.address["launched_at"])
+            if not found.comes_up:
+                known.add(pod)
+            return found
 
         def address() -> Address | None:
-            found = self._pods.get(pod, launched_at).ssh
+            found = look_up().ssh
             return None if found is None else Address(found.host, found.port, found.user)
 
         def packed() -> parcel.Parcel:
@@ -215,7 +223,7 @@ class RunpodPlatform(Platform):
             tell=self._tell,
         )  # fmt: skip
         self._watches[key] = Watch(
-            handle, rundir, look_up=lambda: self._pods.get(pod, launched_at), line=line,
+            handle, rundir, look_up=look_up, line=line,
             bring_up_s=self._options.bring_up_s, tell=self._tell,
         )  # fmt: skip
 

@@ -27,7 +27,7 @@ from runctl.platforms.runpod.pulled import PulledCheckpoints
 from runctl.platforms.runpod.ssh import Address, Connection, HostKeyChanged, SshError
 from runctl.platforms.runpod.start import Place
 from runctl.platforms.watching import bring_up_log
-from runctl.rundir import RunDir
+from runctl.rundir import RunDir, event_line
 
 #: Between two rounds, and between two tries (seconds).
 _ROUND_S = 1.5
@@ -35,6 +35,8 @@ _AGAIN_S = 2.0
 #: Tries at what the pod refuses although it answers.
 _TRIES = 4
 _LOG_BYTES = 256 << 10
+#: What a keeper cannot say that went with its container.
+_RESTARTED = b'{"why": "its container was started again"}'
 
 
 class Start(Protocol):
@@ -148,6 +150,7 @@ class Line(threading.Thread):
             return False
         with Connection(address, self._pair, PinnedHost(self._rundir, self._attempt)) as connection:
             place = self._start_pod(connection)
+            restarted = place.started and not place.kept
             self.started, self.trouble = True, None
             with contextlib.ExitStack() as held:
                 look = self._looking(connection, place, held)
@@ -155,6 +158,8 @@ class Line(threading.Thread):
                 while not self._leave.is_set():
                     # Looked for first: what was written before the end is brought once more after it.
                     ended = self._read(files, posixpath.join(place.home, "ended.json"))
+                    if restarted and ended is None:
+                        ended = _RESTARTED
                     if look() or (ended is not None and self._has_ended(json.loads(ended), files, place)):
                         # The pod need not wait for us any longer.
                         files.put(b"", posixpath.join(place.home, "collected"))
@@ -175,7 +180,7 @@ class Line(threading.Thread):
         if spec.checkpoint.url is None:
             pulled = PulledCheckpoints(
                 connection, place.run_dir, Catalog(Path(self._rundir.url) / "checkpoints"), spec.checkpoint.retention,
-                bar=ProgressBar(attached=True), tell=self._tell,
+                arrived=self._note_arrival, bar=ProgressBar(attached=True), tell=self._tell,
             )  # fmt: skip
             held.callback(pulled.close)
             held.callback(connection.close)  # first: what is on its way ends with it
@@ -188,6 +193,11 @@ class Line(threading.Thread):
 
         return lambda: mirror.round(besides).ended
 
+    def _note_arrival(self, step: int) -> None:
+        events = self._rundir.event_stream("launcher")
+        events.append(event_line("checkpoint_pulled", attempt=self._attempt, step=step))
+        events.close()
+
     def _has_ended(self, told: dict[str, Any], files: PodFiles, place: Place) -> bool:
         """What became of a keeper that has ended although its agent has not said so."""
         if told.get("bring_up_error") is not None:
@@ -195,7 +205,7 @@ class Line(threading.Thread):
             self._rundir.store.write(bring_up_log(self._attempt), log)
             self.broken = str(told["bring_up_error"])
         else:
-            self.widowed = f"its agent ended with code {told.get('agent_exit_code')}"
+            self.widowed = told.get("why") or f"its agent ended with code {told.get('agent_exit_code')}"
         return True
 
     @staticmethod

@@ -37,18 +37,20 @@ class PulledCheckpoints:
         remote: the run directory's path there.
         catalog: the checkpoints here.
         retention: which of them stay here.
+        arrived: called with the step of each that is here.
         bar: shows how far one has come.
         tell: takes lines for the user.
     """
 
     def __init__(
-        self, connection: Connection, remote: str, catalog: Catalog, retention: Retention, *, bar: ProgressBar,
-        tell: Callable[[str], None],
+        self, connection: Connection, remote: str, catalog: Catalog, retention: Retention, *,
+        arrived: Callable[[int], None], bar: ProgressBar, tell: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._connection = connection
         self._remote = posixpath.join(remote, FOLDER)
         self._catalog = catalog
         self._retention = retention
+        self._arrived = arrived
         self._bar = bar
         self._tell = tell
         self._done: set[int] = set(catalog.steps())
@@ -149,6 +151,7 @@ class PulledCheckpoints:
         final = self._catalog.path(step)
         shutil.rmtree(final, ignore_errors=True)  # an unfinished folder of that name
         aside.rename(final)
+        self._arrived(step)
         self._catalog.prune(self._retention)
 
 

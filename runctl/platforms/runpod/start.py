@@ -67,12 +67,14 @@ class Place:
         home: of the attempt.
         run_dir: the run directory, if it lies on the pod.
         started: whether its keeper was started before.
+        kept: whether that keeper lives, or has said how it ended; not so where the container started again.
     """
 
     root: str
     home: str
     run_dir: str
     started: bool
+    kept: bool
 
 
 def boot(lives_s: float, start: str) -> tuple[str, dict[str, str]]:
@@ -122,12 +124,14 @@ def place(connection: Connection, run_id: str, attempt: int, volume: str | None)
     """
     words = shlex.quote(f"/{run_id}/a{attempt}")
     told = connection.check(
-        f'root="${{RUNCTL_HOST_ROOT:-{HOST_ROOT}}}"; printf "%s\\n" "$root" "${{RUNCTL_POD_VOLUME:-}}"; '
-        f'test -e "$root"{words}/started && echo started || true'
+        f'root="${{RUNCTL_HOST_ROOT:-{HOST_ROOT}}}"; home="$root"{words}; '
+        'printf "%s\\n" "$root" "${RUNCTL_POD_VOLUME:-}"; test -e "$home/started" && echo started; '
+        '{ test -e "$home/ended.json" || grep -q keeper.py "/proc/$(cat "$home/pid")/cmdline"; } 2> /dev/null && '
+        "echo kept; true"
     ).split("\n")
-    root, mounted, started = told[0], told[1] or volume, "started" in told[2:]
+    root, mounted = told[0], told[1] or volume
     there = run_dir(run_id, mounted if volume is not None else None, root)
-    return Place(root, f"{root}/{run_id}/a{attempt}", there, started)
+    return Place(root, f"{root}/{run_id}/a{attempt}", there, "started" in told[2:], "kept" in told[2:])
 
 
 class Bringing:

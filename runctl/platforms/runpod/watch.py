@@ -79,7 +79,8 @@ class Watch(HostWatch):
             self._gone_since = time.monotonic()
             self._next["status"] = 0.0
         state = super().look()
-        if not state.ended and (trouble := self._line.trouble) is not None and self._status is not None:
+        trouble = self._line.trouble if self._line.is_mirrored and self._status is not None else None
+        if not state.ended and trouble is not None:
             self._say_trouble(trouble)
         return state
 

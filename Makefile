@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := $(VENV)/peers/.ready
+SSHD := $(VENV)/sshd
 
 .DEFAULT_GOAL := help
 # `make soak SEED=…` repeats one; KILLS says how many.
@@ -26,7 +27,11 @@ $(READY): pyproject.toml setup.py constraints.txt
 demo: $(READY) ## train on real data with two processes on this machine
 	$(BIN)/runctl-launch trainer=ddp trainer.nproc_per_node=2 script=examples/digits_ddp.py args.epochs=30
 
-test: $(READY) ## every test that this machine can run
+# The drill's pods are served by a real sshd: the system's, or else its own packages unpacked in here.
+$(SSHD): | $(READY)
+	-test -x /usr/sbin/sshd || $(BIN)/python -m runctl.drill.runpod.sshd $(SSHD)
+
+test: $(READY) $(SSHD) ## every test that this machine can run
 	$(BIN)/python -m pytest -n 3 --dist worksteal
 
 soak: $(READY) ## 200 kills and 20 stops of trainings, every failure of AWS, every drill, what takes long; SEED=… repeats

@@ -270,11 +270,15 @@ class _Launch:
         from runctl import terminal
         from runctl.drill import report, scenario
         from runctl.drill.rehearsal import Rehearsal
+        from runctl.drill.stages import AwsStage, RunpodStage
         from runctl.durations import parse_duration_s
         from runctl.storage import check_place
 
-        if cfg.platform.kind != "aws":
-            raise NotBuiltYet(f"drill={cfg.drill.name}: this version rehearses +platform=aws alone")
+        stages = {"aws": AwsStage, "runpod": RunpodStage}
+        if cfg.platform.kind not in stages:
+            raise NotBuiltYet(
+                f"drill={cfg.drill.name}: this version rehearses +platform=aws and +platform=runpod alone"
+            )
         words = [word for word in self._typed().overrides if not re.match(r"\+*(drill=|run\.(id|root)=)", word)]
         report_to = None if cfg.drill.report is None else Path(cfg.drill.report)
         if report_to is not None:
@@ -282,14 +286,13 @@ class _Launch:
         disabled = [word for name in self._line.disabled for word in ("-p", f"no:{name}")]
         return Rehearsal(
             spec.run.id,
-            spec.run.root,
+            stages[cfg.platform.kind](spec.run.root, cfg.drill.s3.value),
             words=[*disabled, *words],
             tail=self._line.tail,
             scenario=cfg.drill.name,
             events=scenario.events(cfg.drill.events),
             notice_s=parse_duration_s(cfg.drill.notice, "drill.notice"),
             report_to=report_to,
-            s3=cfg.drill.s3.value,
             tell=terminal.tell,
         ).run()
 

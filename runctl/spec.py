@@ -223,7 +223,8 @@ class LaunchSpec:
     """What to run, frozen. Composed once, in the launcher; ranks never see Hydra.
 
     Attributes:
-        secrets: by variable, where each is kept: `env:NAME`, `ssm:/path` or `secretsmanager:id`; never its value.
+        secrets: by variable, where each is kept: `env:NAME`, `ssm:/path`, `secretsmanager:id` or `runpod:name`; never
+            its value.
         retry_on: after what another host is rented: `interrupted`, `host_fault`.
         secrets_scope: by variable, who gets it: `setup`, `worker` or `both`; without an entry it is `worker`.
     """

@@ -52,15 +52,25 @@ HOME = {
     "omegaconf": {"runctl/config", "runctl/launch.py"},
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
-    "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill"},
-    "botocore": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/storage/s3.py", "runctl/drill"},
+    "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill", "runctl/platforms/runpod/credentials.py"},
+    "botocore": {
+        "runctl/platforms/aws",
+        "runctl/hosts/aws",
+        "runctl/storage/s3.py",
+        "runctl/drill",
+        "runctl/platforms/runpod/credentials.py",
+    },
     "runpod": {"runctl/platforms/runpod"},
+    "paramiko": {"runctl/platforms/runpod/ssh.py"},
+    "cryptography": {"runctl/platforms/runpod/keys.py", "runctl/drill/runpod"},
     "fsspec": {"runctl/storage"},
     "moto": {"runctl/drill"},
     "werkzeug": {"runctl/drill"},
+    "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
-    "rich": {"runctl/terminal.py", "runctl/agent/progress.py"},
+    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
 }
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 
@@ -109,7 +119,7 @@ def test_no_platform_imports_another() -> None:
         for name in imports(path):
             parts = name.split(".")
             if parts[:2] == ["runctl", "platforms"] and len(parts) > 2 and own != "registry":
-                assert parts[2] in ("base", "planned", "parcel", "local_data", own), f"{path}: imports {name}"
+                assert parts[2] in (*SHARED_BY_PLATFORMS, own), f"{path}: imports {name}"
 
 
 def test_heavy_libraries_stay_at_home() -> None:

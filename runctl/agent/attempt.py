@@ -23,13 +23,13 @@ from runctl.agent.limits import LimitWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
-from runctl.agent.progress import ProgressBar
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
 from runctl.agent.staging import Staging
 from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Verdict, judge
 from runctl.agent.watcher import Watcher
+from runctl.checkpoint.progress import ProgressBar
 from runctl.errors import CheckpointUnloadable, ExitCode
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir

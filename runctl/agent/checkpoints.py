@@ -18,10 +18,10 @@ from typing import Any
 from runctl import processes
 from runctl.agent.beginning import Beginning
 from runctl.agent.last_upload import LastUpload
-from runctl.agent.progress import ProgressBar
 from runctl.agreement import Agreement, Kind
 from runctl.checkpoint.catalog import Catalog, Found
 from runctl.checkpoint.policy import RankPolicy
+from runctl.checkpoint.progress import ProgressBar
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.transfer import Transfer
 from runctl.checkpoint.uploader import Uploader

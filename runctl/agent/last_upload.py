@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from runctl.agent.progress import ProgressBar
+from runctl.checkpoint.progress import ProgressBar
 from runctl.checkpoint.transfer import readable
 from runctl.checkpoint.uploader import Uploader
 

@@ -27,6 +27,7 @@ def read(order: Order, spec: LaunchSpec, say: Callable[[str], None]) -> tuple[di
     setup: dict[str, str] = {}
     if order.python is None and spec.environment.made:
         setup = secrets.resolve(spec.secrets_for("setup") if order.setup_secrets is None else order.setup_secrets)
+    secrets.remove_files([*(order.secrets or {}).values(), *(order.setup_secrets or {}).values()])
     if order.parameters:
         from runctl.hosts import aws_secrets
 

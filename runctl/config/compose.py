@@ -29,7 +29,7 @@ from runctl.errors import ConfigError
 from runctl.spec import LaunchSpec, Logs, Program, RunIdentity, Trainer
 
 _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_KEPT = re.compile(r"env:\w+|ssm:/[\w./-]+|secretsmanager:[\w/+=.@:-]+", re.ASCII)
+_KEPT = re.compile(r"env:\w+|ssm:/[\w./-]+|secretsmanager:[\w/+=.@:-]+|runpod:[\w-]+", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NPROC_WORDS = ("auto", "gpu", "cpu")
 
@@ -266,7 +266,7 @@ def _secrets(values: Mapping[str, Any]) -> dict[str, str]:
             # The value itself is kept out of the message: it may be the secret.
             raise ConfigError(
                 f"secrets.{name}: write where the secret is kept, as in secrets.{name}=env:{name}; "
-                "ssm:/path and secretsmanager:id are the others"
+                "ssm:/path, secretsmanager:id and runpod:name are the others"
             )
         if not _VARIABLE.fullmatch(name):
             raise ConfigError(f"secrets.{name}: the name is a variable's: letters, digits and _, no digit in front")

@@ -17,6 +17,11 @@ def config_home() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "runctl"
 
 
+def state_home() -> Path:
+    """The folder of what we keep for this user between launches, which need not exist."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "runctl"
+
+
 @dataclass(frozen=True)
 class ConfigFiles:
     """The two files that extend our configuration; neither need exist."""

@@ -19,13 +19,13 @@ from urllib.parse import urlsplit
 
 from runctl.agreement import Agreement
 from runctl.drill import report
-from runctl.drill.cloud import Cloud
 from runctl.drill.scenario import Event
+from runctl.drill.stages import Stage
 from runctl.errors import ConfigError
 
 #: Set in the environment of a launch that is being rehearsed.
 INSIDE = "RUNCTL_DRILL_URL"
-_BUCKET = "runctl-drill"
+_RUNPOD = "RUNPOD_API_BASE_URL"
 _LOOK_S = 0.05
 _LAUNCH = "from runctl.launch import main; main()"
 
@@ -35,21 +35,20 @@ class Rehearsal:
 
     Args:
         run_id: of the run.
-        root: what `run.root` says; a place on this machine is replaced by a bucket of the drill's.
+        stage: where it is rehearsed.
         words: the launch's own words, without `drill`.
         tail: what stands behind `--`.
         scenario: its name.
         events: what happens, in order.
         notice_s: how long an instance has after the word that it is taken back.
         report_to: a file for the report as JSON.
-        s3: what answers for S3, moto or swift.
         tell: takes lines for the user.
     """
 
     def __init__(
         self,
         run_id: str,
-        root: str,
+        stage: Stage,
         *,
         words: Sequence[str],
         tail: Sequence[str] | None,
@@ -57,20 +56,18 @@ class Rehearsal:
         events: Sequence[Event],
         notice_s: float,
         report_to: Path | None,
-        s3: str,
         tell: Callable[[str], None],
     ) -> None:
         self._run_id = run_id
-        self._root = root if "://" in root else f"s3://{_BUCKET}/runs"
+        self._stage = stage
         behind = [] if tail is None else ["--", *tail]
         self._argv = [
-            sys.executable, "-c", _LAUNCH, *words, f"drill={scenario}", f"run.id={run_id}", f"run.root={self._root}",
+            sys.executable, "-c", _LAUNCH, *words, f"drill={scenario}", f"run.id={run_id}", f"run.root={stage.root}",
             *behind,
         ]  # fmt: skip
         self._events = events
         self._notice_s = notice_s
         self._report_to = report_to
-        self._s3 = s3
         self._tell = tell
         self._steps: dict[str, int] = {}
 
@@ -80,21 +77,20 @@ class Rehearsal:
         Returns:
             The launch's exit code.
         """
-        with Cloud(s3=self._s3) as cloud:
-            cloud.make_bucket(urlsplit(self._root).netloc)
+        with self._stage as stage:
             began = time.time()
-            code = self._launch(cloud, began)
-            left = self._left_running(cloud)
-            told = report.gather(cloud, f"{self._root}/{self._run_id}", steps=self._steps, took_s=time.time() - began)
+            code = self._launch(stage, began)
+            left = self._left_running(stage)
+            told = report.gather(stage, self._run_id, steps=self._steps, took_s=time.time() - began)
             if told.lines or left:  # or else only the plan was asked for
                 report.show(told, left)
                 if self._report_to is not None:
                     report.write(told, left, self._report_to)
         return code if not left else code or 1
 
-    def _launch(self, cloud: Cloud, began: float) -> int:
+    def _launch(self, stage: Stage, began: float) -> int:
         """The launch, again after it was killed, and the events meanwhile."""
-        environment = {**cloud.environment(os.environ), INSIDE: cloud.url}
+        environment = {**stage.environment(os.environ), INSIDE: ",".join(stage.urls)}
         waiting = list(self._events)
         launch: subprocess.Popen[bytes] | None = None
         # Ctrl-C is for the launch, which hears it as well. (A handler, unlike SIG_IGN, is not handed down.)
@@ -104,9 +100,9 @@ class Rehearsal:
                 launch = subprocess.Popen(self._argv, env=environment)
                 killed = False
                 while launch.poll() is None:
-                    if waiting and self._is_due(waiting[0], cloud, began):
+                    if waiting and self._is_due(waiting[0], stage, began):
                         event = waiting.pop(0)
-                        killed = self._carry_out(event, cloud, launch)
+                        killed = self._carry_out(event, stage, launch)
                     time.sleep(_LOOK_S)
                 if not killed:
                     break
@@ -117,23 +113,23 @@ class Rehearsal:
             if launch is not None and launch.poll() is None:  # without a cloud it has nothing to go on with
                 launch.kill()
                 launch.wait()
-        if waiting and cloud.instances():
+        if waiting and stage.hosts():
             self._tell(f"drill: the run ended before {', '.join(one.do for one in waiting)} could happen")
         return launch.returncode if launch.returncode >= 0 else 128 - launch.returncode
 
-    def _is_due(self, event: Event, cloud: Cloud, began: float) -> bool:
+    def _is_due(self, event: Event, stage: Stage, began: float) -> bool:
         if event.do == "fault" and event.at_step is None:
             return time.time() - began >= event.at_s
-        living = [one for one in cloud.instances() if one["state"] == "running"]
+        living = [one for one in stage.hosts() if one.is_running]
         if event.do in ("interrupt", "kill", "rebalance") and not living:
             return False
         if event.at_step is None:
             return time.time() - began >= event.at_s
         for one in living:
-            self._steps[one["id"]] = max(self._steps.get(one["id"], 0), self._step(Path(one["folder"]), cloud))
-        return any(self._steps[one["id"]] >= event.at_step for one in living)
+            self._steps[one.id] = max(self._steps.get(one.id, 0), self._step(one.folder, stage))
+        return any(self._steps[one.id] >= event.at_step for one in living)
 
-    def _step(self, folder: Path, cloud: Cloud) -> int:
+    def _step(self, folder: Path, stage: Stage) -> int:
         """Steps that the training on an instance has completed: as its ranks say, else as its status tells."""
         steps = [-1]
         for path in folder.glob("tmp/runctl-*/*/a*/agreement-*"):
@@ -142,34 +138,33 @@ class Rehearsal:
                 steps += agreement.steps()
                 agreement.close()
         if max(steps) < 0:
-            status = cloud.read(f"{self._root}/{self._run_id}/status.json")
+            status = stage.read(f"{self._run_id}/status.json")
             steps.append((json.loads(status).get("step") or -1) if status is not None else -1)
         return max(steps)
 
-    def _carry_out(self, event: Event, cloud: Cloud, launch: subprocess.Popen[bytes]) -> bool:
+    def _carry_out(self, event: Event, stage: Stage, launch: subprocess.Popen[bytes]) -> bool:
         """Have an event happen; whether it killed the launcher."""
         if event.fault is not None:
-            cloud.inject(event.fault)
+            stage.inject(event.fault)
             return False
         if event.do == "kill_launcher":
             launch.kill()
             return True
-        instance = next(one["id"] for one in reversed(cloud.instances()) if one["state"] == "running")
+        host = next(one.id for one in reversed(stage.hosts()) if one.is_running)
         if event.do == "interrupt":
-            self._tell(f"drill: AWS takes {instance} back in {self._notice_s:.0f} s")
-            cloud.interrupt(instance, self._notice_s)
+            self._tell(f"drill: {stage.interrupt(host, self._notice_s)}")
         elif event.do == "kill":
-            self._tell(f"drill: {instance} is gone")
-            cloud.kill(instance)
+            self._tell(f"drill: {host} is gone")
+            stage.kill(host)
         else:
-            cloud.rebalance(instance)
+            stage.rebalance(host)
         return False
 
-    def _left_running(self, cloud: Cloud) -> list[str]:
-        """Instances that live although the launch has ended; they get a moment to end by themselves."""
+    def _left_running(self, stage: Stage) -> list[str]:
+        """Hosts that live although the launch has ended; they get a moment to end by themselves."""
         deadline = time.monotonic() + 10.0
         while True:
-            left = [one["id"] for one in cloud.instances() if one["state"] == "running"]
+            left = [one.id for one in stage.hosts() if one.is_running]
             if not left or time.monotonic() > deadline:
                 return left
             time.sleep(0.2)
@@ -179,15 +174,20 @@ def is_inside(environ: Mapping[str, str]) -> bool:
     """Whether this launch is being rehearsed.
 
     Raises:
-        ConfigError: if it is, and AWS's clients would go anywhere but to the drill's cloud.
+        ConfigError: if it is, and a cloud's clients would go anywhere but to the drill's.
     """
-    url = environ.get(INSIDE)
-    if url is None:
+    told = environ.get(INSIDE)
+    if told is None:
         return False
-    elsewhere = [name for name in environ if name.startswith("AWS_ENDPOINT_URL") and environ[name] != url]
+    urls = told.split(",")
+    endpoints = {
+        name: value for name, value in environ.items() if name.startswith("AWS_ENDPOINT_URL") or name == _RUNPOD
+    }
+    elsewhere = [name for name, value in endpoints.items() if value not in urls]
     profile = environ.get("AWS_PROFILE") or environ.get("AWS_SESSION_TOKEN")
-    if urlsplit(url).hostname != "127.0.0.1" or environ.get("AWS_ENDPOINT_URL") != url or elsewhere or profile:
+    unused = set(urls) - set(endpoints.values())
+    if any(urlsplit(url).hostname != "127.0.0.1" for url in urls) or unused or elsewhere or profile:
         raise ConfigError(
-            f"{INSIDE}={url}: a drill goes to loopback alone, and AWS's variables say otherwise; unset it"
+            f"{INSIDE}={told}: a drill goes to loopback alone, and AWS's or RunPod's variables say otherwise; unset it"
         )
     return True

@@ -7,8 +7,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runctl.drill import prices
-from runctl.drill.cloud import Cloud
+from runctl.drill.stages import Stage
 from runctl.storage import open_store
 
 #: What names the place of the report.
@@ -41,11 +40,13 @@ class Report:
     """All of it.
 
     Attributes:
+        provider: whose hosts these would have been.
         uploads: checkpoints that arrived.
         took_s: from the launch to its end.
         on_demand_usd: what the same would have cost on demand.
     """
 
+    provider: str
     lines: list[Line]
     uploads: int
     took_s: float
@@ -65,44 +66,42 @@ class Report:
         return None if None in costs else round(sum(cost for cost in costs if cost is not None), 4)
 
 
-def gather(cloud: Cloud, run_dir: str, *, steps: dict[str, int], took_s: float) -> Report:
-    """Read the run directory and the cloud's own books.
+def gather(stage: Stage, run_id: str, *, steps: dict[str, int], took_s: float) -> Report:
+    """Read the run directory and the stage's own books.
 
     Args:
-        cloud: that it ran in.
-        run_dir: the run directory's URL.
-        steps: the last one seen on an instance, which may have left no record.
+        stage: that it ran on.
+        run_id: the run's.
+        steps: the last one seen on a host, which may have left no record.
         took_s: from the launch to its end.
     """
-    instances = {int(one["tags"].get("runctl:attempt", 0)): one for one in cloud.instances()}
+    hosts = {one.attempt: one for one in stage.hosts()}
     records = []
-    for number in sorted(instances):
-        body = cloud.read(f"{run_dir}/attempts/{number}.json")
+    for number in sorted(hosts):
+        body = stage.read(f"{run_id}/attempts/{number}.json")
         if body is not None:  # or else its agent never came up
             records.append(json.loads(body))
     lines, on_demand = [], 0.0
     for record, after in zip(records, [*records[1:], None][: len(records)], strict=True):
-        one = instances[record["number"]]
-        ended = record["step"] if record["step"] is not None else steps.get(one["id"])
+        one = hosts[record["number"]]
+        ended = record["step"] if record["step"] is not None else steps.get(one.id)
         lost = 0 if after is None or ended is None else max(0, ended - (after["resumed_from_step"] or 0))
-        seconds = (one["ended_at"] or record["ended_at"] or one["launched_at"]) - one["launched_at"]
-        price = prices.spot(one["machine"], one["zone"]) if one["market"] == "spot" else None
-        full = prices.on_demand(one["machine"], one["region"])
-        on_demand += (full or 0.0) * seconds / 3600
+        seconds = (one.ended_at or record["ended_at"] or one.launched_at) - one.launched_at
+        on_demand += (one.on_demand_usd_per_hour or 0.0) * seconds / 3600
+        price = one.price_usd_per_hour
         lines.append(
             Line(
                 number=record["number"],
-                where=f"{one['machine']} {one['market'].replace('_', ' ')} {one['zone']}",
+                where=one.where,
                 end=record["end_reason"] or record["state"],
                 began_at_step=record["resumed_from_step"] or 0,
                 ended_at_step=ended,
                 lost=lost,
                 stall_s=record.get("stall_s") or 0.0,
-                cost_usd=None if (each := price or full) is None else each * seconds / 3600,
+                cost_usd=None if price is None else price * seconds / 3600,
             )
         )
-    arrived = {one["path"] for one in cloud.calls() if one["action"] == "PutObject" and _is_checkpoint(one["path"])}
-    return Report(lines, len(arrived), took_s, round(on_demand, 4))
+    return Report(stage.provider, lines, len(stage.checkpoints(run_id)), took_s, round(on_demand, 4))
 
 
 def show(report: Report, left: list[str]) -> None:
@@ -124,7 +123,7 @@ def show(report: Report, left: list[str]) -> None:
         f"{report.stall_s:.2f} s of stall · {_count(report.uploads, 'checkpoint')} uploaded\n"
     )
     if report.cost_usd is not None:
-        out.write(f"On AWS these hosts would have cost {report.cost_usd:.4f} USD; ")
+        out.write(f"On {report.provider} these hosts would have cost {report.cost_usd:.4f} USD; ")
         out.write(f"on demand alone {report.on_demand_usd:.4f} USD.\n")
     if left:
         out.write(f"STILL RUNNING: {', '.join(left)}. This is a defect of runctl's; in a drill it costs nothing.\n")
@@ -149,10 +148,6 @@ def write(report: Report, left: list[str], path: Path) -> None:
         "left_running": left,
     }
     open_store(str(path.parent), PLACE).write(path.name, (json.dumps(told, indent=2) + "\n").encode())
-
-
-def _is_checkpoint(path: str) -> bool:
-    return "/checkpoints/" in path and path.endswith("/manifest.json")
 
 
 def _count(number: int, what: str) -> str:

@@ -10,18 +10,25 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from runctl.errors import ConfigError, RunctlError
 
 ENV, SSM, SECRETS_MANAGER = "env:", "ssm:", "secretsmanager:"
+#: A file of this host's, which a platform has put there for one attempt.
+FILE = "file:"
+#: A secret of RunPod's, which puts it into the environment of a pod; where it has none of that name its mark stays.
+RUNPOD = "runpod:"
+_UNFILLED = "{{ RUNPOD_SECRET_"
 
 
 def resolve(references: Mapping[str, str]) -> dict[str, str]:
     """The secrets' values.
 
     Args:
-        references: by variable, where each is kept: `env:NAME` of this process, `ssm:/path`, `secretsmanager:id`.
+        references: by variable, where each is kept: `env:NAME` of this process, `ssm:/path`, `secretsmanager:id`,
+            `file:/path`.
 
     Raises:
         ConfigError: for one that is not there or may not be read, by its name alone.
@@ -34,6 +41,16 @@ def resolve(references: Mapping[str, str]) -> dict[str, str]:
             if variable not in os.environ:
                 raise ConfigError(f"{named}: {variable} is not set in the environment")
             values[name] = os.environ[variable]
+            if values[name].startswith(_UNFILLED):
+                raise ConfigError(f"{named}: RunPod has none of that name; make it at console.runpod.io/user/secrets")
+            continue
+        if reference.startswith(RUNPOD):
+            raise ConfigError(f"{named}: RunPod keeps that for its pods alone; elsewhere keep it in env:NAME")
+        if reference.startswith(FILE):
+            try:
+                values[name] = Path(reference.removeprefix(FILE)).read_text()
+            except OSError as error:
+                raise ConfigError(f"{named}: {error.strerror}") from error
             continue
         from runctl.hosts import aws_secrets
 
@@ -42,6 +59,13 @@ def resolve(references: Mapping[str, str]) -> dict[str, str]:
         else:
             values[name] = aws_secrets.secret(reference.removeprefix(SECRETS_MANAGER), named)
     return values
+
+
+def remove_files(references: Iterable[str]) -> None:
+    """Remove the files among places where secrets are kept."""
+    for reference in references:
+        if reference.startswith(FILE):
+            Path(reference.removeprefix(FILE)).unlink(missing_ok=True)
 
 
 def main() -> None:

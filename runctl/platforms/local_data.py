@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,20 @@ def sent(spec: LaunchSpec, workdir: Path, tell: Callable[[str], None]) -> Launch
     return replace(spec, data=replace(spec.data, inputs=inputs))
 
 
+def check_none_forgotten(spec: LaunchSpec, workdir: Path) -> None:
+    """Check that no argument names a path of this machine that the host will not have.
+
+    Raises:
+        ConfigError: for the first that does.
+    """
+    for named in forgotten(spec, workdir):
+        path = named.split("=", 1)[1]
+        raise ConfigError(
+            f"{named}: {path} is ignored by git, so the host will not have it; bring it with "
+            f"'data.inputs=[{{from: {path}, to: {path}}}]'"
+        )
+
+
 def forgotten(spec: LaunchSpec, workdir: Path) -> list[str]:
     """Arguments whose value is a path of this machine that the host will not have: ignored by git, and not brought."""
     brought = [(workdir / one.target).resolve() for one in spec.data.inputs]
@@ -63,7 +77,15 @@ def _is_ignored(path: Path, workdir: Path) -> bool:
     return done.returncode == 0
 
 
-def _send(source: Path, root: str, tell: Callable[[str], None]) -> str:
+def described(source: Path) -> tuple[dict[Path, str], str]:
+    """A file or folder by its content.
+
+    Returns:
+        Its files with their names in it, which of a single file is empty; and a digest of names and content, in hex.
+
+    Raises:
+        ConfigError: if there is nothing.
+    """
     if not source.exists():
         raise ConfigError(f"data.inputs: there is nothing at {source}")
     files = sorted(path for path in source.rglob("*") if path.is_file()) if source.is_dir() else [source]
@@ -71,15 +93,26 @@ def _send(source: Path, root: str, tell: Callable[[str], None]) -> str:
     digest = hashlib.sha256()
     for path in files:
         digest.update(names[path].encode() + b"\0" + bytes.fromhex(sha256_of(path)) + b"\0")
-    place = f".data/{digest.hexdigest()}"
+    return names, digest.hexdigest()
+
+
+def _send(source: Path, root: str, tell: Callable[[str], None]) -> str:
+    names, digest = described(source)
+    place = f".data/{digest}"
     store = open_store(root)
     if store.read(f"{place}/{source.name}.complete") is None:
-        size = sum(path.stat().st_size for path in files)
-        tell(f"sending {source.name}: {len(files)} file{'s' * (len(files) != 1)}, {readable(size)}")
+        tell(f"sending {source.name}: {told_size(names)}")
         with ThreadPoolExecutor(_AT_ONCE, "runctl-data") as pool:
             for done in [
-                pool.submit(store.put_file, path, f"{place}/{source.name}/{names[path]}".rstrip("/")) for path in files
+                pool.submit(store.put_file, path, f"{place}/{source.name}/{name}".rstrip("/"))
+                for path, name in names.items()
             ]:
                 done.result()
         store.write(f"{place}/{source.name}.complete", b"")
     return f"{root.rstrip('/')}/{place}/{source.name}"
+
+
+def told_size(files: Iterable[Path]) -> str:
+    """How much that is, for people: `3 files, 1.2 MB`."""
+    sizes = [path.stat().st_size for path in files]
+    return f"{len(sizes)} file{'s' * (len(sizes) != 1)}, {readable(sum(sizes))}"

@@ -16,13 +16,22 @@ from runctl.spec import LaunchSpec, Plan, Quote, RunHandle, RunState
 _HOST_ROOT = "/var/lib/runctl"
 
 
-def planned(spec: LaunchSpec, quote: Quote, attempt: int, kind: str) -> Plan:
-    """Command and environment of the ranks on a rented host, as far as they are known before there is one."""
+def planned(spec: LaunchSpec, quote: Quote, attempt: int, kind: str, run_dir_there: str | None = None) -> Plan:
+    """Command and environment of the ranks on a rented host, as far as they are known before there is one.
+
+    Args:
+        spec: what is to run.
+        quote: what was looked up.
+        attempt: its number.
+        kind: the platform's.
+        run_dir_there: the run directory's path on the host, if it keeps one of its own.
+    """
     home = f"{_HOST_ROOT}/{spec.run.id}/a{attempt}"
     nproc = spec.trainer.nproc_per_node
     known = nproc if isinstance(nproc, int) else None
     run_dir = run_url(spec.run.root, spec.run.id)
-    scratch = HostDir.for_attempt(spec.run.id, attempt, run_dir, Path(_HOST_ROOT, "tmp", "runctl-0"))
+    there = run_dir_there or run_dir
+    scratch = HostDir.for_attempt(spec.run.id, attempt, there, Path(_HOST_ROOT, "tmp", "runctl-0"))
     facts = HostFacts("python3", f"{home}/runctl", f"{home}/project", str(scratch.path), known or 1, 1, True)
     argv = [
         # How many ranks there will be, only the host can tell.
@@ -34,7 +43,7 @@ def planned(spec: LaunchSpec, quote: Quote, attempt: int, kind: str) -> Plan:
         attempt=attempt,
         platform=kind,
         argv=tuple(argv),
-        env=command.rank_env(spec, facts, run_dir, attempt),
+        env=command.rank_env(spec, facts, there, attempt),
         nproc_per_node=known,
         nnodes=spec.trainer.nnodes,
         workdir=command.workdir(spec, facts),

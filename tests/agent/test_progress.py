@@ -14,7 +14,7 @@ import pytest
 
 SCRIPT = """
 import time
-from runctl.agent.progress import ProgressBar
+from runctl.checkpoint.progress import ProgressBar
 from runctl.checkpoint.transfer import Transfer
 bar, transfer = ProgressBar(attached={attached}), Transfer()
 transfer.begin(123456, 1_000_000_000)

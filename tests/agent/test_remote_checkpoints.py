@@ -17,9 +17,9 @@ from waiting import wait_until
 
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
-from runctl.agent.progress import ProgressBar
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.manifest import Manifest
+from runctl.checkpoint.progress import ProgressBar
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.errors import StorageError
 from runctl.hostdir import HostDir

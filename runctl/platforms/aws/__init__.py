@@ -35,7 +35,7 @@ from typing import Any, ClassVar
 from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
 from runctl.environment import note
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import RunctlError
 from runctl.platforms import local_data, parcel
 from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, requests, rights
 from runctl.platforms.aws.clients import Clients
@@ -43,14 +43,12 @@ from runctl.platforms.aws.instances import Instances
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
 from runctl.platforms.aws.purchase import Purchase
 from runctl.platforms.aws.start import Links, script
-from runctl.platforms.aws.watch import Watch, bring_up_log
+from runctl.platforms.aws.watch import Watch
 from runctl.platforms.base import Platform
 from runctl.platforms.planned import planned
+from runctl.platforms.rented import bounded, lifetime_s
+from runctl.platforms.watching import bring_up_log
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
-
-#: No host is rented for longer if nobody says how long.
-_MAX_TIME_S = 24 * 3600.0
-
 
 #: What looking at offers does not tell.
 _AT_SUBMIT = (
@@ -85,9 +83,7 @@ class AwsPlatform(Platform):
         return super().default_root() if chosen is None else chosen.root
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
-        if spec.limits.max_time_s is not None:
-            return spec
-        return replace(spec, limits=replace(spec.limits, max_time_s=_MAX_TIME_S))
+        return replace(spec, limits=bounded(spec.limits))
 
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         return local_data.sent(spec, self._workdir(spec), self._tell)
@@ -98,12 +94,7 @@ class AwsPlatform(Platform):
         profile = self._options.instance_profile
         if doctor.instance_profile(self._clients, profile) is None:
             self._tell(f"whether there is an instance profile {profile}, you may not look (iam:GetInstanceProfile)")
-        for named in local_data.forgotten(spec, self._workdir(spec)):
-            path = named.split("=", 1)[1]
-            raise ConfigError(
-                f"{named}: {path} is ignored by git, so the host will not have it; bring it with "
-                f"'data.inputs=[{{from: {path}, to: {path}}}]'"
-            )
+        local_data.check_none_forgotten(spec, self._workdir(spec))
         parameters.check(spec)
 
     def _quote(self, spec: LaunchSpec) -> Quote:
@@ -129,7 +120,7 @@ class AwsPlatform(Platform):
 
     def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
         regions, owner = quote.facts["regions"], quote.facts["owner"]
-        lives_s = requests.lifetime_s(spec, self._options)
+        lives_s = lifetime_s(spec, self._options.bring_up_s)
         asked: list[dict[str, Any]] = []
         for region in dict.fromkeys(str(offer.region) for offer in quote.offers):
             if regions[region].get("security_group") is None:

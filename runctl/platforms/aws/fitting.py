@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from runctl.errors import ConfigError
 from runctl.platforms.aws import prices
 from runctl.platforms.aws.clients import Clients, translated
+from runctl.platforms.rented import TYPES_AT_MOST, plain, wanted
 from runctl.spec import Resources
 
-#: What is rented where nothing was said.
-DEFAULT = Resources(gpus=1, gpu_memory_gib=24.0)
 #: Types whose prices are asked for: the smallest that fit, for of one family a larger one costs more.
 _CANDIDATES = 12
-#: Types that are tried one after the other.
-TYPES_AT_MOST = 4
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ class InstanceType:
         """
         return (
             self.gpus == (wanted.gpus or 0)
-            and (wanted.gpu is None or _plain(wanted.gpu) == _plain(self.gpu))
+            and (wanted.gpu is None or plain(wanted.gpu) == plain(self.gpu))
             and self.gpu_memory_bytes >= (wanted.gpu_memory_gib or 0) * 0.999e9
             and self.cpus >= (wanted.cpus or 0)
         )
@@ -58,14 +55,6 @@ class InstanceType:
     @property
     def size(self) -> tuple[int, int, int]:
         return self.gpus * self.gpu_memory_bytes, self.cpus, self.memory_mib
-
-
-def wanted(resources: Resources) -> Resources:
-    """What is asked for, with what follows: where nothing is said of GPUs, the default; `gpus=0` wants none."""
-    if resources.gpus is not None:
-        return resources
-    said = resources.gpu is not None or resources.gpu_memory_gib is not None
-    return replace(resources, gpus=1, gpu_memory_gib=resources.gpu_memory_gib if said else DEFAULT.gpu_memory_gib)
 
 
 def types(clients: Clients, regions: Sequence[str], resources: Resources) -> tuple[str, ...]:
@@ -119,8 +108,3 @@ def _has_other_accelerators(told: dict[str, Any]) -> bool:
     return any(
         told.get(name) for name in ("InferenceAcceleratorInfo", "NeuronInfo", "FpgaInfo", "MediaAcceleratorInfo")
     )
-
-
-def _plain(name: str) -> str:
-    """Case, spaces and dashes do not count: `RTX A6000` is `rtx-a6000`."""
-    return "".join(filter(str.isalnum, name)).lower()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from runctl.errors import ConfigError, RunctlError
+from runctl.platforms import rented
 from runctl.platforms.aws import fitting, network, prices, quotas
 from runctl.platforms.aws.clients import Clients, translated
 from runctl.platforms.aws.options import AwsOptions
@@ -60,7 +61,7 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
         NotAllowed: if the account's quotas allow none of it.
         RunctlError: if no type was named, and AWS does not let us look for one.
     """
-    wanted = None if options.instance_types else str(fitting.wanted(resources))
+    wanted = None if options.instance_types else str(rented.wanted(resources))
     if not clients.has_credentials:
         options = replace(options, instance_types=options.instance_types or (UNKNOWN_TYPE,))
         return Found(

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from runctl.platforms.aws.options import AwsOptions
+from runctl.platforms.rented import lifetime_s
 from runctl.spec import LaunchSpec, Offer
 
 #: Who made a resource, and what for: we touch only what carries our tags.
@@ -20,18 +21,10 @@ TO_BE_MADE = "(the security group made before)"
 UNKNOWN_IMAGE = "auto"
 #: How a plan's note begins that says what could not be looked up.
 UNKNOWN = "unknown: "
-#: What an attempt may take besides its training: its last upload, and the instance's own end.
-_AFTERWARDS_S = 600.0
 #: What the launcher may take from the instance's first sign of life to the start of its keeper.
 _SPARE_S = 300.0
 _SPOT_TAGGED = ("instance", "volume", "network-interface", "spot-instances-request")
 _TAGGED = ("instance", "volume", "network-interface")
-
-
-def lifetime_s(spec: LaunchSpec, options: AwsOptions) -> float:
-    """After how many seconds an instance ends itself, whatever happens to everybody else."""
-    assert spec.limits.max_time_s is not None  # the platform fills it in
-    return spec.limits.max_time_s + options.bring_up_s + spec.checkpoint.grace_s + _AFTERWARDS_S
 
 
 def client_token(run_id: str, attempt: int, offer: Offer, subnet: str | None) -> str:
@@ -117,7 +110,7 @@ def _run_instances(  # noqa: PLR0917 (as above, for one subnet)
     subnet: str | None,
 ) -> dict[str, Any]:
     image = region.get("images", {}).get(offer.machine) or {"id": options.ami, "root_device": "/dev/sda1"}
-    lives_s = lifetime_s(spec, options)
+    lives_s = lifetime_s(spec, options.bring_up_s)
     mine = tags(spec, attempt, owner, lives_s)
     request: dict[str, Any] = {
         "ClientToken": client_token(spec.run.id, attempt, offer, subnet),

@@ -1,11 +1,266 @@
-"""The platform `runpod`: a RunPod pod. For now it plans and explains; it cannot launch yet."""
+"""The platform `runpod`: a RunPod pod, reached over SSH.
+
+options      what can be told, checked
+api          RunPod's GraphQL through its SDK, and what it raises in our words
+refusals     what its words mean
+market       what there is to rent just now → Quote
+requests     the exact requests → Plan
+purchase     the requests sent, each with a look before it
+pods         pods that exist
+keys         the keys by which launcher and pod know each other
+ssh          commands on a pod
+files        files to it and from it
+credentials  what it writes to object storage with
+start        what it is brought, and how its keeper is started
+orders       what its keeper is told
+mirror       a run directory that lies on it, brought here
+pulled       its checkpoints, brought here
+outputs      its outputs, brought here
+line         all of that in a thread, as long as it lives
+watch        a pod from its launch to its end
+"""
 
 from __future__ import annotations
 
-from runctl.platforms.planned import PlannedPlatform
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from runctl.config.platform import PlatformConfig
+from runctl.environment import note
+from runctl.errors import ConfigError, NotBuiltYet, PlatformError
+from runctl.platforms import local_data, parcel
+from runctl.platforms.base import Platform
+from runctl.platforms.planned import planned
+from runctl.platforms.rented import bounded, lifetime_s
+from runctl.platforms.runpod import credentials, market, orders, requests, start
+from runctl.platforms.runpod.api import Api
+from runctl.platforms.runpod.keys import of_attempt
+from runctl.platforms.runpod.line import Line, Mirrored
+from runctl.platforms.runpod.notes import of_balance, of_bid, of_mirror, of_project, of_types
+from runctl.platforms.runpod.options import MOUNT_PATH, RunpodConfig, RunpodOptions, Transport
+from runctl.platforms.runpod.pods import Pod, Pods
+from runctl.platforms.runpod.purchase import Purchase
+from runctl.platforms.runpod.ssh import Address
+from runctl.platforms.runpod.watch import Watch
+from runctl.rundir import RunDir
+from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
+
+_DETACH_LOOK_S = 0.5
 
 
-class RunpodPlatform(PlannedPlatform):
-    """A RunPod pod, as far as a plan goes."""
+class RunpodPlatform(Platform):
+    """A RunPod pod for each attempt."""
 
     kind = "runpod"
+    options: ClassVar[type[PlatformConfig]] = RunpodConfig
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        assert isinstance(self._config, RunpodConfig)
+        self._options = RunpodOptions.of(self._config, attached=self._attached)
+        self._api = Api()
+        self._pods = Pods(self._api)
+        self.terms = self._options.terms
+        self._parcels: dict[str, parcel.Parcel] = {}
+        self._watches: dict[tuple[str, int], Watch] = {}
+
+    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
+        return replace(spec, limits=bounded(spec.limits))
+
+    def _staged(self, spec: LaunchSpec) -> LaunchSpec:
+        if orders.is_mirrored(spec.run.root):
+            return spec  # it goes to the pod over SSH
+        return local_data.sent(spec, self._workdir(spec), self._tell)
+
+    def _check_ready(self, spec: LaunchSpec) -> None:
+        if self._options.transport is not Transport.ssh:
+            raise NotBuiltYet(
+                f"platform.transport={self._options.transport.value}: this version reaches pods over SSH alone; "
+                "platform.transport=ssh, with an image that starts sshd"
+            )
+        self._api.require_key()
+        for name, kept in spec.secrets.items():
+            if not kept.startswith("runpod:"):
+                start.value_of(name, kept, os.environ)
+        mirrored = orders.is_mirrored(spec.run.root)
+        if mirrored and spec.checkpoint.origin is not None and "://" not in spec.checkpoint.origin:
+            raise NotBuiltYet(
+                f"checkpoint.origin={spec.checkpoint.origin}: this version brings no checkpoints of another run to a "
+                "pod; put them on object storage"
+            )
+        for key, place in (("checkpoint.url", spec.checkpoint.url), *_places(spec)):
+            if not mirrored and place is not None and "://" not in place and key != "data.inputs":
+                raise ConfigError(f"{key}={place}: a pod cannot reach this machine; name a place on object storage")
+        local_data.check_none_forgotten(spec, self._workdir(spec))
+        if credentials.needed(spec):
+            credentials.session(self._lives_s(spec))
+
+    def _quote(self, spec: LaunchSpec) -> Quote:
+        found = market.look(self._options, self._api, spec.resources)
+        facts = {
+            "gpu_count": found.gpu_count,
+            "bids": found.bids,
+            "volume": found.volume,
+            "fitting": found.fitting,
+            "balance_usd": found.balance_usd,
+            "spent_usd_per_hour": found.spent_usd_per_hour,
+            "project_bytes": self._packed(spec).project.size_bytes,
+        }
+        return Quote(found.offers, None, facts, found.unknown)
+
+    def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
+        spec = self._completed(spec)
+        lives_s = self._lives_s(spec)
+        mirrored = orders.is_mirrored(spec.run.root)
+        asked = [
+            {**requests.rent(spec, self._options, attempt, offer, quote.facts), "offer": number, "lives_s": lives_s}
+            for number, offer in enumerate(quote.offers)
+        ]
+        if self._options.template is None and self._options.transport is Transport.ssh:
+            asked = [start.with_boot(one, lives_s, self._options.start) for one in asked]
+        told = orders.planned(
+            spec, attempt, python=self._options.python, setup=self._options.setup, bring_up_s=self._options.bring_up_s,
+            keep_on_failure_s=self.terms.keep_on_failure_s, collect_s=self._options.collect_s, lives_s=lives_s,
+        )  # fmt: skip
+        prices = [one.price_usd_per_hour for one in quote.offers]
+        dearest = max((price for price in prices if price is not None), default=None)
+        there = start.run_dir(spec.run.id, self._volume) if mirrored else None
+        return replace(
+            planned(spec, quote, attempt, self.kind, there),
+            requests=(*asked, told),
+            estimate_usd_per_hour=prices[0] if prices else None,
+            estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
+            notes=(
+                *of_types(quote),
+                *of_bid(quote, self._options.bid_usd_per_hour),
+                *of_balance(quote, dearest, lives_s),
+                *(of_mirror(self._options, spec) if mirrored else ()),
+                *of_project(quote),
+                note(spec.environment, self._options.python, ()),
+                *(requests.UNKNOWN + one for one in quote.unknown),
+            ),
+        )
+
+    def _submit(self, plan: Plan) -> RunHandle:
+        if (watch := self._watches.get((plan.run_id, plan.attempt))) is not None:
+            return watch.handle
+        pair = of_attempt(RunDir(plan.run_dir).url, plan.attempt)
+        handle = Purchase(self._api, self._tell).make(plan, {requests.PUBLIC_KEY: pair.public})
+        self._attend(plan, handle)
+        if not self._attached:
+            self._see_it_started(handle)
+        return handle
+
+    def _find(self, plan: Plan) -> RunHandle | None:
+        handle = Purchase(self._api, self._tell).find(plan)
+        if handle is not None:
+            self._attend(plan, handle)
+        return handle
+
+    def _wait(self, handle: RunHandle, timeout_s: float) -> RunState:
+        state = self._watch(handle).look()
+        if not state.ended:
+            time.sleep(timeout_s)
+        return state
+
+    def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
+        self._watch(handle).cancel(reason, now=now)
+
+    def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
+        watch = self._watches.get((handle.run_id, handle.attempt))
+        if watch is not None:
+            watch.close()
+        if keep_s > 0:
+            return
+        self._pods.terminate(handle.address["instance"])
+        if watch is not None:
+            of_attempt(watch.run_dir, handle.attempt).remove()
+
+    def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
+        where = handle.address
+        return Offer(
+            self.kind, where["machine"], where["market"], where["cloud"], where["zone"], where["price_usd_per_hour"]
+        )
+
+    def _why(self, handle: RunHandle) -> str:
+        return self._watch(handle).why
+
+    def _watch(self, handle: RunHandle) -> Watch:
+        return self._watches[handle.run_id, handle.attempt]
+
+    def _attend(self, plan: Plan, handle: RunHandle) -> None:
+        key = (handle.run_id, handle.attempt)
+        if key in self._watches:
+            return
+        rundir = RunDir(plan.run_dir)
+        known: set[str] = set()
+
+        def look_up() -> Pod:
+            # For a while RunPod may not know a pod; once it did, that means that the pod is gone.
+            pod = handle.address["instance"]
+            found = self._pods.get(pod, 0.0 if known else handle.address["launched_at"])
+            if not found.comes_up:
+                known.add(pod)
+            return found
+
+        def address() -> Address | None:
+            found = look_up().ssh
+            return None if found is None else Address(found.host, found.port, found.user)
+
+        def packed() -> parcel.Parcel:
+            return self._packed(rundir.read_spec())
+
+        def workdir() -> Path:
+            return self._workdir(rundir.read_spec())
+
+        line = Line(
+            address, of_attempt(rundir.url, plan.attempt), rundir, plan.attempt,
+            start=orders.PodStart(plan, handle, rundir, packed, workdir, self._volume, self._tell),
+            mirrored=Mirrored(rundir, workdir) if orders.is_mirrored(plan.run_dir) else None,
+            tell=self._tell,
+        )  # fmt: skip
+        self._watches[key] = Watch(
+            handle, rundir, look_up=look_up, line=line,
+            bring_up_s=self._options.bring_up_s, tell=self._tell,
+        )  # fmt: skip
+
+    def _see_it_started(self, handle: RunHandle) -> None:
+        """For a launch that leaves: nobody else brings the pod what it needs.
+
+        Raises:
+            PlatformError: if that fails; the pod is ended.
+        """
+        watch = self._watch(handle)
+        while not watch.is_started:
+            if watch.look().ended:
+                self._clean_up(handle, 0.0)
+                raise PlatformError(watch.why)
+            time.sleep(_DETACH_LOOK_S)
+
+    @property
+    def _volume(self) -> str | None:
+        return MOUNT_PATH if self._options.network_volume is not None else None
+
+    def _lives_s(self, spec: LaunchSpec) -> float:
+        waits_s = self._options.collect_s if orders.is_mirrored(spec.run.root) else 0.0
+        return lifetime_s(self._completed(spec), self._options.bring_up_s) + waits_s
+
+    def _workdir(self, spec: LaunchSpec) -> Path:
+        return Path(self._project_dir, spec.program.workdir)
+
+    def _packed(self, spec: LaunchSpec) -> parcel.Parcel:
+        """The project as it is when a run's first attempt is planned; the later ones get the same."""
+        if spec.run.id not in self._parcels:
+            self._parcels[spec.run.id] = parcel.Parcel(Path(self._project_dir), spec.bundle_max_bytes)
+        return self._parcels[spec.run.id]
+
+
+def _places(spec: LaunchSpec) -> list[tuple[str, str]]:
+    """Where data comes from and goes to, by the key that says so."""
+    return [
+        *(("data.inputs", one.source) for one in spec.data.inputs),
+        *(("data.outputs", one.target) for one in spec.data.outputs),
+    ]

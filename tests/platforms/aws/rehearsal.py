@@ -22,8 +22,10 @@ from runctl.drill.cloud import Cloud
 from runctl.drill.faults import Fault
 from runctl.hooks import Hooks
 from runctl.outcome import Outcome
+from runctl.platforms import watching
 from runctl.platforms.aws import AwsPlatform, instances, purchase, watch
-from runctl.platforms.aws.options import AwsConfig, Market
+from runctl.platforms.aws.options import AwsConfig
+from runctl.platforms.rented import Market
 from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec, Limits, Plan, Program, RunHandle, RunIdentity
 from runctl.supervisor import Supervisor
@@ -35,10 +37,11 @@ PAUSES = (
     (purchase, "_PAUSE_S", 0.02),
     (purchase, "_PASSES_S", 0.6),
     (instances, "_PAUSE_S", 0.05),
-    (watch, "_STATUS_S", 0.3),
-    (watch, "_INSTANCE_S", 0.5),
-    (watch, "_COMING_UP_S", 0.2),
-    (watch, "_LAST_WORDS_S", 1.0),
+    (watching, "_STATUS_S", 0.3),
+    (watching, "_HOST_S", 0.5),
+    (watching, "COMING_UP_S", 0.2),
+    (watch, "COMING_UP_S", 0.2),
+    (watching, "_LAST_WORDS_S", 1.0),
     (buying, "_FIRST_PAUSE_S", 0.2),
 )
 FIRST_IS_LONG = "import os, time\ntime.sleep(60 if os.environ['RUNCTL_ATTEMPT'] == '1' else 0)\n"

@@ -11,7 +11,7 @@ from rehearsal import Rehearsal, rehearsal
 
 from runctl.drill.faults import Fault
 from runctl.errors import ConfigError, NoCapacity, NotAllowed, PlatformError, RunctlError
-from runctl.platforms.aws.options import Market
+from runctl.platforms.rented import Market
 
 ALWAYS = 10_000
 

@@ -1,0 +1,144 @@
+"""What platforms that rent hosts have in common: on what terms, in which market, for how long."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+# OmegaConf reads annotations at run time, and knows Optional and List, not their newer spellings.
+from typing import Any, List, Optional
+
+from runctl.config.platform import PlatformConfig
+from runctl.durations import parse_duration_s
+from runctl.errors import ConfigError
+from runctl.platforms.base import Terms
+from runctl.spec import LaunchSpec, Limits, Resources
+
+#: How long a host stays after a failure if nothing is said, and somebody is there to look.
+_KEPT_S = 900.0
+#: No host is rented for longer if nobody says how long.
+MAX_TIME_S = 24 * 3600.0
+#: What an attempt may take besides its training: its last upload, and the host's own end.
+_AFTERWARDS_S = 600.0
+#: What is rented where nothing was said.
+DEFAULT = Resources(gpus=1, gpu_memory_gib=24.0)
+#: Types that are tried one after the other, where none was named.
+TYPES_AT_MOST = 4
+
+
+class Market(Enum):
+    spot = "spot"
+    on_demand = "on_demand"
+    spot_then_on_demand = "spot_then_on_demand"
+
+
+@dataclass
+class RentedConfig(PlatformConfig):
+    """market: spot_then_on_demand rents on demand once there was nothing for fallback_after, or after spot_attempts
+    interruptions; wait_for_capacity: how long to try at all.
+
+    python: the ranks' interpreter; setup: shell commands on the host before the training; keep_on_failure: how long a
+    host stays for a look; bring_up: how long it may take to come up.
+    """
+
+    market: Market = Market.spot_then_on_demand
+    fallback_after: str = "15m"
+    wait_for_capacity: str = "8h"
+    spot_attempts: int = 3
+    max_attempts: int = 10
+    max_price_usd_per_hour: Optional[float] = None
+    python: Optional[str] = None
+    setup: List[str] = field(default_factory=list)
+    keep_on_failure: Optional[str] = None
+    bring_up: str = "15m"
+
+
+def terms(config: RentedConfig, *, attached: bool) -> Terms:
+    """On what terms hosts are to be had.
+
+    Args:
+        config: as composed.
+        attached: whether somebody stays to look at a host that failed.
+
+    Raises:
+        ConfigError: for the first value that cannot be.
+    """
+    check_least(config, {"max_attempts": 1, "spot_attempts": 1})
+    price = config.max_price_usd_per_hour
+    if price is not None and price <= 0:
+        raise ConfigError(f"platform.max_price_usd_per_hour={price}: more than 0")
+    markets = {
+        Market.spot: ("spot",),
+        Market.on_demand: ("on_demand",),
+        Market.spot_then_on_demand: ("spot", "on_demand"),
+    }[config.market]
+    keep = config.keep_on_failure
+    return Terms(
+        rented=True,
+        markets=markets,
+        fallback_after_s=parse_duration_s(config.fallback_after, "platform.fallback_after"),
+        wait_for_capacity_s=parse_duration_s(config.wait_for_capacity, "platform.wait_for_capacity"),
+        spot_attempts=config.spot_attempts,
+        max_attempts=config.max_attempts,
+        keep_on_failure_s=(_KEPT_S if attached else 0.0) if keep is None else _keep_s(keep),
+    )
+
+
+def check_least(config: PlatformConfig, least: dict[str, int]) -> None:
+    """Check that options are at least so much, or None.
+
+    Raises:
+        ConfigError: for the first that is less.
+    """
+    for key, at_least in least.items():
+        value = getattr(config, key)
+        if value is not None and value < at_least:
+            raise ConfigError(f"platform.{key}={value}: at least {at_least}")
+
+
+def listed(key: str, value: Any, shape: str, example: str) -> tuple[str, ...]:
+    """One word or a list of them.
+
+    Args:
+        key: of the option.
+        value: what was given.
+        shape: a regular expression of a word.
+        example: of one.
+
+    Raises:
+        ConfigError: for a word of another shape.
+    """
+    words = [] if value is None else [value] if isinstance(value, str) else list(value)
+    for word in words:
+        if not isinstance(word, str) or not re.fullmatch(shape, word):
+            raise ConfigError(f"{key}={word}: such as {example}, or a list: '{key}=[{example},…]'")
+    return tuple(words)
+
+
+def bounded(limits: Limits) -> Limits:
+    """Limits with one of time, for what is rented must end."""
+    return limits if limits.max_time_s is not None else replace(limits, max_time_s=MAX_TIME_S)
+
+
+def lifetime_s(spec: LaunchSpec, bring_up_s: float) -> float:
+    """After how many seconds a host ends itself, whatever happens to everybody else."""
+    assert spec.limits.max_time_s is not None  # the platform fills it in
+    return spec.limits.max_time_s + bring_up_s + spec.checkpoint.grace_s + _AFTERWARDS_S
+
+
+def wanted(resources: Resources) -> Resources:
+    """What is asked for, with what follows: where nothing is said of GPUs, the default; `gpus=0` wants none."""
+    if resources.gpus is not None:
+        return resources
+    said = resources.gpu is not None or resources.gpu_memory_gib is not None
+    return replace(resources, gpus=1, gpu_memory_gib=resources.gpu_memory_gib if said else DEFAULT.gpu_memory_gib)
+
+
+def plain(name: str) -> str:
+    """A GPU's name to compare: case, spaces and dashes do not count: `RTX A6000` is `rtx-a6000`."""
+    return "".join(filter(str.isalnum, name)).lower()
+
+
+def _keep_s(text: str) -> float:
+    return 0.0 if text.strip() in ("0", "0s", "0m") else parse_duration_s(text, "platform.keep_on_failure")

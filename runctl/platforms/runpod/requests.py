@@ -1,0 +1,127 @@
+"""The requests that rent a pod, built from what was looked up and nothing else (pure).
+
+What is secret stands in none of them: they hold names, and RunPod puts its own secrets in their places in the pod.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from runctl.errors import PlatformError
+from runctl.platforms.rented import lifetime_s
+from runctl.platforms.runpod.options import MOUNT_PATH, RunpodOptions, Transport
+from runctl.spec import LaunchSpec, Offer
+
+#: RunPod's mutations by market.
+CALLS = {"spot": "podRentInterruptable", "on_demand": "podFindAndDeployOnDemand"}
+#: Stand where what is made for a run will, or could not be looked up.
+PUBLIC_KEY = "(the public key made for this run)"
+START_COMMAND = "(the command that fetches the project and starts the agent)"
+LOWEST_BID = "(the lowest bid that is accepted)"
+UNKNOWN_TYPE = "auto"
+#: How a plan's note begins that says what could not be looked up.
+UNKNOWN = "unknown: "
+#: A secret that RunPod keeps.
+_KEPT_BY_RUNPOD = "runpod:"
+
+
+def pod_name(run_id: str, attempt: int) -> str:
+    """By which a pod is found again: the same in every process, for one attempt."""
+    return f"runctl-{run_id}-a{attempt}"
+
+
+def rent(
+    spec: LaunchSpec, options: RunpodOptions, attempt: int, offer: Offer, facts: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The mutation for one offer.
+
+    Args:
+        spec: what is to run.
+        options: the platform's.
+        attempt: its number.
+        offer: type of GPU, market, cloud (`region`), data center (`zone`).
+        facts: what was looked up: `gpu_count`, `bids`, `volume`.
+
+    Returns:
+        `call` and its `arguments`; `lives_s` after its rent RunPod ends the pod if nobody has.
+    """
+    count = facts["gpu_count"]
+    over_ssh = options.transport is Transport.ssh
+    arguments: dict[str, Any] = {
+        "name": pod_name(spec.run.id, attempt),
+        "imageName": options.image,
+        "gpuTypeId": offer.machine,
+        "gpuCount": count,
+        "cloudType": str(offer.region).upper(),
+        "containerDiskInGb": options.container_disk_gb,
+        "volumeInGb": options.volume_gb,
+        "ports": ",".join(options.ports),
+        "supportPublicIp": True,
+        "startSsh": True,
+        "env": _env(spec, over_ssh),
+    }
+    if options.volume_gb or facts["volume"] is not None:
+        arguments["volumeMountPath"] = MOUNT_PATH
+    if facts["volume"] is not None:
+        arguments["networkVolumeId"] = facts["volume"]
+    if offer.zone is not None:
+        arguments["dataCenterId"] = offer.zone
+    if options.cuda_versions:
+        arguments["allowedCudaVersions"] = list(options.cuda_versions)
+    if options.template is not None:
+        arguments["templateId"] = options.template
+    if spec.resources.cpus is not None:
+        arguments["minVcpuCount"] = spec.resources.cpus
+    if not over_ssh:
+        arguments["dockerArgs"] = START_COMMAND
+    if offer.market == "spot":
+        bid = facts["bids"].get(f"{offer.machine}/{offer.region}")
+        if options.bid_usd_per_hour is not None:
+            bid = options.bid_usd_per_hour / count
+        arguments["bidPerGpu"] = LOWEST_BID if bid is None else bid
+    return {"call": CALLS[offer.market], "lives_s": lifetime_s(spec, options.bring_up_s), "arguments": arguments}
+
+
+def is_known(request: Mapping[str, Any]) -> bool:
+    """Whether there is all that a request needs: type and bid could be looked up."""
+    arguments = request["arguments"]
+    return bool(arguments["gpuTypeId"] != UNKNOWN_TYPE and arguments.get("bidPerGpu") != LOWEST_BID)
+
+
+def completed(request: Mapping[str, Any], made: Mapping[str, str], now: float | None = None) -> dict[str, Any]:
+    """A request's arguments with what was made for the run, and with the time at which RunPod is to end the pod.
+
+    Args:
+        request: of a plan.
+        made: what stands for the placeholders of this module.
+        now: seconds since the epoch.
+
+    Raises:
+        PlatformError: for a placeholder for which there is nothing.
+    """
+    arguments = dict(request["arguments"])
+    arguments["env"] = [{**one, "value": _filled(one["value"], made)} for one in arguments["env"]]
+    if "dockerArgs" in arguments:
+        arguments["dockerArgs"] = _filled(arguments["dockerArgs"], made)
+    ends_at = (time.time() if now is None else now) + request["lives_s"]
+    # RunPod's own dead-man's switch, beside the agent's.
+    return {**arguments, "terminateAfter": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends_at))}
+
+
+def _filled(value: str, made: Mapping[str, str]) -> str:
+    if value not in (PUBLIC_KEY, START_COMMAND):
+        return value
+    if not made.get(value):
+        raise PlatformError(f"a pod was to be rented without {value}")
+    return made[value]
+
+
+def _env(spec: LaunchSpec, over_ssh: bool) -> list[dict[str, str]]:
+    """What the pod's environment gets beside RunPod's own: no value of the user's, for this text is logged."""
+    told = {"PUBLIC_KEY": PUBLIC_KEY} if over_ssh else {}
+    for name, kept in spec.secrets.items():
+        if kept.startswith(_KEPT_BY_RUNPOD):
+            told[name] = f"{{{{ RUNPOD_SECRET_{kept.removeprefix(_KEPT_BY_RUNPOD)} }}}}"
+    return [{"key": name, "value": value} for name, value in told.items()]

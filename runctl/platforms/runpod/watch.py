@@ -1,0 +1,127 @@
+"""One pod from its launch to its end: its line, its run directory, and what RunPod says of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from runctl.platforms.runpod.line import Line
+from runctl.platforms.watching import HostWatch
+from runctl.rundir import RunDir
+from runctl.spec import RunHandle, RunState
+
+#: For so long RunPod may not answer before it counts as ourselves who are cut off, and silence says nothing.
+_UNANSWERED_S = 90.0
+#: How often RunPod is asked for a pod whose line is broken.
+_TROUBLE_S = 5.0
+
+
+class SeenPod(Protocol):
+    """What is asked of a pod."""
+
+    @property
+    def alive(self) -> bool: ...
+
+    @property
+    def state(self) -> str: ...
+
+
+class Watch(HostWatch):
+    """Looks after one pod.
+
+    Args:
+        handle: where it is.
+        rundir: the run directory.
+        look_up: what RunPod says of the pod just now.
+        line: to the pod; started with the first look.
+        bring_up_s: how long it may take from the pod's launch to the agent's first word.
+        tell: takes lines for the user.
+    """
+
+    def __init__(
+        self, handle: RunHandle, rundir: RunDir, *, look_up: Callable[[], SeenPod], line: Line, bring_up_s: float,
+        tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        super().__init__(handle, rundir, host=handle.address["instance"], bring_up_s=bring_up_s, tell=tell)
+        self._look_up = look_up
+        self._line = line
+        self._rounds = 0
+        self._pod: SeenPod | None = None
+        self._answered_at = time.monotonic()
+        if line.is_mirrored:
+            self._last_words_s = 0.0  # they would have come over the line
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the pod's keeper has been started."""
+        return self._line.started
+
+    @property
+    def handle(self) -> RunHandle:
+        """Where the pod is."""
+        return self._handle
+
+    @property
+    def run_dir(self) -> str:
+        """The run directory's place."""
+        return self._rundir.url
+
+    def look(self) -> RunState:
+        """As every watch; and what is in the way of the line is said."""
+        if self._line.ident is None:
+            self._line.start()
+        if self._line.rounds != self._rounds:
+            self._rounds, self._next["status"] = self._line.rounds, 0.0  # there may be news
+        if self._line.trouble is not None and self._due("trouble", _TROUBLE_S):
+            self._next["host"] = 0.0  # the pod may have gone
+        if self._gone_since is None and (self._line.lost or self._line.widowed):
+            self._gone_since = time.monotonic()
+            self._next["status"] = 0.0
+        state = super().look()
+        trouble = self._line.trouble if self._line.is_mirrored and self._status is not None else None
+        if not state.ended and trouble is not None:
+            self._say_trouble(trouble)
+        return state
+
+    def close(self) -> None:
+        """Let go of the line; a round that goes on is not waited for."""
+        self._line.leave()
+
+    def _lives(self) -> bool:
+        self._pod = self._look_up()
+        self._answered_at = time.monotonic()
+        return self._pod.alive
+
+    def _why_gone(self) -> str:
+        if self._line.lost is not None:
+            return self._line.lost
+        if self._line.widowed is not None:
+            return f"{self._line.widowed} on pod {self._host}, without a last word"
+        assert self._pod is not None
+        return f"RunPod took its pod {self._host} back, or it ended ({self._pod.state}), without the agent's last word"
+
+    @property
+    def _is_started(self) -> bool:
+        return self._line.started
+
+    def _bring_up(self) -> RunState:
+        line = self._line
+        if line.broken is not None:
+            self.why = f"its host could not be brought up: {self._bring_up_log() or line.broken}"
+            return RunState.FAILED
+        if line.failed is not None:
+            self.why = f"its pod {self._host} cannot be brought what it needs: {line.failed}"
+            return RunState.FAILED
+        self._trouble = line.trouble or self._trouble
+        return RunState.PENDING
+
+    def _unseen(self) -> str:
+        return "it never told the address of its SSH: its image must start sshd, and 22/tcp be among its ports"
+
+    def _silent_for_s(self) -> float:
+        silent_s = super()._silent_for_s()
+        if time.monotonic() - self._answered_at > _UNANSWERED_S:
+            self._heard_at = time.monotonic()  # who hears of nobody is cut off itself, and the run goes on
+            return 0.0
+        return silent_s

@@ -1,0 +1,124 @@
+"""What goes wrong while a pod runs, without object storage: each has its reaction, and nothing is left running."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rented_pods import FIRST_IS_LONG, Launch, Yard, loopback, trains
+
+from runctl.spec import Data, RunState, Transfer
+
+
+@pytest.fixture(scope="module")
+def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
+    folder = tmp_path_factory.mktemp("yard")
+    (folder / "project").mkdir()
+    with loopback(folder) as cloud:
+        yield Yard(cloud, folder / "project")
+
+
+def went_on(launch: Launch) -> str:
+    """Check that a second pod went on and all was given back; how the first attempt ended."""
+    assert launch.error is None, launch.told
+    assert launch.outcome is not None
+    assert launch.outcome.state is RunState.SUCCEEDED, launch.told
+    assert len(launch.outcome.attempts) == 2, launch.told
+    assert launch.output.count("trained") == 1
+    launch.check_that_nothing_is_left()
+    return launch.outcome.attempts[0].end_reason
+
+
+def test_a_pod_that_vanishes_is_followed_by_another(yard: Yard) -> None:
+    launch = yard.run(FIRST_IS_LONG, when=trains, then=yard.cloud.kill)
+    assert "RunPod took its pod" in went_on(launch)
+
+
+def test_another_host_key_is_refused_and_the_run_goes_on_elsewhere(yard: Yard) -> None:
+    launch = yard.run(FIRST_IS_LONG, when=trains, then=lambda pod: yard.cloud.restart(pod, new_host_key=True))
+    assert "another host key than when it was seen first" in went_on(launch)
+
+
+def test_a_container_that_starts_again_does_not_train_again(yard: Yard) -> None:
+    launch = yard.run(FIRST_IS_LONG, when=trains, then=yard.cloud.restart)
+    assert "its container was started again" in went_on(launch)
+    assert launch.pods[0]["starts"] >= 1
+
+
+def test_a_pod_that_refuses_for_a_while_is_waited_for(yard: Yard) -> None:
+    launch = yard.run(
+        "print('trained')", when=lambda launch: bool(launch.pods),
+        then=lambda pod: yard.cloud.restart(pod, after_s=4.0),
+    )  # fmt: skip
+    assert launch.outcome is not None, launch.error
+    assert launch.outcome.state is RunState.SUCCEEDED, launch.told
+    assert len(launch.outcome.attempts) == 1
+    assert "trained" in launch.output
+    launch.check_that_nothing_is_left()
+
+
+def test_a_host_that_cannot_be_brought_up_says_why_and_is_given_back(yard: Yard) -> None:
+    launch = yard.run("print('trained')", setup=["echo no such thing; exit 3"])
+    assert launch.outcome is not None, launch.error
+    assert launch.outcome.state is RunState.FAILED
+    assert "setup line 1 ended with code 3" in launch.outcome.reason
+    assert "no such thing" in (Path(launch.rundir.url) / "logs/a1/bring-up.log").read_text()
+    launch.check_that_nothing_is_left()
+
+
+def test_secrets_go_over_ssh_alone_and_are_gone_once_they_were_read(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN_HERE", "s3cret-value")
+    yard.cloud.set_secret("kept", "runpods-own-value")
+    script = """
+import os
+from pathlib import Path
+print("worker", os.environ["TOKEN"][::-1], os.environ["KEPT"][::-1])
+print("left", list(Path(os.environ["RUNCTL_HOST_ROOT"]).glob("*/a*/secrets/*")))
+"""
+    launch = yard.run(
+        script, spec={"secrets": {"TOKEN": "env:TOKEN_HERE", "KEPT": "runpod:kept"}},
+        setup=["test -z \"${TOKEN:-}\""],
+    )  # fmt: skip
+    assert launch.outcome is not None, launch.error
+    assert launch.outcome.state is RunState.SUCCEEDED, launch.told
+    assert "worker eulav-terc3s eulav-nwo-sdopnur" in launch.output
+    assert "left []" in launch.output
+    everything = [path.read_bytes() for path in Path(launch.rundir.url).rglob("*") if path.is_file()]
+    asked = json.dumps([one["asked"] for one in launch.pods])
+    assert not any(b"s3cret-value" in data for data in everything)
+    assert "s3cret-value" not in asked
+    assert "runpods-own-value" not in asked.replace("{{ RUNPOD_SECRET_kept }}", "")
+
+
+def test_data_goes_and_outputs_come_over_ssh(yard: Yard) -> None:
+    workdir = yard.project
+    (workdir / "numbers").mkdir(exist_ok=True)
+    (workdir / "numbers" / "one.txt").write_text("1")
+    (workdir / "large.bin").write_bytes(b"x" * 3_000_000)
+    script = """
+from pathlib import Path
+Path("out").mkdir()
+Path("out/sum.txt").write_text(Path("brought/one.txt").read_text() * 2 + str(Path("l.bin").stat().st_size))
+"""
+    data = Data(
+        inputs=(Transfer("numbers", "brought"), Transfer("large.bin", "l.bin")),
+        outputs=(Transfer("out", "results"), Transfer("nothing", "none")),
+    )
+    launch = yard.run(script, spec={"data": data})
+    assert launch.outcome is not None, launch.error
+    assert launch.outcome.state is RunState.SUCCEEDED, (launch.told, launch.output)
+    assert (workdir / "results" / "sum.txt").read_text() == "113000000"
+    assert any(line.startswith("brought out to results: 1 file") for line in launch.told)
+
+
+def test_keys_are_gone_with_their_pod(yard: Yard) -> None:
+    keys = yard.project.parent / "state" / "runctl" / "runpod" / "keys"
+    launch = yard.run("print('trained')")
+    launch.check_that_nothing_is_left()
+    assert not list(keys.glob(f"{launch.run_id}-*"))
+    assert stat.S_IMODE(keys.stat().st_mode) == 0o700

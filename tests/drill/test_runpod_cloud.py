@@ -337,6 +337,23 @@ def test_a_restarted_pod_keeps_port_and_disk_and_may_have_another_host_key(
     assert seen[0] == seen[1] != seen[2]
 
 
+def test_a_connection_that_is_cut_ends_nothing_that_was_started_through_it(
+    cloud: RunpodCloud, key: paramiko.PKey
+) -> None:
+    name = rent(cloud, env=public(key))
+    with session(cloud, name, key) as client:
+        run(client, "setsid sh -c 'while :; do date +%s.%N > alive; sleep 0.05; done' > /dev/null 2>&1 < /dev/null & :")
+        cloud.cut(name)
+        transport = client.get_transport()
+        assert transport is not None
+        wait_until(lambda: not transport.is_active(), 5, "the connection is cut")
+    alive = home(cloud, name) / "alive"
+    seen = alive.read_text()
+    wait_until(lambda: alive.read_text() not in ("", seen), 5, "it goes on")
+    with session(cloud, name, key) as client:
+        assert run(client, "echo again")[1] == "again\n"
+
+
 # --- the end ---
 
 

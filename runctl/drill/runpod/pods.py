@@ -222,6 +222,17 @@ class Pod:
         time.sleep(after_s)
         self._start()
 
+    def cut(self) -> None:
+        """End those of sshd's processes that serve a connection, and nothing that was started through one."""
+        import psutil
+
+        with self._lock, contextlib.suppress(psutil.Error):
+            for one in psutil.Process(self._container.pid).children(recursive=True) if self._container else ():
+                with contextlib.suppress(psutil.Error):
+                    title = " ".join(one.cmdline())
+                    if title.startswith("sshd: ") and "[listener]" not in title:
+                        one.kill()
+
     def shown(self) -> dict[str, Any]:
         """What those who steer the drill see."""
         wanted = self.wanted

@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 from runctl.config.platform import PlatformConfig
 from runctl.environment import note
 from runctl.platforms.planned import PlannedPlatform, planned
-from runctl.platforms.rented import bounded, lifetime_s
+from runctl.platforms.rented import bounded, chosen, lifetime_s
 from runctl.platforms.runpod import market, requests
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.options import RunpodConfig, RunpodOptions
@@ -67,21 +67,13 @@ class RunpodPlatform(PlannedPlatform):
             estimate_usd_per_hour=prices[0] if prices else None,
             estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
             notes=(
-                *_chosen(quote),
+                *chosen(quote),
                 *_of_bid(quote, self._options.bid_usd_per_hour),
                 *_of_balance(quote, dearest, lives_s),
                 note(spec.environment, self._options.python, ()),
                 *(requests.UNKNOWN + one for one in quote.unknown),
             ),
         )
-
-
-def _chosen(quote: Quote) -> tuple[str, ...]:
-    """What was chosen for what, where no type was named."""
-    if not quote.facts["fitting"]:
-        return ()
-    types = ", ".join(dict.fromkeys(offer.machine for offer in quote.offers))
-    return (f"for {quote.facts['fitting']}: {types}",)
 
 
 def _of_bid(quote: Quote, bid: float | None) -> tuple[str, ...]:

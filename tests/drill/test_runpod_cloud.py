@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -371,3 +374,30 @@ def test_nothing_runs_after_the_end_nor_after_the_servers_death(key: paramiko.PK
         with pytest.raises(OSError, match="Unable to connect"), paramiko.SSHClient() as client:
             client.connect("127.0.0.1", port, "root", pkey=key, allow_agent=False, look_for_keys=False)
         assert (tmp_path / str(kill)).exists()
+
+
+def test_nothing_runs_after_the_death_of_whoever_holds_the_cloud() -> None:
+    code = f"""
+import json, sys, urllib.request
+from runctl.drill.runpod.cloud import KEY, RunpodCloud
+with RunpodCloud() as cloud:
+    body = json.dumps(dict(query={ON_DEMAND!r}, variables=dict(input=json.loads(sys.argv[1])))).encode()
+    request = urllib.request.Request(cloud.url + "/graphql", body, dict(Authorization="Bearer " + KEY))
+    told = json.load(urllib.request.urlopen(request))
+    print(told["data"]["podFindAndDeployOnDemand"]["id"], cloud.folder, flush=True)
+    sys.stdin.read()
+"""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(RENT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdin is not None
+    name, folder = holder.stdout.readline().split()
+    try:
+        wait_until(lambda: bool(processes.find_by_environment(MARK, name)), 5, "the pod runs")
+        holder.kill()
+        holder.wait()
+        wait_until(lambda: not processes.find_by_environment(MARK, name), 10, "nothing of it runs")
+    finally:
+        holder.stdin.close()
+        holder.stdout.close()
+        shutil.rmtree(folder)

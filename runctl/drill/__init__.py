@@ -1,6 +1,7 @@
 """The drill: a loopback cloud on which a launch is rehearsed for real, without an account or a network.
 
 cloud       starts it, steers it, ends it: what tests and `drill=…` hold
+steering    what every cloud is steered by
 server      the process: every request passes the faults, then goes to whoever answers it
 request     what a request is, and whose key signed it
 recorder    requests and answers kept, for whoever looks through them

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -18,16 +17,15 @@ from types import TracebackType
 from typing import Any
 
 from runctl import processes
-from runctl.drill.faults import Fault
 from runctl.drill.metadata import LAUNCHER, SECRET
 from runctl.drill.sandboxes import MARK
-from runctl.encoding import dumps
+from runctl.drill.steering import Steered
 from runctl.errors import ConfigError, MissingExtra, PlatformError
 
 _REGION = "us-east-1"
 
 
-class Cloud:
+class Cloud(Steered):
     """Starts a cloud on loopback.
 
     Args:
@@ -184,19 +182,6 @@ class Cloud:
         made: str = self._ask("subnet", region=zone.rstrip("abcdefgh"), zone=zone, endpoints=",".join(endpoints))
         return made
 
-    def inject(self, fault: Fault) -> None:
-        """Have later calls meet a fault."""
-        self._ask("inject", dumps(fault).encode())
-
-    def clear(self) -> None:
-        """Forget all faults that nobody has met."""
-        self._ask("clear")
-
-    def calls(self) -> list[dict[str, Any]]:
-        """Every API call so far."""
-        told: list[dict[str, Any]] = self._ask("calls")
-        return told
-
     def denied(self) -> list[dict[str, str]]:
         """Every right that somebody needed and did not have: `caller`, `action`, `resource`."""
         told: list[dict[str, str]] = self._ask("denied")
@@ -206,8 +191,3 @@ class Cloud:
     def requests(self) -> Path:
         """Where requests are kept, if they are."""
         return self.folder / "requests"
-
-    def _ask(self, what: str, body: bytes = b"", **asked: object) -> Any:
-        query = urllib.parse.urlencode({key: str(value) for key, value in asked.items()})
-        with urllib.request.urlopen(f"{self.url}/-/{what}?{query}", data=body, timeout=30) as answer:
-            return json.loads(answer.read())

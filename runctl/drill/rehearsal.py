@@ -60,6 +60,8 @@ class Rehearsal:
     ) -> None:
         self._run_id = run_id
         self._stage = stage
+        for event in events:
+            stage.check(event)
         behind = [] if tail is None else ["--", *tail]
         self._argv = [
             sys.executable, "-c", _LAUNCH, *words, f"drill={scenario}", f"run.id={run_id}", f"run.root={stage.root}",

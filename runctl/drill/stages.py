@@ -20,11 +20,15 @@ from runctl.drill.cloud import Cloud
 from runctl.drill.faults import Fault
 from runctl.drill.runpod.account import gpus
 from runctl.drill.runpod.cloud import RunpodCloud
+from runctl.drill.scenario import Event
 from runctl.errors import ConfigError
 
 _BUCKET = "runctl-drill"
 #: RunPod's notice (seconds); nobody can have a longer one.
 _RUNPOD_NOTICE_S = 5.0
+_NO_REBALANCE = "drill.events: do: rebalance: RunPod recommends nothing; interrupt and kill are to be had"
+#: What a launch asks RunPod.
+_CALLS = ("gpuTypes", "myself", "pod", "podFindAndDeployOnDemand", "podRentInterruptable", "podTerminate")
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,13 @@ class Stage(ABC):
 
         Raises:
             ConfigError: where there is nothing of the kind.
+        """
+
+    def check(self, event: Event) -> None:  # noqa: B027 (most can happen anywhere)
+        """Check that an event can happen here.
+
+        Raises:
+            ConfigError: if it cannot.
         """
 
     @abstractmethod
@@ -228,7 +239,16 @@ class RunpodStage(Stage):
         self._pods.kill(host)
 
     def rebalance(self, host: str) -> None:
-        raise ConfigError("drill.events: do: rebalance: RunPod recommends nothing; interrupt and kill are to be had")
+        raise ConfigError(_NO_REBALANCE)
+
+    def check(self, event: Event) -> None:
+        if event.do == "rebalance":
+            raise ConfigError(_NO_REBALANCE)
+        if event.fault is not None and event.fault.action not in _CALLS:
+            raise ConfigError(
+                f"drill.events: {event.fault.action} is no call of RunPod's; there are {', '.join(_CALLS)}; of the "
+                "scenarios spot, no_notice and launcher_killed are for RunPod as well"
+            )
 
     def inject(self, fault: Fault) -> None:
         self._pods.inject(fault)

@@ -13,7 +13,7 @@ from runctl.config.platform import PlatformConfig
 from runctl.durations import parse_duration_s
 from runctl.errors import ConfigError
 from runctl.platforms.base import Terms
-from runctl.spec import LaunchSpec, Limits, Resources
+from runctl.spec import LaunchSpec, Limits, Quote, Resources
 
 #: How long a host stays after a failure if nothing is said, and somebody is there to look.
 _KEPT_S = 900.0
@@ -133,6 +133,14 @@ def wanted(resources: Resources) -> Resources:
         return resources
     said = resources.gpu is not None or resources.gpu_memory_gib is not None
     return replace(resources, gpus=1, gpu_memory_gib=resources.gpu_memory_gib if said else DEFAULT.gpu_memory_gib)
+
+
+def chosen(quote: Quote) -> tuple[str, ...]:
+    """A plan's note of what was chosen for what, where no type was named."""
+    if not quote.facts["fitting"]:
+        return ()
+    types = ", ".join(dict.fromkeys(offer.machine for offer in quote.offers))
+    return (f"for {quote.facts['fitting']}: {types}",)
 
 
 def plain(name: str) -> str:

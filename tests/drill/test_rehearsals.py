@@ -91,6 +91,45 @@ def test_every_other_scenario_ends_with_the_same_weights_and_nothing_running(run
     assert told[scenario] in done.stderr
 
 
+PODS = ("+platform=runpod", *TRAINING, "args.epochs=80", "checkpoint.every=100steps")
+
+
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_a_pod_that_vanishes_without_object_storage_changes_no_bit(run: Run, tmp_path: Path) -> None:
+    done = run(*PODS, "drill=no_notice", "drill.events=[{at_step: 900, do: kill}]")
+    assert weights(done) == weights(run(*TRAINING, "args.epochs=80"))
+    assert "2 attempts in" in done.stderr
+    assert "On RunPod these hosts would have cost" in done.stderr
+    assert "Nothing is left running." in done.stderr
+    assert re.search(r"resuming from step [1-9]\d* ", done.stdout), done.stdout
+    assert not (tmp_path / ".local").exists()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(TIMEOUT_S + 60)
+@pytest.mark.parametrize("root", ["runs", "s3://bucket/runs"])
+@pytest.mark.parametrize("scenario", ["spot", "launcher_killed"])
+def test_on_pods_it_is_the_same_with_object_storage_and_without(run: Run, scenario: str, root: str) -> None:
+    at = {"spot": "drill.events=[{at_step: 400, do: interrupt}]"}.get(scenario, "drill.s3=moto")
+    done = run(*PODS, f"drill={scenario}", at, f"run.root={root}", "args.epochs=150")
+    assert weights(done) == weights(run(*TRAINING, "args.epochs=150"))
+    assert ("2 attempts in" if scenario == "spot" else ": following it") in done.stderr
+    assert "Nothing is left running." in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("drill=capacity",), "RunInstances is no call of RunPod's"),
+        (("drill=spot", "drill.events=[{do: rebalance}]"), "RunPod recommends nothing"),
+    ],
+)
+def test_what_cannot_happen_on_runpod_is_said_at_once(run: Run, words: tuple[str, ...], why: str) -> None:
+    done = run(*PODS, *words)
+    assert done.returncode == 2
+    assert why in done.stderr
+
+
 def test_a_drill_refuses_to_go_anywhere_but_to_loopback() -> None:
     inside = {rehearsal.INSIDE: "http://127.0.0.1:5", "AWS_ENDPOINT_URL": "http://127.0.0.1:5"}
     assert rehearsal.is_inside(inside)
@@ -99,6 +138,8 @@ def test_a_drill_refuses_to_go_anywhere_but_to_loopback() -> None:
         {"AWS_ENDPOINT_URL": "https://example.org"},
         {"AWS_ENDPOINT_URL_EC2": "https://example.org"},
         {"AWS_PROFILE": "production"},
+        {"RUNPOD_API_BASE_URL": "https://api.runpod.io"},
+        {rehearsal.INSIDE: "http://127.0.0.1:5,http://127.0.0.1:6"},
         {rehearsal.INSIDE: "https://example.org", "AWS_ENDPOINT_URL": "https://example.org"},
     ):
         with pytest.raises(ConfigError, match="a drill goes to loopback alone"):

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import shutil
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -337,6 +340,23 @@ def test_a_restarted_pod_keeps_port_and_disk_and_may_have_another_host_key(
     assert seen[0] == seen[1] != seen[2]
 
 
+def test_a_connection_that_is_cut_ends_nothing_that_was_started_through_it(
+    cloud: RunpodCloud, key: paramiko.PKey
+) -> None:
+    name = rent(cloud, env=public(key))
+    with session(cloud, name, key) as client:
+        run(client, "setsid sh -c 'while :; do date +%s.%N > alive; sleep 0.05; done' > /dev/null 2>&1 < /dev/null & :")
+        cloud.cut(name)
+        transport = client.get_transport()
+        assert transport is not None
+        wait_until(lambda: not transport.is_active(), 5, "the connection is cut")
+    alive = home(cloud, name) / "alive"
+    seen = alive.read_text()
+    wait_until(lambda: alive.read_text() not in ("", seen), 5, "it goes on")
+    with session(cloud, name, key) as client:
+        assert run(client, "echo again")[1] == "again\n"
+
+
 # --- the end ---
 
 
@@ -354,3 +374,30 @@ def test_nothing_runs_after_the_end_nor_after_the_servers_death(key: paramiko.PK
         with pytest.raises(OSError, match="Unable to connect"), paramiko.SSHClient() as client:
             client.connect("127.0.0.1", port, "root", pkey=key, allow_agent=False, look_for_keys=False)
         assert (tmp_path / str(kill)).exists()
+
+
+def test_nothing_runs_after_the_death_of_whoever_holds_the_cloud() -> None:
+    code = f"""
+import json, sys, urllib.request
+from runctl.drill.runpod.cloud import KEY, RunpodCloud
+with RunpodCloud() as cloud:
+    body = json.dumps(dict(query={ON_DEMAND!r}, variables=dict(input=json.loads(sys.argv[1])))).encode()
+    request = urllib.request.Request(cloud.url + "/graphql", body, dict(Authorization="Bearer " + KEY))
+    told = json.load(urllib.request.urlopen(request))
+    print(told["data"]["podFindAndDeployOnDemand"]["id"], cloud.folder, flush=True)
+    sys.stdin.read()
+"""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, json.dumps(RENT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdin is not None
+    name, folder = holder.stdout.readline().split()
+    try:
+        wait_until(lambda: bool(processes.find_by_environment(MARK, name)), 5, "the pod runs")
+        holder.kill()
+        holder.wait()
+        wait_until(lambda: not processes.find_by_environment(MARK, name), 10, "nothing of it runs")
+    finally:
+        holder.stdin.close()
+        holder.stdout.close()
+        shutil.rmtree(folder)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from runctl import processes
-from runctl.drill.faults import Fault
 from runctl.drill.sandboxes import MARK
+from runctl.drill.steering import Steered
 from runctl.encoding import dumps
 from runctl.errors import MissingExtra, PlatformError
 
@@ -31,8 +28,11 @@ _END_S = 20.0
 _BY_ITSELF_S = 3.0
 
 
-class RunpodCloud:
+class RunpodCloud(Steered):
     """Starts RunPod's API and its pods on loopback.
+
+    A fault's action is a query's first field, such as podTerminate. A status of 500 and more is answered in HTML, the
+    code `null` with a null where the pod would be, everything else with `message` (or the code) as GraphQL's error.
 
     Args:
         folder: for its pods; a temporary one if None, which goes at the end.
@@ -42,7 +42,6 @@ class RunpodCloud:
         self._kept = folder is not None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="runctl-drill-"))
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = ""
         self._user = "root"
 
     def __enter__(self) -> RunpodCloud:
@@ -115,6 +114,10 @@ class RunpodCloud:
             self._ask("host_key", pod=pod)
         self._ask("restart", pod=pod, after_s=after_s)
 
+    def cut(self, pod: str) -> None:
+        """Break every SSH connection of a pod; whoever connects again gets an answer."""
+        self._ask("cut", pod=pod)
+
     def set_capacity(self, gpu: str, *, spot: int | None = None, on_demand: int | None = None) -> None:
         """So many pods of a type of GPU can be rented from now on; None is an endless supply."""
         self._ask("market", dumps({"gpu": gpu, "left_spot": spot, "left": on_demand}).encode())
@@ -140,29 +143,6 @@ class RunpodCloud:
         """Make a network volume, and return its id; it outlives the pods that it is mounted in."""
         made: str = self._ask("volume", name=name, data_center=data_center, size=size)
         return made
-
-    def inject(self, fault: Fault) -> None:
-        """Have later calls meet a fault.
-
-        Its action is the query's first field. A status of 500 and more is answered in HTML, the code `null` with a
-        null where the pod would be, everything else with `message` (or the code) as GraphQL's error.
-        """
-        self._ask("inject", dumps(fault).encode())
-
-    def clear(self) -> None:
-        """Forget all faults that nobody has met."""
-        self._ask("clear")
-
-    def calls(self) -> list[dict[str, Any]]:
-        """Every API call so far."""
-        told: list[dict[str, Any]] = self._ask("calls")
-        return told
-
-    def _ask(self, what: str, body: bytes = b"", **asked: object) -> Any:
-        query = urllib.parse.urlencode({key: str(value) for key, value in asked.items()})
-        request = urllib.request.Request(f"{self.url}/-/{what}?{query}", body)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.loads(answer.read())
 
     def _end(self) -> None:
         assert self._process is not None

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runctl.drill.runpod import image
 from runctl.drill.runpod.sshd import Sshd
 from runctl.drill.sandboxes import MARK
 
@@ -25,45 +26,6 @@ COMES_UP_S = 0.4
 _ANSWER_S = 0.2
 _END_S = 15.0
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SSHD = """Port {port}
-ListenAddress 127.0.0.1
-HostKey {folder}/etc/host_key
-AuthorizedKeysFile {folder}/etc/authorized_keys
-PidFile none
-UsePAM no
-StrictModes no
-PasswordAuthentication no
-KbdInteractiveAuthentication no
-PermitRootLogin yes
-AllowAgentForwarding no
-MaxStartups 100
-PrintMotd no
-ForceCommand {folder}/bin/session
-Subsystem sftp {sftp_server}
-"""
-#: As in RunPod's own images: sshd if there is a key, and then nothing for ever.
-_START = """#!/bin/sh
-{sshd}while :; do sleep 1000 & wait $!; done
-"""
-_SESSION = """#!/bin/sh
-[ -n "$SSH_ORIGINAL_COMMAND" ] && set -- -c "$SSH_ORIGINAL_COMMAND"
-cd {home} && exec /usr/bin/env -i {variables} SSH_CONNECTION="$SSH_CONNECTION" TERM="${{TERM:-dumb}}" /bin/sh "$@"
-"""
-_RUNPODCTL = """#!{python} -IS
-import json, os, sys, urllib.request
-do = {{"remove": "podTerminate", "stop": "podStop"}}.get(sys.argv[1] if len(sys.argv) == 4 else "")
-if do is None or sys.argv[2] != "pod":
-    sys.exit("runpodctl of the drill: remove pod ID, stop pod ID")
-more = "" if do == "podTerminate" else " {{ id }}"
-query = "mutation {{ %s(input: {{podId: %s}})%s }}" % (do, json.dumps(sys.argv[3]), more)
-request = urllib.request.Request(
-    os.environ["RUNPOD_API_BASE_URL"] + "/graphql",
-    json.dumps({{"query": query}}).encode(),
-    {{"Content-Type": "application/json", "Authorization": "Bearer " + os.environ["RUNPOD_API_KEY"]}},
-)
-told = json.load(urllib.request.urlopen(request, timeout=30))
-sys.exit(told["errors"][0]["message"] if "errors" in told else 0)
-"""
 
 
 @dataclass(frozen=True)
@@ -148,7 +110,7 @@ class Pod:
             **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH") if name in os.environ},
         }
         self.new_host_key()
-        self._write_programs()
+        self._install()
         self._start()
 
     @property
@@ -222,6 +184,17 @@ class Pod:
         time.sleep(after_s)
         self._start()
 
+    def cut(self) -> None:
+        """End those of sshd's processes that serve a connection, and nothing that was started through one."""
+        import psutil
+
+        with self._lock, contextlib.suppress(psutil.Error):
+            for one in psutil.Process(self._container.pid).children(recursive=True) if self._container else ():
+                with contextlib.suppress(psutil.Error):
+                    title = " ".join(one.cmdline())
+                    if title.startswith("sshd: ") and "[listener]" not in title:
+                        one.kill()
+
     def shown(self) -> dict[str, Any]:
         """What those who steer the drill see."""
         wanted = self.wanted
@@ -238,6 +211,13 @@ class Pod:
         except OSError:
             return {}
         return told
+
+    def _install(self) -> None:
+        port = self.ssh_port if self.wanted.env.get("PUBLIC_KEY") else None
+        image.install(self.folder, self.environment, self._sshd, port)
+        argv = shlex.split(self.wanted.docker_args) or [str(self.folder / "bin" / "start.sh")]
+        told = {"argv": argv, "cwd": str(self.folder / "home")}
+        (self.folder / "container.json").write_text(json.dumps(told))
 
     def _taken_back(self, container: subprocess.Popen[bytes] | None) -> None:
         if container is not None:
@@ -270,36 +250,6 @@ class Pod:
         except subprocess.TimeoutExpired:
             container.kill()
             container.wait()
-
-    def _write_programs(self) -> None:
-        """The programs of the image: its start script, what a session is led to, `runpodctl`."""
-        folder, wanted = self.folder, self.wanted
-        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.environment.items())
-        key = wanted.env.get("PUBLIC_KEY", "")
-        (folder / "etc" / "authorized_keys").write_text(key.rstrip("\n") + "\n")
-        (folder / "etc" / "passwd").write_text(
-            f"root:x:{os.geteuid()}:{os.getegid()}:root:{folder / 'home'}:/bin/sh\n"
-            "sshd:x:65533:65533::/run/sshd:/usr/sbin/nologin\n"
-        )
-        (folder / "etc" / "group").write_text(f"root:x:{os.getegid()}:\nsshd:x:65533:\n")
-        sshd = ""
-        if self.ssh_port is not None and key:
-            words = [f"{name}={value}" for name, value in self._sshd.variables(folder / "etc").items()]
-            sftp_server = shlex.join(["env", *words, self._sshd.sftp_server])
-            told = _SSHD.format(port=self.ssh_port, folder=folder, sftp_server=sftp_server)
-            (folder / "etc" / "sshd_config").write_text(told)
-            config = str(folder / "etc" / "sshd_config")
-            sshd = shlex.join(["env", *words, str(self._sshd.binary), "-D", "-e", "-f", config]) + " &\n"
-        home = shlex.quote(str(folder / "home"))
-        for name, text in (
-            ("start.sh", _START.format(sshd=sshd)),
-            ("session", _SESSION.format(home=home, variables=variables)),
-            ("runpodctl", _RUNPODCTL.format(python=sys.executable)),
-        ):
-            (folder / "bin" / name).write_text(text)
-            (folder / "bin" / name).chmod(0o755)
-        argv = shlex.split(wanted.docker_args) or [str(folder / "bin" / "start.sh")]
-        (folder / "container.json").write_text(json.dumps({"argv": argv, "cwd": str(folder / "home")}))
 
 
 def _free_port() -> int:

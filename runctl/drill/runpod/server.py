@@ -51,6 +51,7 @@ class Server:
             "kill": lambda asked, _: account.pods[asked["pod"]].end("terminated", "its machine is gone"),
             "restart": lambda asked, _: account.pods[asked["pod"]].restart(after_s=float(asked["after_s"])),
             "host_key": lambda asked, _: account.pods[asked["pod"]].new_host_key(),
+            "cut": lambda asked, _: account.pods[asked["pod"]].cut(),
             "market": lambda _, body: self._set_market(**json.loads(body)),
             "balance": lambda asked, _: setattr(account, "balance", float(asked["usd"])),
             "secret": lambda asked, _: account.secrets.update({asked["name"]: asked["value"]}),

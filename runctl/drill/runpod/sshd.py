@@ -20,6 +20,8 @@ from pathlib import Path
 from runctl.errors import PlatformError
 
 _SYSTEM = "/usr/sbin/sshd"
+#: Where `make test` puts it.
+_MADE_AHEAD = Path(sys.prefix, "sshd")
 _SFTP_SERVERS = ("usr/lib/openssh/sftp-server", "usr/libexec/openssh/sftp-server", "usr/libexec/sftp-server")
 #: The server, the library that it lacks most often, and one that shows it a list of users of our own.
 _PACKAGES = ("openssh-server", "openssh-sftp-server", "libwrap0", "libnss-wrapper")
@@ -78,10 +80,9 @@ def ready() -> Sshd:
             raise PlatformError(f"the drill's pods: {_EMPTY}: {error.strerror}; sshd needs that folder") from error
     if Path(_SYSTEM).exists():
         return _in(Path("/"), ())
-    made_ahead = Path(sys.prefix, "sshd")
-    if not made_ahead.is_dir():
-        made_ahead = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "runctl", "sshd")
-    return fetched(made_ahead)
+    if _MADE_AHEAD.is_dir():
+        return fetched(_MADE_AHEAD)
+    return fetched(Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "runctl", "sshd"))
 
 
 def fetched(folder: Path) -> Sshd:

@@ -46,7 +46,7 @@ from runctl.platforms.aws.start import Links, script
 from runctl.platforms.aws.watch import Watch
 from runctl.platforms.base import Platform
 from runctl.platforms.planned import planned
-from runctl.platforms.rented import bounded, lifetime_s
+from runctl.platforms.rented import bounded, chosen, lifetime_s
 from runctl.platforms.watching import bring_up_log
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
@@ -144,7 +144,7 @@ class AwsPlatform(Platform):
             estimate_usd_per_hour=prices[0] if prices else None,
             estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
             notes=(
-                *_chosen(quote),
+                *chosen(quote),
                 *(f"quota: {one}" for one in quote.facts["too_small"]),
                 *(f"no way out, so left out: {one}" for one in quote.facts["cut_off"]),
                 f"the project: {readable(size)} packed",
@@ -296,14 +296,6 @@ class AwsPlatform(Platform):
             ],
             self._options.data_volume_gib,
         )
-
-
-def _chosen(quote: Quote) -> tuple[str, ...]:
-    """What was chosen for what, where no type was named."""
-    if not quote.facts["fitting"]:
-        return ()
-    types = ", ".join(dict.fromkeys(offer.machine for offer in quote.offers))
-    return (f"for {quote.facts['fitting']}: {types}",)
 
 
 def _root(plan: Plan) -> str:

@@ -34,12 +34,12 @@ from runctl.errors import ConfigError, NotBuiltYet, PlatformError
 from runctl.platforms import local_data, parcel
 from runctl.platforms.base import Platform
 from runctl.platforms.planned import planned
-from runctl.platforms.rented import bounded, lifetime_s
+from runctl.platforms.rented import bounded, chosen, lifetime_s
 from runctl.platforms.runpod import credentials, market, orders, requests, start
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.keys import of_attempt
 from runctl.platforms.runpod.line import Line, Mirrored
-from runctl.platforms.runpod.notes import of_balance, of_bid, of_mirror, of_project, of_types
+from runctl.platforms.runpod.notes import of_balance, of_bid, of_mirror, of_project
 from runctl.platforms.runpod.options import MOUNT_PATH, RunpodConfig, RunpodOptions, Transport
 from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.platforms.runpod.purchase import Purchase
@@ -134,7 +134,7 @@ class RunpodPlatform(Platform):
             estimate_usd_per_hour=prices[0] if prices else None,
             estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
             notes=(
-                *of_types(quote),
+                *chosen(quote),
                 *of_bid(quote, self._options.bid_usd_per_hour),
                 *of_balance(quote, dearest, lives_s),
                 *(of_mirror(self._options, spec) if mirrored else ()),

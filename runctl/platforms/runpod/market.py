@@ -190,7 +190,7 @@ def _host() -> str:
 def _is_reached() -> bool:
     """Whether there is a way to RunPod: without one, its SDK need not be loaded, which takes longer."""
     where = urlsplit(os.environ.get("RUNPOD_API_BASE_URL") or _API)
-    if urllib.request.getproxies():
+    if {where.scheme, "all"} & urllib.request.getproxies().keys():
         return True  # its business
     try:
         address = (where.hostname or "", where.port or (443 if where.scheme == "https" else 80))

@@ -7,14 +7,6 @@ from runctl.platforms.runpod.options import RunpodOptions
 from runctl.spec import LaunchSpec, Quote
 
 
-def of_types(quote: Quote) -> tuple[str, ...]:
-    """What was chosen for what, where no type was named."""
-    if not quote.facts["fitting"]:
-        return ()
-    types = ", ".join(dict.fromkeys(offer.machine for offer in quote.offers))
-    return (f"for {quote.facts['fitting']}: {types}",)
-
-
 def of_bid(quote: Quote, bid: float | None) -> tuple[str, ...]:
     """Where a bid is too low just now."""
     if bid is None:

@@ -13,5 +13,5 @@ setup(
         *(f"runctl.conf.{group}" for group in groups),
     ],
     package_dir={"runctl.conf": "conf"},
-    package_data={"runctl": ["py.typed"], "runctl.conf": ["**/*.yaml"]},
+    package_data={"runctl": ["py.typed", "hosts/*.sh"], "runctl.conf": ["**/*.yaml"]},
 )

@@ -5,10 +5,12 @@ Both are the same bytes for the same content, so that their SHA-256 is their add
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import gzip
 import importlib
 import importlib.metadata
+import io
 import os
 import stat
 import subprocess
@@ -63,14 +65,32 @@ def pack(project_dir: Path, target_dir: Path, *, max_bytes: int) -> Bundle:
     if sum(sizes.values()) > max_bytes:
         raise _too_large(sizes, max_bytes)
     path = target_dir / "project.tar.gz"
+    with _archive(path) as tar:
+        for name in names:
+            _add(tar, project_dir, name)
+    return Bundle(path, sha256_of(path), path.stat().st_size, len(names))
+
+
+def program(source: Path, name: str, target_dir: Path) -> Path:
+    """Pack one program alone, so that it is one where it is unpacked: a file that is fetched may not be executed."""
+    path = target_dir / f"{name}.tar.gz"
+    data = source.read_bytes()
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o755
+    with _archive(path) as tar:
+        tar.addfile(entry, io.BytesIO(data))
+    return path
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[tarfile.TarFile]:
+    """A tar.gz to be filled, with nothing in it of who packs it and when."""
     with (
         path.open("wb") as raw,
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped,
         tarfile.open(fileobj=zipped, mode="w", format=tarfile.PAX_FORMAT) as tar,
     ):
-        for name in names:
-            _add(tar, project_dir, name)
-    return Bundle(path, sha256_of(path), path.stat().st_size, len(names))
+        yield tar
 
 
 def wheel(target_dir: Path) -> Path:
@@ -112,7 +132,7 @@ def _package_files() -> Iterator[tuple[str, Path]]:
         for source in folder.rglob("*"):
             inside = source.relative_to(folder)
             twice = package == "runctl" and inside.parts[0] == "conf"
-            if source.suffix in (".py", ".yaml", ".typed") and "__pycache__" not in inside.parts and not twice:
+            if source.suffix in (".py", ".sh", ".yaml", ".typed") and "__pycache__" not in inside.parts and not twice:
                 yield f"{prefix}/{inside.as_posix()}", source
 
 

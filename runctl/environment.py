@@ -13,7 +13,7 @@ class Environment:
     """In which Python environment the ranks run.
 
     Attributes:
-        kind: `system` is one that the host has; `uv` and `conda` are made from `files`.
+        kind: `system` is one that the host has; `uv` and `conda` are made from `files`; `docker` is in `image`.
         files: relative to the project's root: what it is made from, and behind it what belongs to that.
         digest: SHA-256 of them all.
         python: which versions of Python will do, such as `>=3.10,<3.13`; None is any.
@@ -21,6 +21,7 @@ class Environment:
         needs_torch: whether the ranks cannot do without.
         torch: the version to install where neither the files nor the host have one; None is none.
         cuda: what the torch of the files was built for, such as `12.8`; None is not known.
+        image: of the container in which all of it runs; None is no container.
     """
 
     kind: str = "system"
@@ -31,13 +32,16 @@ class Environment:
     needs_torch: bool = False
     torch: str | None = None
     cuda: str | None = None
+    image: str | None = None
 
     @property
     def made(self) -> bool:
         """Whether something may have to be installed for it."""
-        return self.kind != "system" or self.torch is not None
+        return bool(self.files) or self.torch is not None
 
     def __str__(self) -> str:
+        if self.kind == "docker":
+            return f"docker image {self.image}"
         if self.kind == "system":
             return f"torch {self.torch}" if self.torch else "the image's Python"
         return f"{self.files[0]} ({self.kind})"
@@ -53,6 +57,8 @@ def note(environment: Environment, python: str | None, capabilities: Iterable[tu
     """
     if python is not None:
         return f"environment: {python} on the host, as it is"
+    if environment.kind == "docker":
+        return f"environment: {environment}; its torch and CUDA: unknown before the host is up"
     if environment.kind == "system":
         otherwise = f", and torch {environment.torch} is installed if it has none" if environment.torch else ""
         return f"environment: the image's Python{otherwise}; which torch and CUDA it has: unknown before the host is up"

@@ -279,6 +279,11 @@ class _Launch:
             raise NotBuiltYet(
                 f"drill={cfg.drill.name}: this version rehearses +platform=aws and +platform=runpod alone"
             )
+        if spec.environment.kind == "docker":
+            raise NotBuiltYet(
+                f"drill={cfg.drill.name}: its cloud is on loopback, which no container reaches; leave out "
+                "python_env=docker, and this machine's Python trains"
+            )
         words = [word for word in self._typed().overrides if not re.match(r"\+*(drill=|run\.(id|root)=)", word)]
         report_to = None if cfg.drill.report is None else Path(cfg.drill.report)
         if report_to is not None:

@@ -87,6 +87,11 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
     if cfg.run.id is not None and typed.command_line.is_multirun and typed.source_of("run.id") != "sweep":
         raise ConfigError(f"run.id={cfg.run.id}: -m makes several runs and an id belongs to one; use run.name instead")
     root = checkpoints.absolute("run.root", "runs" if cfg.run.root is None else cfg.run.root, workdir)
+    if typed.source_of("docker.image") and cfg.python_env.value != "docker":
+        raise ConfigError(
+            f"docker.image={cfg.docker.image} and python_env={cfg.python_env.value}: add python_env=docker, under "
+            "which the image is used"
+        )
     asked = bool(typed.source_of("python_env")) or any(source.gives("python_env") for source in sources)
     return LaunchSpec(
         run=RunIdentity(run_id(cfg.run.id, name), name, root),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from runctl.config.schemas import LaunchConfig
 from runctl.environment import Environment
-from runctl.errors import ConfigError, NotBuiltYet
+from runctl.errors import ConfigError
 from runctl.spec import Program
 
 LOCK, REQUIREMENTS, PROJECT = "uv.lock", "requirements.txt", "pyproject.toml"
@@ -28,6 +28,9 @@ _TORCH = {
     PROJECT: re.compile(r"""["']torch(?![-_.\w])[^="'\n]*(?:==\s*([\w.+]+))?""", re.I),
     CONDA[0]: re.compile(r"^\s*-\s*[\"']?(?:[\w-]+::)?(?:pytorch|torch)(?![-_.\w])[\s=]*([\w.+]*)", re.M | re.I),
 }
+#: [registry[:port]/]path[:tag][@digest] (github.com/distribution/reference), loosely: what docker could take for an
+#: option, and what a shell could take apart, is none.
+_IMAGE = re.compile(r"[A-Za-z0-9][\w.-]*(?::\d+)?(?:/[\w.-]+)*(?::[\w.-]+)?(?:@\w+:[0-9a-f]+)?", re.ASCII)
 _RUNTIME = re.compile(r'nvidia-cuda-runtime(?:-cu\d+)?(?:"\nversion = "|==)(\d+\.\d+)')
 
 
@@ -42,8 +45,7 @@ def environment(cfg: LaunchConfig, program: Program, workdir: Path, project_dir:
         asked: whether `python_env` was given by the user and not by the platform's own file.
 
     Raises:
-        ConfigError: for a kind whose file is missing, and next to `platform.python`.
-        NotBuiltYet: for `docker`.
+        ConfigError: for a kind whose file is missing, or its image, and next to `platform.python`.
     """
     wanted = cfg.python_env.value
     given = getattr(cfg.platform, "python", None)
@@ -51,12 +53,12 @@ def environment(cfg: LaunchConfig, program: Program, workdir: Path, project_dir:
         if asked and wanted != "system":
             raise ConfigError(
                 f"platform.python={given} and python_env={wanted}: the first names an interpreter that is there, the "
-                "second makes one; give one of them"
+                f"second {'has one in an image' if wanted == 'docker' else 'makes one'}; give one of them"
             )
         return Environment()
-    if wanted == "docker":
-        raise NotBuiltYet("python_env=docker: this version starts no containers; use auto, uv, conda or system")
     needs_torch = cfg.trainer.kind.value == "ddp" or _imports_torch(program, workdir)
+    if wanted == "docker":
+        return Environment("docker", needs_torch=needs_torch, image=_image(cfg.docker.image))
     if wanted == "system":
         return Environment(needs_torch=needs_torch)
     found = next((one for one in _found(workdir, project_dir) if wanted in ("auto", one[0])), None)
@@ -82,6 +84,15 @@ def environment(cfg: LaunchConfig, program: Program, workdir: Path, project_dir:
         torch=torch,
         cuda=_cuda(versions, "\n".join(texts)),
     )
+
+
+def _image(named: str | None) -> str:
+    example = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
+    if named is None:
+        raise ConfigError(f"python_env=docker: name the image, such as docker.image={example}")
+    if not _IMAGE.fullmatch(named):
+        raise ConfigError(f"docker.image={named}: no image is called so; such as {example}")
+    return named
 
 
 def _found(workdir: Path, project_dir: Path) -> Iterator[tuple[str, list[Path]]]:

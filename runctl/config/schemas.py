@@ -234,6 +234,13 @@ class DrillConfig:
 
 
 @dataclass
+class DockerConfig:
+    """image: in which everything runs under python_env=docker; it has the ranks' Python, with torch."""
+
+    image: Optional[str] = None
+
+
+@dataclass
 class PluginsConfig:
     """disable: plugins to leave out; list: print the active ones and stop."""
 
@@ -254,6 +261,7 @@ class LaunchConfig:
     args_booleans: ArgsBooleans = ArgsBooleans.value
     args_lists: ArgsLists = ArgsLists.repeat
     python_env: PythonEnv = PythonEnv.system
+    docker: DockerConfig = field(default_factory=DockerConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     #: A `PlatformConfig`, or what the platform's own class derives from it: known when its kind is.
     platform: Any = field(default_factory=PlatformConfig)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from runctl.config.platform import PlatformConfig
-from runctl.errors import PlatformError
+from runctl.errors import NotBuiltYet, PlatformError
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
 
@@ -50,6 +50,8 @@ class Platform(ABC):
     #: What stands below `platform` in the configuration.
     options: ClassVar[type[PlatformConfig]] = PlatformConfig
     terms: Terms = Terms()
+    #: Whether it starts the agent in a container if that is asked for (`python_env=docker`).
+    containers: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -74,7 +76,16 @@ class Platform(ABC):
         return "runs"
 
     def completed(self, spec: LaunchSpec) -> LaunchSpec:
-        """The spec with what the platform fills in where nothing was said."""
+        """The spec with what the platform fills in where nothing was said.
+
+        Raises:
+            NotBuiltYet: for a container where the platform starts none.
+        """
+        if spec.environment.kind == "docker" and not self.containers:
+            raise NotBuiltYet(
+                f"python_env=docker: platform={self.kind} starts no containers, platform=aws does; leave it out, or "
+                "have one of the other kinds: auto, uv, conda, system"
+            )
         return self._completed(spec)
 
     def staged(self, spec: LaunchSpec) -> LaunchSpec:

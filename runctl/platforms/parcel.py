@@ -1,6 +1,8 @@
 """What a rented host is sent: the user's project, runctl itself, the keeper, and what the keeper is to do.
 
-<run.root>/.parcels/<sha256>.tar.gz     projects, by their content: an unchanged one is sent once
+Where the agent runs in a container, also the interpreter that is one.
+
+<run.root>/.parcels/<sha256>.tar.gz     projects, by their content: an unchanged one is sent once; that interpreter
 <run.root>/.parcels/<sha256>.whl        runctl
 <run.root>/.parcels/<sha256>.py         the keeper
 <run directory>/hosts/a1.json           what the keeper of attempt 1 is to do
@@ -21,6 +23,7 @@ from typing import Any
 from runctl import bundle, processes
 from runctl.checkpoint.transfer import readable
 from runctl.digests import sha256_of
+from runctl.platforms import containers
 from runctl.storage import open_store
 
 FOLDER = ".parcels"
@@ -60,22 +63,28 @@ class Parcel:
     Args:
         project_dir: the user's project.
         max_bytes: how large its files may be together.
+        container: whether the agent runs in a container.
     """
 
-    def __init__(self, project_dir: Path, max_bytes: int) -> None:
+    def __init__(self, project_dir: Path, max_bytes: int, *, container: bool = False) -> None:
         _remove_left_behind()
         self._folder = tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-")
         folder = Path(self._folder.name)
         packed = bundle.pack(project_dir, folder, max_bytes=max_bytes)
         wheel = bundle.wheel(folder)
-        keeper = Path(__file__).parents[1] / "hosts" / "keeper.py"
+        hosts = Path(__file__).parents[1] / "hosts"
+        keeper = hosts / "keeper.py"
         self.project = Item(packed.path, packed.sha256, "project.tar.gz", "project")
         self.runctl = Item(wheel, sha256_of(wheel), wheel.name)
         self.keeper = Item(keeper, sha256_of(keeper), "keeper.py")
+        self._more: tuple[Item, ...] = ()
+        if container:
+            python = bundle.program(hosts / "docker-python.sh", containers.PROGRAM, folder)
+            self._more = (Item(python, sha256_of(python), python.name, containers.FOLDER),)
 
     @property
     def items(self) -> tuple[Item, ...]:
-        return self.project, self.runctl, self.keeper
+        return self.project, self.runctl, *self._more, self.keeper
 
     def send(self, root: str, tell: Callable[[str], None]) -> None:
         """Put what is not there yet below the root of runs.

@@ -263,6 +263,8 @@ def test_system_says_what_to_do_where_there_is_no_torch(hosts: Hosts, monkeypatc
     bare(hosts, monkeypatch)
     with pytest.raises(EnvironmentFailed, match=r"no interpreter of this host has torch: .*python_env=auto"):
         hosts.ready(hosts.of(Environment(needs_torch=True)))
+    with pytest.raises(EnvironmentFailed, match=r"docker\.image=me/bare:1: none of its interpreters has torch: "):
+        hosts.ready(hosts.of(Environment("docker", needs_torch=True, image="me/bare:1")))
     assert hosts.ready(hosts.of(Environment())).python == BASE, "a script without torch needs none"
 
 

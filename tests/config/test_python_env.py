@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from runctl.config.environments import environment
-from runctl.config.schemas import LaunchConfig, PythonEnv, TrainerConfig, TrainerKind
+from runctl.config.schemas import DockerConfig, LaunchConfig, PythonEnv, TrainerConfig, TrainerKind
 from runctl.environment import Environment, note
-from runctl.errors import ConfigError, NotBuiltYet
+from runctl.errors import ConfigError
 from runctl.platforms.aws.options import AwsConfig
 from runctl.spec import Program
 
@@ -49,9 +49,9 @@ class Project:
 
     def environment(
         self, wanted: str = "auto", script: str = "import torch\n", *, stands: str = ".", asked: bool = False,
-        ddp: bool = False, **platform: Any,
+        ddp: bool = False, image: str | None = None, **platform: Any,
     ) -> Environment:  # fmt: skip
-        cfg = LaunchConfig(python_env=PythonEnv[wanted], platform=AwsConfig(**platform))
+        cfg = LaunchConfig(python_env=PythonEnv[wanted], platform=AwsConfig(**platform), docker=DockerConfig(image))
         cfg.trainer = TrainerConfig(kind=TrainerKind.ddp if ddp else TrainerKind.single)
         workdir = self.folder / stands
         workdir.mkdir(parents=True, exist_ok=True)
@@ -156,9 +156,44 @@ def test_an_interpreter_that_is_named_is_taken_as_it_is(project: Project) -> Non
     assert project.environment("system", asked=True, python="/usr/bin/python3") == Environment()
 
 
-def test_containers_are_refused_for_now(project: Project) -> None:
-    with pytest.raises(NotBuiltYet, match="python_env=docker"):
+@pytest.mark.parametrize(
+    "image",
+    [
+        "python:3.12", "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime", "nvcr.io/nvidia/pytorch:25.06-py3",
+        "localhost:5000/me/trainer", "123456789012.dkr.ecr.us-east-1.amazonaws.com/trainer@sha256:" + "0af1" * 16,
+    ],
+)  # fmt: skip
+def test_a_container_has_what_is_in_its_image_and_nothing_of_the_projects(project: Project, image: str) -> None:
+    project.has(uv_lock=LOCK)
+    found = project.environment("docker", image=image)
+    assert found == Environment("docker", needs_torch=True, image=image)
+    assert not found.made
+    assert str(found) == f"docker image {image}"
+
+
+def test_what_cannot_be_with_a_container_is_told(project: Project) -> None:
+    with pytest.raises(ConfigError, match=r"python_env=docker: name the image, such as docker\.image=pytorch"):
         project.environment("docker")
+    for image in ("", "-v/:/host", "a b", "a;b", "a:b:c", "a\nb", "/a", "a/"):
+        with pytest.raises(ConfigError, match=r"docker\.image=(?s:.*): no image is called so; such as pytorch"):
+            project.environment("docker", image=image)
+    with pytest.raises(ConfigError, match=r"platform\.python=/x and python_env=docker: .* in an image; give one"):
+        project.environment("docker", asked=True, image="a", python="/x")
+
+
+def test_a_container_is_had_where_the_platform_starts_one(desk: Any) -> None:
+    container = ("script=train.py", "python_env=docker", "docker.image=me/trainer:1")
+    assert "platform=local starts no containers, platform=aws does" in desk.refusal(*container)
+    assert "which no container reaches" in desk.refusal(*container, "+platform=aws", "drill=spot")
+    told = desk.refusal("script=train.py", "+platform=aws", "docker.image=me/trainer:1", "dry_run=true")
+    assert told.startswith("docker.image=me/trainer:1 and python_env=auto: add python_env=docker")
+    assert "docker has image" in desk.refusal(*container, "docker.imag=x", "+platform=aws")
+    desk.project("docker: {image: me/trainer:1}")
+    assert notes(desk) == [], "a project may name it for the launches that want it"
+    plan = desk.plan("script=train.py", "+platform=aws", "python_env=docker")["plan"]
+    (told,) = (one for one in plan["notes"] if one.startswith("environment: "))
+    assert "docker-python.tar.gz" in [file["name"] for file in plan["requests"][-1]["orders"]["files"]]
+    assert told == "environment: docker image me/trainer:1; its torch and CUDA: unknown before the host is up"
 
 
 def test_the_plan_says_what_it_will_be_and_what_is_not_known(desk: Any) -> None:

@@ -35,6 +35,8 @@ POD = """query($id: String!) {
 }"""
 TERMINATE = "mutation($id: String!) { podTerminate(input: {podId: $id}) }"
 TRAPS = "sh -c 'trap \"echo told > told; exit\" TERM; while :; do sleep 0.05; done'"
+#: Says when it last lived, each time whole.
+CLOCK = "while :; do date +%s.%N > next; mv next alive; sleep 0.05; done"
 
 
 @pytest.fixture(scope="module")
@@ -245,7 +247,7 @@ def test_an_interrupted_pod_is_told_with_sigterm_and_has_exited_then(cloud: Runp
 
 
 def test_what_hears_no_sigterm_is_killed_after_five_seconds(cloud: RunpodCloud) -> None:
-    name = rent(cloud, SPOT, bidPerGpu=0.2, dockerArgs="sh -c 'while :; do date +%s.%N > alive; sleep 0.05; done'")
+    name = rent(cloud, SPOT, bidPerGpu=0.2, dockerArgs=f"sh -c '{CLOCK}'")
     wait_until((home(cloud, name) / "alive").exists, 10, "it runs")
     began = time.time()
     cloud.interrupt(name)
@@ -345,7 +347,10 @@ def test_a_connection_that_is_cut_ends_nothing_that_was_started_through_it(
 ) -> None:
     name = rent(cloud, env=public(key))
     with session(cloud, name, key) as client:
-        run(client, "setsid sh -c 'while :; do date +%s.%N > alive; sleep 0.05; done' > /dev/null 2>&1 < /dev/null & :")
+        run(
+            client,
+            f"setsid sh -c '{CLOCK}' > /dev/null 2>&1 < /dev/null & :",
+        )
         cloud.cut(name)
         transport = client.get_transport()
         assert transport is not None

@@ -149,13 +149,18 @@ class RanksEnvironment:
             EnvironmentFailed: if none has torch, it is needed, and nothing may be made.
         """
         wanted = self._wanted
-        if wanted.kind == "system":
+        if wanted.kind in ("system", "docker"):
             fit = [one for one in image if one.fits(wanted.python)] or image
             best = next((one for one in fit if one.torch), None)
             if best is None and not wanted.needs_torch:
                 best = next(iter(fit), None)
             if best is None and wanted.torch is None:
                 seen = ", ".join(f"{one.path} ({one.version})" for one in image) or "there is no Python"
+                if wanted.kind == "docker":
+                    raise EnvironmentFailed(
+                        f"docker.image={wanted.image}: none of its interpreters has torch: {seen}. Take an image that "
+                        "has it in its python3 or /opt/conda, such as pytorch/pytorch"
+                    )
                 raise EnvironmentFailed(
                     f"python_env=system: no interpreter of this host has torch: {seen}. python_env=auto installs it; "
                     "or take another image (platform.ami), name an interpreter that has it (platform.python), or "

@@ -36,7 +36,7 @@ from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
 from runctl.environment import note
 from runctl.errors import RunctlError
-from runctl.platforms import local_data, parcel
+from runctl.platforms import containers, local_data, parcel
 from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, requests, rights
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.instances import Instances
@@ -61,6 +61,7 @@ class AwsPlatform(Platform):
     """An EC2 instance for each attempt."""
 
     kind = "aws"
+    containers = True
     options: ClassVar[type[PlatformConfig]] = AwsConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -236,7 +237,9 @@ class AwsPlatform(Platform):
     def _packed(self, spec: LaunchSpec) -> parcel.Parcel:
         """The project as it is when a run's first attempt is planned; the later ones get the same."""
         if spec.run.id not in self._parcels:
-            self._parcels[spec.run.id] = parcel.Parcel(Path(self._project_dir), spec.bundle_max_bytes)
+            self._parcels[spec.run.id] = parcel.Parcel(
+                Path(self._project_dir), spec.bundle_max_bytes, container=containers.wanted(spec)
+            )
         return self._parcels[spec.run.id]
 
     def _orders(
@@ -247,10 +250,8 @@ class AwsPlatform(Platform):
             "run_id": spec.run.id,
             "attempt": attempt,
             "files": quote.facts["files"],
-            "setup": list(self._options.setup),
+            **containers.orders(spec, attempt, self._options.setup),
             "setup_secrets": parameters.references(put, spec.secrets_for("setup")),
-            "agent_python": None,
-            "env": {},
             "bring_up_s": self._options.bring_up_s,
             "keep_on_failure_s": self.terms.keep_on_failure_s,
             "lives_s": lives_s,

@@ -6,6 +6,7 @@ import hashlib
 import math
 from typing import Any
 
+from runctl.platforms import containers
 from runctl.platforms.aws.options import AwsOptions
 from runctl.platforms.rented import lifetime_s
 from runctl.spec import LaunchSpec, Offer
@@ -121,7 +122,12 @@ def _run_instances(  # noqa: PLR0917 (as above, for one subnet)
         "SecurityGroupIds": [region.get("security_group") or TO_BE_MADE],
         "IamInstanceProfile": {"Name": options.instance_profile},
         "InstanceInitiatedShutdownBehavior": "terminate",
-        "MetadataOptions": {"HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": 1},
+        "MetadataOptions": {
+            "HttpEndpoint": "enabled",
+            "HttpTokens": "required",
+            # Out of a container it is one hop more, over docker's bridge; nothing else is to get so far.
+            "HttpPutResponseHopLimit": 2 if containers.wanted(spec) else 1,
+        },
         "BlockDeviceMappings": _volumes(options, image["root_device"]),
         "UserData": user_data(options),
         "TagSpecifications": [

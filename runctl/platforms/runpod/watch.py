@@ -16,6 +16,10 @@ _UNANSWERED_S = 90.0
 #: How often RunPod is asked for a pod whose line is broken.
 _TROUBLE_S = 5.0
 
+#: How long two rounds may take before a stop, and how often to look whether they are done.
+_NEWS_S = 10.0
+_LOOK_S = 0.05
+
 
 class SeenPod(Protocol):
     """What is asked of a pod."""
@@ -83,6 +87,15 @@ class Watch(HostWatch):
         if not state.ended and trouble is not None:
             self._say_trouble(trouble)
         return state
+
+    def cancel(self, reason: str, *, now: bool) -> None:
+        """As every watch's; an agent whose first word is on its way is waited for, and not given up."""
+        if self._status is None and self._line.started:
+            # The round that goes on may have looked just before it spoke: the next one brings its word.
+            after, until = self._line.rounds + 1, time.monotonic() + _NEWS_S
+            while self._line.rounds <= after and time.monotonic() < until and self._line.trouble is None:
+                time.sleep(_LOOK_S)
+        super().cancel(reason, now=now)
 
     def close(self) -> None:
         """Let go of the line; a round that goes on is not waited for."""

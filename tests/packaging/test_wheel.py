@@ -72,7 +72,12 @@ def test_the_wheel_holds_every_module_and_every_configuration(wheel: Path, sourc
 def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
     tops = {name.split("/")[0] for name in names(wheel)}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"runctl"}
-    assert {Path(name).suffix for name in names(wheel) if name.startswith("runctl/")} == {".py", ".yaml", ".typed"}
+    assert {Path(name).suffix for name in names(wheel) if name.startswith("runctl/")} == {
+        ".py",
+        ".sh",
+        ".yaml",
+        ".typed",
+    }
 
 
 def test_the_wheel_through_a_source_distribution_is_the_wheel_from_the_tree(

@@ -32,7 +32,7 @@ $(SSHD): | $(READY)
 	-test -x /usr/sbin/sshd || $(BIN)/python -m runctl.drill.runpod.sshd $(SSHD)
 
 test: $(READY) $(SSHD) ## every test that this machine can run
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 soak: $(READY) ## 200 kills and 20 stops of trainings, every failure of AWS, every drill, what takes long; SEED=… repeats
 	@echo "seed $(SEED)"

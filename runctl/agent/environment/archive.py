@@ -66,9 +66,15 @@ def pack(folder: Path, names: Iterable[str], target: Path, secrets: Sequence[str
         OSError: if a file cannot be read, or changes meanwhile.
     """
     values = [value.encode() for value in secrets]
+    folders: set[Path] = set()
     with tarfile.open(target, "w:gz", compresslevel=_LEVEL) as tar:
         for name in names:
             path = folder / name
+            # Parts are unpacked at once: a folder that is not in its own part, tar fails on if another tar makes it.
+            for parent in reversed(Path(name).parents[:-1]):
+                if parent not in folders:
+                    folders.add(parent)
+                    tar.add(folder / parent, str(parent), recursive=False)
             if values and path.is_file() and not path.is_symlink() and _holds(path, values):
                 raise HoldsSecret(name)
             tar.add(path, name, recursive=False)

@@ -1,8 +1,8 @@
 """Which driver a CUDA needs, and which CUDA a GPU needs (pure).
 
-Sources: NVIDIA's CUDA Toolkit Release Notes, "CUDA Toolkit and Minimum Required Driver Version for CUDA Minor Version
-Compatibility" (docs.nvidia.com/cuda/cuda-toolkit-release-notes); the first CUDA that compiles for a compute capability,
-by the same notes of each version. Versions are compared by their numbers alone.
+Sources: of drivers "Minor Version Compatibility" (docs.nvidia.com/deploy/cuda-compatibility), which gives 450.80.02 for
+CUDA 11, 525 for 12 and 580 for 13; the figures behind these two, and which CUDA first compiles for a compute capability,
+are those of the toolkits' release notes, from memory. Versions are compared by their numbers alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What RunPod says when it refuses, and what that means: it has no codes, only words.
 
-The words of no capacity are those that launchers of others met (SkyPilot's and dstack's RunPod backends, and public
-issues); those of money and rights are read by what they are about, and anything else ends the launch.
+The words of no capacity are those that launchers of others met, as public code and issues have them; those of money and
+rights are read by what they are about, without a source, and anything else ends the launch.
 """
 
 from __future__ import annotations

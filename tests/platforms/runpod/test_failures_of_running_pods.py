@@ -32,9 +32,46 @@ def went_on(launch: Launch) -> str:
     return launch.outcome.attempts[0].end_reason
 
 
+@pytest.mark.soak  # test_rehearsals.py drills the same
 def test_a_pod_that_vanishes_is_followed_by_another(yard: Yard) -> None:
     launch = yard.run(FIRST_IS_LONG, when=trains, then=yard.cloud.kill)
     assert "RunPod took its pod" in went_on(launch)
+
+
+def test_a_line_that_breaks_is_made_anew_and_nothing_is_lost_or_there_twice(yard: Yard) -> None:
+    script = """
+import time
+print("under way", flush=True)
+for number in range(40):
+    print(f"line {number}", flush=True)
+    time.sleep(0.1)
+"""
+    launch = yard.run(script, when=trains, then=yard.cloud.cut)
+    assert launch.outcome is not None, launch.error
+    assert launch.outcome.state is RunState.SUCCEEDED, launch.told
+    assert len(launch.outcome.attempts) == 1
+    lines = [f"line {number}" for number in range(40)]
+    assert [line for line in launch.output.splitlines() if line.startswith("line")] == lines
+    log = (Path(launch.rundir.url) / "logs/a1/n0/r0.log").read_text()
+    assert [line for line in log.splitlines() if line.startswith("line")] == lines
+    events = [one["event"] for one in launch.rundir.events()]
+    assert [events.count(name) for name in ("attempt_started", "attempt_ended", "run_ended")] == [1, 1, 1]
+    launch.check_that_nothing_is_left()
+
+
+def test_the_next_pod_finds_the_checkpoints_of_a_network_volume(yard: Yard) -> None:
+    volume = yard.cloud.make_volume("checkpoints")
+    script = """
+import os, time
+from pathlib import Path
+there = Path(os.environ["RUNCTL_RUN_DIR"], "kept-by-the-volume")
+print("found", there.exists())
+there.touch()
+""" + FIRST_IS_LONG.replace("import os, time", "")
+    launch = yard.run(script, when=trains, then=yard.cloud.kill, network_volume=volume)
+    went_on(launch)
+    assert "found False" in launch.output
+    assert "found True" in launch.output
 
 
 def test_another_host_key_is_refused_and_the_run_goes_on_elsewhere(yard: Yard) -> None:

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from runctl import command
 from runctl.command import HostFacts
-from runctl.errors import NotBuiltYet
 from runctl.hostdir import HostDir
-from runctl.platforms.base import Platform
 from runctl.rundir import run_url
-from runctl.spec import LaunchSpec, Plan, Quote, RunHandle, RunState
+from runctl.spec import LaunchSpec, Plan, Quote
 
 #: Where everything of a run lies on a rented host; its agent is root.
 _HOST_ROOT = "/var/lib/runctl"
@@ -50,33 +48,3 @@ def planned(spec: LaunchSpec, quote: Quote, attempt: int, kind: str, run_dir_the
         run_dir=run_dir,
         offers=quote.offers,
     )
-
-
-class PlannedPlatform(Platform):
-    """Plans, and refuses to submit."""
-
-    def _check_ready(self, spec: LaunchSpec) -> None:
-        raise self._not_yet()
-
-    def _quote(self, spec: LaunchSpec) -> Quote:
-        return Quote()
-
-    def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
-        return planned(spec, quote, attempt, self.kind)
-
-    def _submit(self, plan: Plan) -> RunHandle:
-        raise self._not_yet()
-
-    def _wait(self, handle: RunHandle, timeout_s: float) -> RunState:
-        raise self._not_yet()
-
-    def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
-        raise self._not_yet()
-
-    def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
-        raise self._not_yet()
-
-    def _not_yet(self) -> NotBuiltYet:
-        return NotBuiltYet(
-            f"platform={self.kind} cannot launch in this version; dry_run=true and explain=true show what it would do"
-        )

@@ -53,8 +53,8 @@ def test_rented_platforms_ship_multipliers(desk, platform):
     assert desk.args(f"platform={platform}") == {"batch_size": 256, "learning_rate": 0.004}
 
 
-def test_a_platform_that_cannot_launch_yet_says_so(desk):
-    assert "platform=runpod cannot launch in this version" in desk.refusal("platform=runpod", "script=train.py")
+def test_a_platform_without_an_account_says_what_is_missing(desk):
+    assert "there is no RunPod API key here" in desk.refusal("platform=runpod", "script=train.py")
 
 
 def test_a_platforms_own_options_are_checked_as_ours_are(desk):

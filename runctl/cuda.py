@@ -1,8 +1,8 @@
 """Which driver a CUDA needs, and which CUDA a GPU needs (pure).
 
 Sources: of drivers "Minor Version Compatibility" (docs.nvidia.com/deploy/cuda-compatibility), which gives 450.80.02 for
-CUDA 11, 525 for 12 and 580 for 13; the figures behind these two, and which CUDA first compiles for a compute capability,
-are those of the toolkits' release notes, from memory. Versions are compared by their numbers alone.
+CUDA 11, 525 for 12 and 580 for 13; the figures behind the last two, and which CUDA first compiles for which GPU, are
+those of the toolkits' release notes, from memory. Versions are compared by their numbers alone.
 """
 
 from __future__ import annotations

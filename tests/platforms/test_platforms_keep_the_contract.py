@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from contract import Bench, PlanContract, PlatformContract
+from contract import Bench, PlatformContract
 
-from runctl.errors import NotBuiltYet, PlatformError
+from runctl.errors import PlatformError
 from runctl.platforms import registry
 from runctl.platforms.base import Platform
 from runctl.platforms.local import LocalAgent, LocalPlatform
@@ -30,19 +30,6 @@ class TestLocal(PlatformContract):
         agent = LocalAgent()
         agent.dismiss()
         assert agent.process.wait(timeout=20) == 0
-
-
-@pytest.mark.parametrize("kind", ["runpod"])
-class TestPlanned(PlanContract):
-    @pytest.fixture
-    def bench(self, tmp_path: Path, kind: str) -> Bench:
-        return Bench(registry.load(kind), tmp_path)
-
-    def test_it_is_not_ready_and_says_so_before_anything_is_written(self, bench: Bench, kind: str) -> None:
-        with pytest.raises(NotBuiltYet, match=f"platform={kind} cannot launch in this version; dry_run=true"):
-            bench.platform.check_ready(bench.spec())
-        with pytest.raises(NotBuiltYet):
-            bench.platform.submit(bench.plan(bench.spec()))
 
 
 class Broken(LocalPlatform):

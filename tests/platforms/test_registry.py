@@ -134,7 +134,10 @@ def test_an_unknown_platform_on_the_command_line_names_the_known_ones(launch: Ca
 
 @pytest.mark.parametrize(
     ("kind", "why"),
-    [("aws", "platform=aws: there are no AWS credentials here"), ("runpod", "platform=runpod cannot launch in this")],
+    [
+        ("aws", "platform=aws: there are no AWS credentials here"),
+        ("runpod", "platform=runpod: there is no RunPod API key here"),
+    ],
 )
 def test_what_cannot_be_launched_plans_and_explains_and_leaves_nothing(
     kind: str, why: str, launch: Callable, tmp_path: Path

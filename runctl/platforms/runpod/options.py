@@ -14,8 +14,8 @@ from runctl.errors import ConfigError
 from runctl.platforms.base import Terms
 from runctl.platforms.rented import RentedConfig, check_least, listed, terms
 
-#: RunPod's own image with torch 2.8 and CUDA 12.8, by the name under which many public projects use it; it was not tried
-#: here, for that takes an account. Its start script starts sshd if there is a PUBLIC_KEY.
+#: RunPod's own image with torch 2.8 and CUDA 12.8, by the name under which many public projects use it; not tried here,
+#: for that takes an account. Its start script starts sshd if there is a PUBLIC_KEY.
 IMAGE = "runpod/pytorch:2.8.0-py3.11-cuda12.8.1-cudnn-devel-ubuntu22.04"
 #: Where volumes are mounted: RunPod's custom.
 MOUNT_PATH = "/workspace"

@@ -32,6 +32,7 @@ def went_on(launch: Launch) -> str:
     return launch.outcome.attempts[0].end_reason
 
 
+@pytest.mark.soak  # test_rehearsals.py drills the same
 def test_a_pod_that_vanishes_is_followed_by_another(yard: Yard) -> None:
     launch = yard.run(FIRST_IS_LONG, when=trains, then=yard.cloud.kill)
     assert "RunPod took its pod" in went_on(launch)

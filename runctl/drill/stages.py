@@ -153,7 +153,8 @@ class AwsStage(Stage):
         return [self._cloud.url]
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
-        return self._cloud.environment(base)
+        # An address of RunPod's, which this launch has no use for, must not look as if it led out of the drill.
+        return self._cloud.environment({name: value for name, value in base.items() if not name.startswith("RUNPOD_")})
 
     def hosts(self) -> list[Host]:
         return [self._host(one) for one in self._cloud.instances()]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fault_points import AGENT, LAUNCHER, RANKS, ROLES, TORCHRUN, UPLOADER, WRITER
+from fault_points import AGENT, LAUNCHER, RANKS, ROLES, UPLOADER, WRITER
 from kills import LOCAL, REMOTE, Expected, Kill, Point, endure, undisturbed
 from real_launches import Launcher
 
@@ -38,21 +38,19 @@ def at(victim: str, points: tuple[Point, ...], name: str, role: str, statement: 
 
 
 MOMENTS = [
-    Kill(victim, moment=random.Random(f"moment of {victim}").uniform(0.2, 0.9))
-    for victim in (LAUNCHER, AGENT, TORCHRUN, RANKS[1], WRITER)
+    # Not late: the undisturbed launch, by which moments are reckoned, may have met a busier machine.
+    Kill(victim, moment=random.Random(f"moment of {victim}").uniform(0.15, 0.6))
+    for victim in (LAUNCHER, AGENT, RANKS[1])
 ]
 SAVING_AND_RESTORING = [
     at(WRITER, LOCAL, "_HashingFile.write", WRITER, 100),
     at(RANKS[1], LOCAL, "Meeting.leave_rank_state", RANKS[1], 1),
     at(RANKS[0], LOCAL, "Snapshot.take", RANKS[0], 12),
-    at(AGENT, LOCAL, "publish", WRITER, 12),
     at(RANKS[1], LOCAL, "Checkpointer._load", RANKS[1], 2),
-    at(LAUNCHER, LOCAL, "Catalog.newest", AGENT, 2),
 ]
 UPLOADING_AND_DOWNLOADING = [
     at(AGENT, REMOTE, "RemoteCatalog._replace", UPLOADER, 6),
     at(UPLOADER, REMOTE, "FsspecStore.put_file", UPLOADER, 2),
-    at(TORCHRUN, REMOTE, "FsspecStore.write", UPLOADER, 1),
     at(AGENT, REMOTE, "FsspecStore.get_file", AGENT, 4),
 ]
 

@@ -95,6 +95,7 @@ def test_every_other_scenario_ends_with_the_same_weights_and_nothing_running(run
 PODS = ("+platform=runpod", *TRAINING, "args.epochs=150", "checkpoint.every=2s")
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_a_pod_that_vanishes_without_object_storage_changes_no_bit(run: Run, tmp_path: Path) -> None:
     done = run(*PODS, "drill=no_notice", "drill.events=[{at_step: 2400, do: kill}]")

@@ -127,6 +127,7 @@ def test_from_no_credentials_to_a_training_each_step_says_the_next(ada: NewUser)
     wait_until(lambda: [one["state"] for one in ada.cloud.instances()] == ["terminated"], 20, "its end")
 
 
+@pytest.mark.soak
 def test_who_may_launch_and_not_set_up_is_ready_once_an_administrator_has_set_up(ada: NewUser) -> None:
     ada.may(policies.launcher(PLACE))
     owner = ada.cloud.environment({"PATH": "/usr/bin:/bin", "HOME": str(ada.home / "owner")})
@@ -155,6 +156,7 @@ def test_what_can_never_work_is_said_before_anything_is_rented(ada: NewUser, wor
     assert ada.cloud.instances() == []
 
 
+@pytest.mark.soak
 def test_a_subnet_with_endpoints_is_as_good_as_one_with_a_way_out(ada: NewUser) -> None:
     owner = ada.cloud.environment({"PATH": "/usr/bin:/bin", "HOME": str(ada.home)})
     assert ada.types("runctl", "aws", "setup", env=owner).returncode == 0

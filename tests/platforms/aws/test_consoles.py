@@ -58,6 +58,7 @@ def test_of_a_host_on_which_the_keeper_cannot_start(aws: Rehearsal, monkeypatch:
     launch.check_that_nothing_is_left()
 
 
+@pytest.mark.soak
 def test_of_a_host_that_is_gone_before_its_first_word(aws: Rehearsal) -> None:
     begun, ended = len(aws.cloud.calls()), threading.Event()
 
@@ -100,6 +101,7 @@ def test_a_console_that_may_not_be_read_or_not_yet_is_no_reason_for_anything(
     launch.check_that_nothing_is_left()
 
 
+@pytest.mark.soak
 def test_it_is_not_asked_for_where_the_agent_spoke(aws: Rehearsal) -> None:
     launch = aws.run()
     assert launch.outcome is not None, launch.error

@@ -97,7 +97,7 @@ def test_a_corrupt_checkpoint_of_another_run_stays_as_it_is(launcher: Launcher) 
     assert steps_of(first) == [10, 20, 30]
 
 
-@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
+@pytest.mark.parametrize("ranks", [0, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_checkpoint_that_does_not_load_is_passed_over(launcher: Launcher, ranks: int) -> None:
     train(launcher, "one", 30, "checkpoint.resume=never")
     (launcher.project / "refused").write_text("30")

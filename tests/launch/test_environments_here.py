@@ -22,6 +22,7 @@ def index() -> Iterator[Index]:
     server.close()
 
 
+@pytest.mark.soak
 def test_it_is_made_once_and_torchrun_starts_from_it(launch, project: Path, tmp_path: Path, index: Index) -> None:
     (project / "train.py").write_text(SCRIPT)
     (project / "requirements.txt").write_text("quill\n")

@@ -160,8 +160,7 @@ class _Launch:
     def _carry_out(
         self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str
     ) -> int:
-        from runctl import smoke, terminal
-        from runctl.config import compose
+        from runctl import terminal
         from runctl.scaling import describe
 
         as_json = cfg.output.value == "json"
@@ -185,6 +184,9 @@ class _Launch:
             return 0
 
         if cfg.smoke:
+            from runctl import smoke
+            from runctl.config import compose
+
             if cfg.detach:
                 raise ConfigError("smoke=true with detach=true: a smoke run resumes what it has stopped, and must stay")
             run_id = compose.run_id(None, f"smoke-{spec.run.name}")

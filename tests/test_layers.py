@@ -70,7 +70,7 @@ HOME = {
     "typer": {"runctl/cli"},
     "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented")
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

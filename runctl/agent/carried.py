@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from runctl.errors import RunctlError
 
@@ -40,3 +41,28 @@ def carried(
         if stopped():
             stop.set()
     return errors
+
+
+def at_once(jobs: Iterable[Callable[[], None]], workers: int, name: str) -> None:
+    """Have jobs done, several at once.
+
+    Args:
+        jobs: each in a thread; after one that fails none is begun, and those that were are waited for.
+        workers: how many threads.
+        name: of the threads.
+
+    Raises:
+        Exception: what the first of them raised.
+    """
+    pool = ThreadPoolExecutor(workers, name)
+    try:
+        futures = [pool.submit(job) for job in jobs]
+        wait(futures, return_when=FIRST_EXCEPTION)
+        for future in futures:
+            future.cancel()
+        wait(futures)
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+    finally:
+        pool.shutdown()

@@ -14,10 +14,9 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from runctl.agent.carried import carried
+from runctl.agent.carried import at_once, carried
 from runctl.agent.staged import SUFFIX, Record
 from runctl.checkpoint.transfer import readable
 from runctl.errors import ConfigError, DataError, RunctlError, StorageError
@@ -167,14 +166,6 @@ class Staging:
             if process.returncode != 0:
                 raise DataError(f"before_train={line} failed with exit code {process.returncode}")
 
-    def _fetch(self, store: Store, name: str, record: Record, path: str, stamp: Stamp) -> None:
-        to = record.path(path)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        aside = to.with_name(f".tmp-{to.name}")
-        store.get_file(f"{name}/{path}".rstrip("/"), aside, stamp.size_bytes, self._stop)
-        aside.replace(to)
-        record.note(path, stamp)
-
     def _send(self, store: Store, name: str, record: Record, path: str, stamp: Stamp) -> None:
         if self._stop.is_set():
             raise InterruptedError(errno.EINTR, "stopped")
@@ -200,21 +191,13 @@ class Staging:
 
     def _all(self, carry: Callable[[str, Stamp], None], files: dict[str, Stamp], record: Record, one: Transfer) -> None:
         """Carry files, several at once; what has been carried is kept, whatever happens to the others."""
-        pool = ThreadPoolExecutor(_AT_ONCE, "runctl-staging")
+        jobs = [functools.partial(carry, path, stamp) for path, stamp in files.items()]
         try:
-            futures = [pool.submit(carry, path, stamp) for path, stamp in files.items()]
-            wait(futures, return_when=FIRST_EXCEPTION)
-            for future in futures:
-                future.cancel()
-            wait(futures)
-            for future in futures:
-                if not future.cancelled():
-                    future.result()
+            at_once(jobs, _AT_ONCE, "runctl-staging")
         except (OSError, StorageError) as error:
             if not self._stop.is_set():
                 raise DataError(f"data: {one.source} cannot be brought to {one.target}: {error}") from error
         finally:
-            pool.shutdown()
             record.write()
 
     def _tell(self, verb: str, one: Transfer, moved: dict[str, Stamp], found: dict[str, Stamp]) -> None:

@@ -61,6 +61,23 @@ def resolve(references: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
+def own_value(named: str, kept: str, environ: Mapping[str, str]) -> str:
+    """The value of a secret that is kept in the launcher's environment, which must have one to send.
+
+    Args:
+        named: the secret as it was typed, for the text of an error.
+        kept: `env:NAME`.
+        environ: the launcher's environment.
+
+    Raises:
+        ConfigError: if it is not set, by its name alone.
+    """
+    variable = kept.removeprefix(ENV)
+    if not (value := environ.get(variable, "")):
+        raise ConfigError(f"{named}: {variable} is not set in the environment")
+    return value
+
+
 def remove_files(references: Iterable[str]) -> None:
     """Remove the files among places where secrets are kept."""
     for reference in references:

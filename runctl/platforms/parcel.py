@@ -24,6 +24,8 @@ from runctl import bundle, processes
 from runctl.checkpoint.transfer import readable
 from runctl.digests import sha256_of
 from runctl.platforms import containers
+from runctl.rundir import run_url
+from runctl.spec import LaunchSpec, RunHandle
 from runctl.storage import open_store
 
 FOLDER = ".parcels"
@@ -100,6 +102,58 @@ class Parcel:
             if item is self.project and item.size_bytes > 1 << 20:
                 tell(f"sending the project: {readable(item.size_bytes)}")
             store.put_file(item.path, item.key)
+
+
+def orders(
+    spec: LaunchSpec, attempt: int, platform: str, *, python: str | None, setup: tuple[str, ...], notices: str,
+    bring_up_s: float, keep_on_failure_s: float, lives_s: float,
+) -> dict[str, Any]:  # fmt: skip
+    """What a keeper is to do, but for what is known only once there is a host: files, secrets, times, prices.
+
+    Args:
+        spec: what is to run.
+        attempt: its number.
+        platform: its kind.
+        python: the ranks' interpreter.
+        setup: lines for the host's shell.
+        notices: who tells that the host is about to be taken away.
+        bring_up_s: how long it may be prepared.
+        keep_on_failure_s: how long it stays after a failure.
+        lives_s: how long it may live altogether.
+    """
+    return {
+        "run_id": spec.run.id,
+        "attempt": attempt,
+        **containers.orders(spec, attempt, setup),
+        "bring_up_s": bring_up_s,
+        "keep_on_failure_s": keep_on_failure_s,
+        "lives_s": lives_s,
+        "unit": f"runctl-{spec.run.id}-a{attempt}",
+        "order": {
+            "run_dir": run_url(spec.run.root, spec.run.id),
+            "attempt": attempt,
+            "platform": platform,
+            "attached": False,
+            "notices": notices,
+            "python": python,
+        },
+    }
+
+
+def completed(orders: dict[str, Any], handle: RunHandle) -> dict[str, Any]:
+    """Orders with what is known of the host: until when it may live, and what it costs since when."""
+    where = handle.address
+    told = {key: value for key, value in orders.items() if key != "lives_s"}
+    return {
+        **told,
+        "deadline": where["launched_at"] + orders["lives_s"],
+        "order": {
+            **orders["order"],
+            "market": where["market"],
+            "price_usd_per_hour": where["price_usd_per_hour"],
+            "billed_from": where["launched_at"],
+        },
+    }
 
 
 def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -13,7 +15,7 @@ from runctl.config.platform import PlatformConfig
 from runctl.durations import parse_duration_s
 from runctl.errors import ConfigError
 from runctl.platforms.base import Terms
-from runctl.spec import LaunchSpec, Limits, Quote, Resources
+from runctl.spec import LaunchSpec, Limits, Plan, Quote, Resources
 
 #: How long a host stays after a failure if nothing is said, and somebody is there to look.
 _KEPT_S = 900.0
@@ -141,6 +143,27 @@ def chosen(quote: Quote) -> tuple[str, ...]:
         return ()
     types = ", ".join(dict.fromkeys(offer.machine for offer in quote.offers))
     return (f"for {quote.facts['fitting']}: {types}",)
+
+
+def estimated(plan: Plan, lives_s: float) -> Plan:
+    """A plan with what it costs: the first offer's price, and the dearest one's for a host's whole life.
+
+    Args:
+        plan: with its offers.
+        lives_s: how long a host may live (seconds).
+    """
+    prices = [offer.price_usd_per_hour for offer in plan.offers]
+    known = [price for price in prices if price is not None]
+    return replace(
+        plan,
+        estimate_usd_per_hour=prices[0] if prices else None,
+        estimate_usd=round(max(known) * lives_s / 3600, 2) if known and len(known) == len(prices) else None,
+    )
+
+
+def pause(tries: int, first_s: float, longest_s: float) -> None:
+    """Wait before the next try: twice as long each time, and jittered, so that a sweep's jobs do not come together."""
+    time.sleep(random.uniform(0.5, 1.0) * min(first_s * 2 ** (tries - 1), longest_s))
 
 
 def plain(name: str) -> str:

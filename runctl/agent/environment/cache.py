@@ -8,14 +8,15 @@ Two that make the same one write parts each, and the last manifest counts. A par
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
 import threading
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from runctl.agent.carried import at_once
 from runctl.agent.environment import archive
 from runctl.digests import sha256_of
 from runctl.encoding import dumps, from_data
@@ -86,22 +87,13 @@ class Cache:
             CacheBroken: if it cannot be had, or is not what it was.
         """
         folder.mkdir(parents=True)
-        pool = ThreadPoolExecutor(min(_AT_ONCE, os.cpu_count() or 1), "runctl-environment")
+        jobs = [functools.partial(self._fetch, key, part, folder, stop) for part in found.parts]
         try:
-            futures = [pool.submit(self._fetch, key, part, folder, stop) for part in found.parts]
-            wait(futures, return_when=FIRST_EXCEPTION)
-            for future in futures:
-                future.cancel()
-            wait(futures)
-            for future in futures:
-                if not future.cancelled():
-                    future.result()
+            at_once(jobs, min(_AT_ONCE, os.cpu_count() or 1), "runctl-environment")
             archive.relocate(folder, found.folder)
         except (CacheBroken, StorageError, OSError, ValueError) as error:
             shutil.rmtree(folder, ignore_errors=True)
             raise CacheBroken(str(error)) from error
-        finally:
-            pool.shutdown()
 
     def _fetch(self, key: str, part: Part, folder: Path, stop: threading.Event) -> None:
         packed = folder.with_name(f".tmp-{part.sha256}.tar.gz")

@@ -65,7 +65,8 @@ class Keeping:
                 [sys.executable, "-m", "runctl.agent.environment.keep", str(os.getpid())],
                 stdin=subprocess.PIPE, cwd=_PACKAGE_DIR, start_new_session=True,
             )  # fmt: skip
-            with self._process.stdin as pipe:  # type: ignore[union-attr]
+            assert self._process.stdin is not None
+            with self._process.stdin as pipe:
                 pipe.write(json.dumps(self._order).encode())
         except OSError as error:
             sys.stderr.write(f"runctl: the environment is not kept for the next attempt: {error.strerror}\n")

@@ -27,16 +27,14 @@ policies     the rights that all this needs, in one account (place)
 from __future__ import annotations
 
 import getpass
-import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
 from runctl.environment import note
 from runctl.errors import RunctlError
-from runctl.platforms import containers, local_data, parcel
+from runctl.platforms import local_data, parcel
 from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, requests, rights
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.instances import Instances
@@ -44,11 +42,11 @@ from runctl.platforms.aws.options import AwsConfig, AwsOptions
 from runctl.platforms.aws.purchase import Purchase
 from runctl.platforms.aws.start import Links, script
 from runctl.platforms.aws.watch import Watch
-from runctl.platforms.base import Platform
 from runctl.platforms.planned import planned
-from runctl.platforms.rented import bounded, chosen, lifetime_s
+from runctl.platforms.rented import chosen, estimated, lifetime_s
+from runctl.platforms.renting import RentingPlatform
 from runctl.platforms.watching import bring_up_log
-from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
+from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 
 #: What looking at offers does not tell.
 _AT_SUBMIT = (
@@ -57,7 +55,7 @@ _AT_SUBMIT = (
 )
 
 
-class AwsPlatform(Platform):
+class AwsPlatform(RentingPlatform[Watch]):
     """An EC2 instance for each attempt."""
 
     kind = "aws"
@@ -72,19 +70,14 @@ class AwsPlatform(Platform):
             self._config, choices.region(self._clients.default_region), attached=self._attached
         )
         self.terms = self._options.terms
-        self._parcels: dict[str, parcel.Parcel] = {}
         self._said: set[str] = set()
         self._may_launch: set[tuple[Any, str]] = set()
         self._plans: dict[tuple[str, int], Plan] = {}
-        self._watches: dict[tuple[str, int], Watch] = {}
 
     @classmethod
     def default_root(cls) -> str:
         chosen = choices.saved()
         return super().default_root() if chosen is None else chosen.root
-
-    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
-        return replace(spec, limits=bounded(spec.limits))
 
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         return local_data.sent(spec, self._workdir(spec), self._tell)
@@ -125,7 +118,9 @@ class AwsPlatform(Platform):
         asked: list[dict[str, Any]] = []
         for region in dict.fromkeys(str(offer.region) for offer in quote.offers):
             if regions[region].get("security_group") is None:
-                group = requests.security_group(spec, self._options, owner, regions[region].get("vpc"))
+                group = requests.security_group(
+                    self._options.security_group, owner, vpc=regions[region].get("vpc"), run_id=spec.run.id
+                )
                 asked.append({"call": "CreateSecurityGroup", "region": region, "arguments": group})
         for number, offer in enumerate(quote.offers):
             asked += [
@@ -136,14 +131,10 @@ class AwsPlatform(Platform):
             ]
         put = parameters.planned(spec, attempt, owner)
         asked += [*put, {"call": "SendCommand", "orders": self._orders(spec, quote, attempt, lives_s, put)}]
-        prices = [one.price_usd_per_hour for one in quote.offers]
-        dearest = max((price for price in prices if price is not None), default=None)
         size = quote.facts["files"][0]["size_bytes"]
         return replace(
-            planned(spec, quote, attempt, self.kind),
+            estimated(planned(spec, quote, attempt, self.kind), lives_s),
             requests=tuple(asked),
-            estimate_usd_per_hour=prices[0] if prices else None,
-            estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
             notes=(
                 *chosen(quote),
                 *(f"quota: {one}" for one in quote.facts["too_small"]),
@@ -186,15 +177,6 @@ class AwsPlatform(Platform):
             self._attend(plan, handle)
         return handle
 
-    def _wait(self, handle: RunHandle, timeout_s: float) -> RunState:
-        state = self._watch(handle).look()
-        if not state.ended:
-            time.sleep(timeout_s)
-        return state
-
-    def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
-        self._watch(handle).cancel(reason, now=now)
-
     def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
         if (plan := self._plans.get((handle.run_id, handle.attempt))) is not None:
             try:
@@ -211,12 +193,6 @@ class AwsPlatform(Platform):
             self.kind, where["machine"], where["market"], where["region"], where["zone"], where["price_usd_per_hour"]
         )
 
-    def _why(self, handle: RunHandle) -> str:
-        return self._watch(handle).why
-
-    def _watch(self, handle: RunHandle) -> Watch:
-        return self._watches[handle.run_id, handle.attempt]
-
     def _attend(self, plan: Plan, handle: RunHandle) -> None:
         self._plans[plan.run_id, plan.attempt] = plan
         self._watches.setdefault(
@@ -231,61 +207,34 @@ class AwsPlatform(Platform):
             ),
         )
 
-    def _workdir(self, spec: LaunchSpec) -> Path:
-        return Path(self._project_dir, spec.program.workdir)
-
-    def _packed(self, spec: LaunchSpec) -> parcel.Parcel:
-        """The project as it is when a run's first attempt is planned; the later ones get the same."""
-        if spec.run.id not in self._parcels:
-            self._parcels[spec.run.id] = parcel.Parcel(
-                Path(self._project_dir), spec.bundle_max_bytes, container=containers.wanted(spec)
-            )
-        return self._parcels[spec.run.id]
-
     def _orders(
         self, spec: LaunchSpec, quote: Quote, attempt: int, lives_s: float, put: list[dict[str, Any]]
     ) -> dict[str, Any]:
         """What the keeper is to do, but for links and times, which are known when it is told."""
-        return {
-            "run_id": spec.run.id,
-            "attempt": attempt,
-            "files": quote.facts["files"],
-            **containers.orders(spec, attempt, self._options.setup),
-            "setup_secrets": parameters.references(put, spec.secrets_for("setup")),
-            "bring_up_s": self._options.bring_up_s,
-            "keep_on_failure_s": self.terms.keep_on_failure_s,
-            "lives_s": lives_s,
-            "unit": f"runctl-{spec.run.id}-a{attempt}",
-            "order": {
-                "run_dir": f"{spec.run.root.rstrip('/')}/{spec.run.id}",
-                "attempt": attempt,
-                "platform": self.kind,
-                "attached": False,
-                "notices": "aws",
-                "python": self._options.python,
-                "secrets": parameters.references(put, spec.secrets_for("worker")),
-                "setup_secrets": parameters.references(put, spec.secrets_for("setup")),
-                "parameters": [one["arguments"]["Name"] for one in put],
-            },
+        told = parcel.orders(
+            spec, attempt, self.kind, python=self._options.python, setup=self._options.setup, notices="aws",
+            bring_up_s=self._options.bring_up_s, keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
+        )  # fmt: skip
+        setup = parameters.references(put, spec.secrets_for("setup"))
+        secrets = {
+            "secrets": parameters.references(put, spec.secrets_for("worker")),
+            "setup_secrets": setup,
+            "parameters": [one["arguments"]["Name"] for one in put],
         }
+        return {
+            **told, "files": quote.facts["files"], "setup_secrets": setup, "order": {**told["order"], **secrets},
+        }  # fmt: skip
 
     def _start(self, plan: Plan, handle: RunHandle) -> str:
         """The script for SSM, with links that are good from now on."""
         where = handle.address
-        orders = dict(plan.requests[-1]["orders"])
+        orders = parcel.completed(plan.requests[-1]["orders"], handle)
         links = Links(self._clients, _root(plan))
         runs = Links(self._clients, plan.run_dir)
         *sent, keeper = orders.pop("files")
         orders["files"] = [{**file, "url": links.get(file["key"])} for file in sent]
-        orders["deadline"] = where["launched_at"] + orders.pop("lives_s")
         orders["env"] = {"AWS_DEFAULT_REGION": where["region"], **orders["env"]}
         orders["log_url"] = runs.put(bring_up_log(plan.attempt))
-        orders["order"] = {
-            **orders["order"],
-            "market": where["market"],
-            "price_usd_per_hour": where["price_usd_per_hour"],
-            "billed_from": where["launched_at"],
-        }
         parameters.put(self._clients, plan, where["region"])
         name, sha256 = parcel.write_orders(plan.run_dir, plan.attempt, orders)
         return script(

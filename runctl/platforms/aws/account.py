@@ -18,7 +18,7 @@ from runctl.platforms.aws import network, policies
 from runctl.platforms.aws.choices import Choices
 from runctl.platforms.aws.clients import DENIED, Clients, code_of, said, translated
 from runctl.platforms.aws.place import SPOT_ROLE, SPOT_SERVICE, SSM_CORE, Place
-from runctl.platforms.aws.requests import TAG_OWNER
+from runctl.platforms.aws.requests import security_group
 
 #: The names that `platform.instance_profile` and `platform.security_group` have if nothing is said.
 ROLE = "runctl"
@@ -146,7 +146,8 @@ class Account:
             ("iam:CreateServiceLinkedRole", "the role of spot requests", lambda: iam.get_role(RoleName=SPOT_ROLE),
              lambda: iam.create_service_linked_role(AWSServiceName=SPOT_SERVICE)),
             ("ec2:CreateSecurityGroup and ec2:CreateTags", f"security group {GROUP}, which lets nothing in",
-             lambda: self._groups(ec2), lambda: self._make_group(ec2)),
+             lambda: self._groups(ec2),
+             lambda: ec2.create_security_group(**security_group(GROUP, getpass.getuser()))),
         ):  # fmt: skip
             yield self._step(right, what, there, work, make=make)
 
@@ -246,16 +247,3 @@ class Account:
         named = [{"Name": "group-name", "Values": [GROUP]}]
         groups: list[dict[str, Any]] = ec2.describe_security_groups(Filters=named)["SecurityGroups"]
         return groups
-
-    def _make_group(self, ec2: Any) -> None:
-        tags = {"Name": GROUP, "CreatedBy": "runctl", TAG_OWNER: getpass.getuser()}
-        ec2.create_security_group(
-            GroupName=GROUP,
-            Description="runctl: nothing comes in, everything may go out",
-            TagSpecifications=[
-                {
-                    "ResourceType": "security-group",
-                    "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
-                }
-            ],
-        )

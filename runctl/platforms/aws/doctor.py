@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -110,7 +111,7 @@ class Doctor:
         first = {one.market: one for one in reversed(found.offers)}
         for offer in (first[word] for word in dict.fromkeys(one.market for one in found.offers)):
             name = f"the right to launch {offer.market.replace('_', ' ')}"
-            yield self._look(name, lambda offer=offer: self._launch(options, found, offer))  # type: ignore[misc]
+            yield self._look(name, functools.partial(self._launch, options, found, offer))
         yield self._look(f"SSM in {region}", lambda: self._ssm(region))
 
     def _look(self, what: str, look: Callable[[], tuple[Health, str]]) -> Finding:

@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from runctl.errors import ConfigError
-from runctl.hosts.secrets import ENV, SSM
+from runctl.hosts.secrets import ENV, SSM, own_value
 from runctl.platforms.aws.clients import Clients, translated
 from runctl.spec import LaunchSpec, Plan, RunHandle
 
@@ -90,10 +90,7 @@ def _requests(plan: Plan) -> list[dict[str, Any]]:
 
 
 def _value(named: str, kept: str) -> str:
-    variable = kept.removeprefix(ENV)
-    value = os.environ.get(variable, "")
-    if not value:
-        raise ConfigError(f"{named}: {variable} is not set in the environment")
+    value = own_value(named, kept, os.environ)
     if len(value.encode()) > _VALUE_BYTES:
         raise ConfigError(f"{named}: longer than the {_VALUE_BYTES} bytes that SSM takes; keep it in secretsmanager:id")
     return value

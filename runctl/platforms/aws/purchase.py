@@ -6,7 +6,6 @@ launches with repeats nothing by itself.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from runctl.platforms.aws.clients import NOT_ALLOWED, Clients, code_of, said, tr
 from runctl.platforms.aws.instances import Instances, only
 from runctl.platforms.aws.refusals import Reaction, quota_of, reaction
 from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN, UNKNOWN_IMAGE
+from runctl.platforms.rented import pause
 from runctl.spec import Offer, Plan, RunHandle
 
 #: A request whose answer was lost is sent again with its token, so many times altogether.
@@ -126,9 +126,9 @@ class Purchase:
                 next_step = reaction(code, str(error))
                 over = time.monotonic() - began > _PASSES_S and tries >= _TRIES
                 if next_step is Reaction.AGAIN_AT_ONCE and tries < _TRIES:  # noqa: SIM114 (each has a bound of its own)
-                    _pause(tries)
+                    pause(tries, _PAUSE_S, _LONGEST_PAUSE_S)
                 elif next_step is Reaction.AGAIN and not over:
-                    _pause(tries)
+                    pause(tries, _PAUSE_S, _LONGEST_PAUSE_S)
                 elif next_step is Reaction.RENEW and not renewed:
                     renewed = True
                     self._clients.renew()
@@ -226,8 +226,3 @@ def _granted(handle: RunHandle) -> str:
     price = where["price_usd_per_hour"]
     usd = "at a price that is not known" if price is None else f"at {price:.4f} USD an hour"
     return f"{where['instance']} · {where['machine']} {where['market'].replace('_', ' ')} in {where['zone']} {usd}"
-
-
-def _pause(tries: int) -> None:
-    """Jittered, so that the jobs of a sweep do not come back together."""
-    time.sleep(random.uniform(0.5, 1.0) * min(_PAUSE_S * 2 ** (tries - 1), _LONGEST_PAUSE_S))

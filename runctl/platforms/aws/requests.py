@@ -68,19 +68,23 @@ def user_data(options: AwsOptions) -> str:
     return f"#!/bin/sh -x\nshutdown -P +{math.ceil((options.bring_up_s + _SPARE_S) / 60)}\n"
 
 
-def security_group(spec: LaunchSpec, options: AwsOptions, owner: str, vpc: str | None) -> dict[str, Any]:
-    """The request for a group that lets nothing in; all that the host needs, it asks for itself."""
-    tagged = [
-        {"Key": "Name", "Value": options.security_group},
-        {"Key": "CreatedBy", "Value": "runctl"},
-        {"Key": TAG_OWNER, "Value": owner},
-        {"Key": TAG_RUN, "Value": spec.run.id},
-    ]
+def security_group(name: str, owner: str, *, vpc: str | None = None, run_id: str | None = None) -> dict[str, Any]:
+    """The request for a group that lets nothing in; all that the host needs, it asks for itself.
+
+    Args:
+        name: of the group.
+        owner: who makes it.
+        vpc: the network; None is the default one.
+        run_id: for which run, if it is for one.
+    """
+    tagged = {"Name": name, "CreatedBy": "runctl", TAG_OWNER: owner, **({TAG_RUN: run_id} if run_id else {})}
     return {
-        "GroupName": options.security_group,
+        "GroupName": name,
         "Description": "runctl: nothing comes in, everything may go out",
         **({"VpcId": vpc} if vpc else {}),
-        "TagSpecifications": [{"ResourceType": "security-group", "Tags": tagged}],
+        "TagSpecifications": [
+            {"ResourceType": "security-group", "Tags": [{"Key": key, "Value": value} for key, value in tagged.items()]}
+        ],
     }
 
 

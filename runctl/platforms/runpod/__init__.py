@@ -31,10 +31,11 @@ from typing import Any, ClassVar
 from runctl.config.platform import PlatformConfig
 from runctl.environment import note
 from runctl.errors import ConfigError, NotBuiltYet, PlatformError
+from runctl.hosts.secrets import RUNPOD
 from runctl.platforms import local_data, parcel
-from runctl.platforms.base import Platform
 from runctl.platforms.planned import planned
-from runctl.platforms.rented import bounded, chosen, lifetime_s
+from runctl.platforms.rented import chosen, estimated, lifetime_s
+from runctl.platforms.renting import RentingPlatform
 from runctl.platforms.runpod import credentials, market, orders, requests, start
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.keys import of_attempt
@@ -43,15 +44,14 @@ from runctl.platforms.runpod.notes import of_balance, of_bid, of_mirror, of_proj
 from runctl.platforms.runpod.options import MOUNT_PATH, RunpodConfig, RunpodOptions, Transport
 from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.platforms.runpod.purchase import Purchase
-from runctl.platforms.runpod.ssh import Address
 from runctl.platforms.runpod.watch import Watch
 from runctl.rundir import RunDir
-from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
+from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 
 _DETACH_LOOK_S = 0.5
 
 
-class RunpodPlatform(Platform):
+class RunpodPlatform(RentingPlatform[Watch]):
     """A RunPod pod for each attempt."""
 
     kind = "runpod"
@@ -64,11 +64,6 @@ class RunpodPlatform(Platform):
         self._api = Api()
         self._pods = Pods(self._api)
         self.terms = self._options.terms
-        self._parcels: dict[str, parcel.Parcel] = {}
-        self._watches: dict[tuple[str, int], Watch] = {}
-
-    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
-        return replace(spec, limits=bounded(spec.limits))
 
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         if orders.is_mirrored(spec.run.root):
@@ -83,7 +78,7 @@ class RunpodPlatform(Platform):
             )
         self._api.require_key()
         for name, kept in spec.secrets.items():
-            if not kept.startswith("runpod:"):
+            if not kept.startswith(RUNPOD):
                 start.value_of(name, kept, os.environ)
         mirrored = orders.is_mirrored(spec.run.root)
         if mirrored and spec.checkpoint.origin is not None and "://" not in spec.checkpoint.origin:
@@ -122,17 +117,17 @@ class RunpodPlatform(Platform):
         if self._options.template is None and self._options.transport is Transport.ssh:
             asked = [start.with_boot(one, lives_s, self._options.start) for one in asked]
         told = orders.planned(
-            spec, attempt, python=self._options.python, setup=self._options.setup, bring_up_s=self._options.bring_up_s,
-            keep_on_failure_s=self.terms.keep_on_failure_s, collect_s=self._options.collect_s, lives_s=lives_s,
+            parcel.orders(
+                spec, attempt, self.kind, python=self._options.python, setup=self._options.setup, notices="none",
+                bring_up_s=self._options.bring_up_s, keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
+            ),
+            self._options.collect_s,
         )  # fmt: skip
-        prices = [one.price_usd_per_hour for one in quote.offers]
-        dearest = max((price for price in prices if price is not None), default=None)
+        dearest = max((one.price_usd_per_hour or 0.0 for one in quote.offers), default=0.0)
         there = start.run_dir(spec.run.id, self._volume) if mirrored else None
         return replace(
-            planned(spec, quote, attempt, self.kind, there),
+            estimated(planned(spec, quote, attempt, self.kind, there), lives_s),
             requests=(*asked, told),
-            estimate_usd_per_hour=prices[0] if prices else None,
-            estimate_usd=None if dearest is None or None in prices else round(dearest * lives_s / 3600, 2),
             notes=(
                 *chosen(quote),
                 *of_bid(quote, self._options.bid_usd_per_hour),
@@ -160,15 +155,6 @@ class RunpodPlatform(Platform):
             self._attend(plan, handle)
         return handle
 
-    def _wait(self, handle: RunHandle, timeout_s: float) -> RunState:
-        state = self._watch(handle).look()
-        if not state.ended:
-            time.sleep(timeout_s)
-        return state
-
-    def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
-        self._watch(handle).cancel(reason, now=now)
-
     def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
         watch = self._watches.get((handle.run_id, handle.attempt))
         if watch is not None:
@@ -185,12 +171,6 @@ class RunpodPlatform(Platform):
             self.kind, where["machine"], where["market"], where["cloud"], where["zone"], where["price_usd_per_hour"]
         )
 
-    def _why(self, handle: RunHandle) -> str:
-        return self._watch(handle).why
-
-    def _watch(self, handle: RunHandle) -> Watch:
-        return self._watches[handle.run_id, handle.attempt]
-
     def _attend(self, plan: Plan, handle: RunHandle) -> None:
         key = (handle.run_id, handle.attempt)
         if key in self._watches:
@@ -206,10 +186,6 @@ class RunpodPlatform(Platform):
                 known.add(pod)
             return found
 
-        def address() -> Address | None:
-            found = look_up().ssh
-            return None if found is None else Address(found.host, found.port, found.user)
-
         def packed() -> parcel.Parcel:
             return self._packed(rundir.read_spec())
 
@@ -217,7 +193,7 @@ class RunpodPlatform(Platform):
             return self._workdir(rundir.read_spec())
 
         line = Line(
-            address, of_attempt(rundir.url, plan.attempt), rundir, plan.attempt,
+            lambda: look_up().ssh, of_attempt(rundir.url, plan.attempt), rundir, plan.attempt,
             start=orders.PodStart(plan, handle, rundir, packed, workdir, self._volume, self._tell),
             mirrored=Mirrored(rundir, workdir) if orders.is_mirrored(plan.run_dir) else None,
             tell=self._tell,
@@ -247,15 +223,6 @@ class RunpodPlatform(Platform):
     def _lives_s(self, spec: LaunchSpec) -> float:
         waits_s = self._options.collect_s if orders.is_mirrored(spec.run.root) else 0.0
         return lifetime_s(self._completed(spec), self._options.bring_up_s) + waits_s
-
-    def _workdir(self, spec: LaunchSpec) -> Path:
-        return Path(self._project_dir, spec.program.workdir)
-
-    def _packed(self, spec: LaunchSpec) -> parcel.Parcel:
-        """The project as it is when a run's first attempt is planned; the later ones get the same."""
-        if spec.run.id not in self._parcels:
-            self._parcels[spec.run.id] = parcel.Parcel(Path(self._project_dir), spec.bundle_max_bytes)
-        return self._parcels[spec.run.id]
 
 
 def _places(spec: LaunchSpec) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from runctl.digests import sha256_of
 from runctl.errors import PlatformError
 from runctl.platforms.runpod.ssh import Connection, DiskFull
 from runctl.storage.base import unwatched
@@ -180,14 +181,6 @@ class PodFiles:
             return
         self._made.add(name)
         self._connection.check(f"umask 077 && mkdir -p {shlex.quote(name)}")
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file of this machine, in hex."""
-    digest = hashlib.sha256()
-    for piece in _pieces(path, 0):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 def _pieces(source: Path | bytes, begin: int) -> Iterator[bytes]:

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.progress import ProgressBar
@@ -39,12 +39,6 @@ _LOG_BYTES = 256 << 10
 _RESTARTED = b'{"why": "its container was started again"}'
 
 
-class Start(Protocol):
-    """Brings an attempt to its pod, once; where things lie there."""
-
-    def __call__(self, connection: Connection) -> Place: ...
-
-
 @dataclass(frozen=True)
 class Mirrored:
     """What is brought from a pod that keeps its run directory itself.
@@ -66,7 +60,7 @@ class Line(threading.Thread):
         pair: the keys that let us in.
         rundir: the run directory, as it is seen from here.
         attempt: whose pod.
-        start: brings the attempt to it.
+        start: brings the attempt to it, once; where things lie there.
         mirrored: what is brought from it; None if it writes to object storage.
         tell: takes lines for the user.
 
@@ -81,8 +75,8 @@ class Line(threading.Thread):
     """
 
     def __init__(
-        self, address: Callable[[], Address | None], pair: KeyPair, rundir: RunDir, attempt: int, *, start: Start,
-        mirrored: Mirrored | None, tell: Callable[[str], None],
+        self, address: Callable[[], Address | None], pair: KeyPair, rundir: RunDir, attempt: int, *,
+        start: Callable[[Connection], Place],        mirrored: Mirrored | None, tell: Callable[[str], None],
     ) -> None:  # fmt: skip
         super().__init__(name=f"runctl-pod-a{attempt}", daemon=True)
         self._address = address

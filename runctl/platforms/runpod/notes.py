@@ -16,13 +16,13 @@ def of_bid(quote: Quote, bid: float | None) -> tuple[str, ...]:
     return (f"platform.bid_usd_per_hour={bid:g} is below the lowest bid for {', '.join(low)}",) if low else ()
 
 
-def of_balance(quote: Quote, price: float | None, lives_s: float) -> tuple[str, ...]:
+def of_balance(quote: Quote, price: float, lives_s: float) -> tuple[str, ...]:
     """What the account has left, and whether that lasts: when it is used up, RunPod stops every pod."""
     balance = quote.facts["balance_usd"]
     if balance is None:
         return ()
     has = f"balance: {balance:.2f} USD"
-    per_hour = (price or 0.0) + (quote.facts["spent_usd_per_hour"] or 0.0)
+    per_hour = price + (quote.facts["spent_usd_per_hour"] or 0.0)
     if per_hour <= 0 or per_hour * lives_s / 3600 <= balance:
         return (has,)
     return (

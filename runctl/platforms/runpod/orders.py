@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from runctl.hosts.secrets import ENV, RUNPOD
-from runctl.platforms.parcel import Parcel
+from runctl.platforms import parcel
 from runctl.platforms.runpod import credentials, outputs
 from runctl.platforms.runpod.ssh import Connection
 from runctl.platforms.runpod.start import Bringing, Place, for_pod, place
-from runctl.rundir import RunDir, run_url
-from runctl.spec import LaunchSpec, Plan, RunHandle
+from runctl.rundir import RunDir
+from runctl.spec import Plan, RunHandle
 
 CALL = "ssh"
 
@@ -24,46 +24,15 @@ def is_mirrored(run_dir: str) -> bool:
     return "://" not in run_dir
 
 
-def planned(
-    spec: LaunchSpec, attempt: int, *, python: str | None, setup: tuple[str, ...], bring_up_s: float,
-    keep_on_failure_s: float, collect_s: float, lives_s: float,
-) -> dict[str, Any]:  # fmt: skip
-    """The orders but for what is known only once there is a pod: paths, times, values of secrets.
+def planned(orders: dict[str, Any], collect_s: float) -> dict[str, Any]:
+    """The request of a plan that stands for all that goes over SSH.
 
     Args:
-        spec: what is to run.
-        attempt: its number.
-        python: the ranks' interpreter.
-        setup: lines for the host's shell.
-        bring_up_s: how long it may be prepared.
-        keep_on_failure_s: how long it stays after a failure.
-        collect_s: how long it stays after its end for a launcher to bring what only lies there.
-        lives_s: how long it may live altogether.
+        orders: for the keeper, but for what is known only once there is a pod.
+        collect_s: how long the pod stays after its end for a launcher to bring what only lies there.
     """
-    run_dir = run_url(spec.run.root, spec.run.id)
-    return {
-        "call": CALL,
-        "orders": {
-            "run_id": spec.run.id,
-            "attempt": attempt,
-            "setup": list(setup),
-            "agent_python": None,
-            "env": {},
-            "bring_up_s": bring_up_s,
-            "keep_on_failure_s": keep_on_failure_s,
-            "collect_s": collect_s if is_mirrored(run_dir) else 0.0,
-            "lives_s": lives_s,
-            "unit": f"runctl-{spec.run.id}-a{attempt}",
-            "order": {
-                "run_dir": run_dir,
-                "attempt": attempt,
-                "platform": "runpod",
-                "attached": False,
-                "notices": "none",
-                "python": python,
-            },
-        },
-    }
+    waits_s = collect_s if is_mirrored(orders["order"]["run_dir"]) else 0.0
+    return {"call": CALL, "orders": {**orders, "collect_s": waits_s}}
 
 
 @dataclass(frozen=True)
@@ -74,7 +43,7 @@ class PodStart:
         plan: as it was submitted.
         handle: the pod.
         rundir: the run directory as it is seen from here.
-        parcel: makes what is sent, when it is needed.
+        made: makes what is sent, when it is needed.
         workdir: where the user's relative paths lead.
         volume: the mount path of a network volume, or None.
         tell: takes lines for the user.
@@ -83,7 +52,7 @@ class PodStart:
     plan: Plan
     handle: RunHandle
     rundir: RunDir
-    parcel: Callable[[], Parcel]
+    made: Callable[[], parcel.Parcel]
     workdir: Callable[[], Path]
     volume: str | None
     tell: Callable[[str], None]
@@ -98,33 +67,26 @@ class PodStart:
         if at.started:
             return at
         spec, bringing = self.rundir.read_spec(), Bringing(connection, at, self.tell)
-        orders = dict(next(one for one in self.plan.requests if one.get("call") == CALL)["orders"])
-        parcel = self.parcel()
-        orders["files"] = bringing.files(parcel.items[:-1])
-        order = dict(orders["order"])
-        where = self.handle.address
+        told = next(one for one in self.plan.requests if one.get("call") == CALL)["orders"]
+        orders = parcel.completed(told, self.handle)
+        sent = self.made()
+        orders["files"] = bringing.files(sent.items[:-1])
+        order = orders["order"]
         if is_mirrored(self.plan.run_dir):
             here = bringing.inputs(outputs.taken_to(for_pod(spec, at), at.run_dir), self.workdir())
             bringing.run_dir(here, self.rundir, self.plan.attempt)
             order["run_dir"] = at.run_dir
-        orders["deadline"] = where["launched_at"] + orders.pop("lives_s")
         env = {} if is_mirrored(self.plan.run_dir) else credentials.place()
         if credentials.needed(spec):
-            env = credentials.session(orders["deadline"] - where["launched_at"])
-        sent = {name: kept for name, kept in spec.secrets.items() if not kept.startswith(RUNPOD)}
+            env = credentials.session(told["lives_s"])
+        own = {name: kept for name, kept in spec.secrets.items() if not kept.startswith(RUNPOD)}
         found = {
-            **{name: ENV + name for name in spec.secrets if name not in sent},
-            **bringing.secrets(sent, os.environ),
+            **{name: ENV + name for name in spec.secrets if name not in own},
+            **bringing.secrets(own, os.environ),
         }
         setup = {name: found[name] for name in spec.secrets_for("setup")}
-        order.update(
-            secrets={name: found[name] for name in spec.secrets_for("worker")},
-            setup_secrets=setup,
-            market=where["market"],
-            price_usd_per_hour=where["price_usd_per_hour"],
-            billed_from=where["launched_at"],
-        )
-        orders.update(order=order, setup_secrets=setup)
-        bringing.begin(orders, env, parcel.keeper)
+        order.update(secrets={name: found[name] for name in spec.secrets_for("worker")}, setup_secrets=setup)
+        orders["setup_secrets"] = setup
+        bringing.begin(orders, env, sent.keeper)
         bringing.close()
         return at

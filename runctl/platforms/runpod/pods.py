@@ -9,6 +9,7 @@ from typing import Any
 
 from runctl.errors import NotAllowed, PlatformError
 from runctl.platforms.runpod.api import Api, literal, mutation
+from runctl.platforms.runpod.ssh import Address
 
 #: RunPod's words for a pod that nothing runs in; a stopped one bills its disk all the same.
 _ENDED = ("EXITED", "TERMINATED", "DEAD", "STOPPED")
@@ -23,22 +24,13 @@ FIELDS = (
 
 
 @dataclass(frozen=True)
-class SshAddress:
-    """Where a pod's own sshd answers (RunPod's proxy at ssh.runpod.io knows no SFTP)."""
-
-    host: str
-    port: int
-    user: str
-
-
-@dataclass(frozen=True)
 class Pod:
     """What RunPod tells of a pod.
 
     Attributes:
         state: RunPod's word, such as RUNNING or EXITED, or `gone` for one that it does not know any more.
         comes_up: nothing runs in it yet.
-        ssh: None as long as it is not told.
+        ssh: where its own sshd answers (RunPod's proxy at ssh.runpod.io knows no SFTP); None as long as it is not told.
     """
 
     id: str
@@ -49,7 +41,7 @@ class Pod:
     price_usd_per_hour: float | None = None
     uptime_s: float = 0.0
     comes_up: bool = False
-    ssh: SshAddress | None = None
+    ssh: Address | None = None
 
     @property
     def alive(self) -> bool:
@@ -156,8 +148,8 @@ def _read(told: dict[str, Any]) -> Pod:
     )
 
 
-def _ssh(ports: list[dict[str, Any]]) -> SshAddress | None:
+def _ssh(ports: list[dict[str, Any]]) -> Address | None:
     for one in ports:
         if one.get("privatePort") == 22 and one.get("type") == "tcp" and one.get("ip") and one.get("publicPort"):
-            return SshAddress(str(one["ip"]), int(one["publicPort"]), os.environ.get("RUNCTL_POD_USER") or "root")
+            return Address(str(one["ip"]), int(one["publicPort"]), os.environ.get("RUNCTL_POD_USER") or "root")
     return None

@@ -7,13 +7,12 @@ of that name. Nothing here waits for capacity; whoever wants to wait asks again.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from runctl.errors import OfferRefused, PlatformError
-from runctl.platforms.rented import plain
+from runctl.platforms.rented import pause, plain
 from runctl.platforms.runpod.api import Api, mutation
 from runctl.platforms.runpod.pods import FIELDS, Pod, Pods, only
 from runctl.platforms.runpod.refusals import Transient
@@ -106,7 +105,7 @@ class Purchase:
                     if (handle := self._look(plan)) is not None:
                         return handle
                     raise
-                _pause(tries)
+                pause(tries, _PAUSE_S, _LONGEST_PAUSE_S)
             except PlatformError as error:
                 if _OPTIONAL not in str(error) or _OPTIONAL in self._without:
                     raise
@@ -124,7 +123,7 @@ class Purchase:
             try:
                 return self.find(plan)
             except Transient:
-                _pause(tries)
+                pause(tries, _PAUSE_S, _LONGEST_PAUSE_S)
         return self.find(plan)
 
     def _only_one(self, plan: Plan, granted: RunHandle, tries: int) -> RunHandle:
@@ -171,8 +170,3 @@ def _granted(handle: RunHandle) -> str:
     usd = "at a price that is not known" if price is None else f"at {price:.4f} USD an hour"
     market = where["market"].replace("_", " ")
     return f"{where['instance']} · {where['machine']} {market} in the {where['cloud']} cloud {usd}"
-
-
-def _pause(tries: int) -> None:
-    """Jittered, so that the jobs of a sweep do not come back together."""
-    time.sleep(random.uniform(0.5, 1.0) * min(_PAUSE_S * 2 ** (tries - 1), _LONGEST_PAUSE_S))

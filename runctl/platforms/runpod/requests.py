@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from runctl.errors import PlatformError
+from runctl.hosts.secrets import RUNPOD
 from runctl.platforms.rented import lifetime_s
 from runctl.platforms.runpod.options import MOUNT_PATH, RunpodOptions, Transport
 from runctl.spec import LaunchSpec, Offer
@@ -23,8 +24,6 @@ LOWEST_BID = "(the lowest bid that is accepted)"
 UNKNOWN_TYPE = "auto"
 #: How a plan's note begins that says what could not be looked up.
 UNKNOWN = "unknown: "
-#: A secret that RunPod keeps.
-_KEPT_BY_RUNPOD = "runpod:"
 
 
 def pod_name(run_id: str, attempt: int) -> str:
@@ -122,6 +121,6 @@ def _env(spec: LaunchSpec, over_ssh: bool) -> list[dict[str, str]]:
     """What the pod's environment gets beside RunPod's own: no value of the user's, for this text is logged."""
     told = {"PUBLIC_KEY": PUBLIC_KEY} if over_ssh else {}
     for name, kept in spec.secrets.items():
-        if kept.startswith(_KEPT_BY_RUNPOD):
-            told[name] = f"{{{{ RUNPOD_SECRET_{kept.removeprefix(_KEPT_BY_RUNPOD)} }}}}"
+        if kept.startswith(RUNPOD):
+            told[name] = f"{{{{ RUNPOD_SECRET_{kept.removeprefix(RUNPOD)} }}}}"
     return [{"key": name, "value": value} for name, value in told.items()]

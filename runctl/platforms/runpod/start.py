@@ -24,7 +24,7 @@ from runctl.checkpoint.catalog import Catalog, Found
 from runctl.checkpoint.transfer import readable
 from runctl.encoding import dumps
 from runctl.errors import ConfigError
-from runctl.hosts.secrets import ENV, FILE
+from runctl.hosts.secrets import ENV, FILE, own_value
 from runctl.platforms import local_data
 from runctl.platforms.parcel import Item
 from runctl.platforms.runpod.files import PodFiles
@@ -280,10 +280,7 @@ def value_of(name: str, kept: str, environ: Mapping[str, str]) -> str:
             f"secrets.{name}={kept}: a pod has no role on AWS that could read it; keep it in a variable here "
             f"(secrets.{name}=env:{name}), which goes to the pod over SSH"
         )
-    value = environ.get(kept.removeprefix(ENV), "")
-    if not value:
-        raise ConfigError(f"secrets.{name}={kept}: {kept.removeprefix(ENV)} is not set in the environment")
-    return value
+    return own_value(f"secrets.{name}={kept}", kept, environ)
 
 
 def _to_begin_from(spec: LaunchSpec, catalog: Catalog, attempt: int, tell: Callable[[str], None]) -> Found | None:

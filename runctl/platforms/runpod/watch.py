@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Protocol
 
 from runctl.platforms.runpod.line import Line
+from runctl.platforms.runpod.pods import Pod
 from runctl.platforms.watching import HostWatch
 from runctl.rundir import RunDir
 from runctl.spec import RunHandle, RunState
@@ -19,16 +19,6 @@ _TROUBLE_S = 5.0
 #: How long two rounds may take before a stop, and how often to look whether they are done.
 _NEWS_S = 10.0
 _LOOK_S = 0.05
-
-
-class SeenPod(Protocol):
-    """What is asked of a pod."""
-
-    @property
-    def alive(self) -> bool: ...
-
-    @property
-    def state(self) -> str: ...
 
 
 class Watch(HostWatch):
@@ -44,14 +34,14 @@ class Watch(HostWatch):
     """
 
     def __init__(
-        self, handle: RunHandle, rundir: RunDir, *, look_up: Callable[[], SeenPod], line: Line, bring_up_s: float,
+        self, handle: RunHandle, rundir: RunDir, *, look_up: Callable[[], Pod], line: Line, bring_up_s: float,
         tell: Callable[[str], None],
     ) -> None:  # fmt: skip
         super().__init__(handle, rundir, host=handle.address["instance"], bring_up_s=bring_up_s, tell=tell)
         self._look_up = look_up
         self._line = line
         self._rounds = 0
-        self._pod: SeenPod | None = None
+        self._pod: Pod | None = None
         self._answered_at = time.monotonic()
         if line.is_mirrored:
             self._last_words_s = 0.0  # they would have come over the line

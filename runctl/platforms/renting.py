@@ -1,0 +1,58 @@
+"""What every platform that rents does with its hosts once there are any: follow them, stop them, say how they ended.
+
+And what it sends them: the project, as it was when the run's first attempt was planned.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from runctl.platforms import containers
+from runctl.platforms.base import Platform
+from runctl.platforms.parcel import Parcel
+from runctl.platforms.rented import bounded
+from runctl.platforms.watching import HostWatch
+from runctl.spec import LaunchSpec, RunHandle, RunState
+
+W = TypeVar("W", bound=HostWatch)
+
+
+class RentingPlatform(Platform, Generic[W]):
+    """A platform whose hosts are somebody else's, each looked after by a watch of its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._parcels: dict[str, Parcel] = {}
+        self._watches: dict[tuple[str, int], W] = {}
+
+    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
+        return replace(spec, limits=bounded(spec.limits))
+
+    def _wait(self, handle: RunHandle, timeout_s: float) -> RunState:
+        state = self._watch(handle).look()
+        if not state.ended:
+            time.sleep(timeout_s)
+        return state
+
+    def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
+        self._watch(handle).cancel(reason, now=now)
+
+    def _why(self, handle: RunHandle) -> str:
+        return self._watch(handle).why
+
+    def _watch(self, handle: RunHandle) -> W:
+        return self._watches[handle.run_id, handle.attempt]
+
+    def _workdir(self, spec: LaunchSpec) -> Path:
+        return Path(self._project_dir, spec.program.workdir)
+
+    def _packed(self, spec: LaunchSpec) -> Parcel:
+        """The project as it is when a run's first attempt is planned; the later ones get the same."""
+        if spec.run.id not in self._parcels:
+            self._parcels[spec.run.id] = Parcel(
+                Path(self._project_dir), spec.bundle_max_bytes, container=containers.wanted(spec)
+            )
+        return self._parcels[spec.run.id]

@@ -26,6 +26,28 @@ EOF
 """
 
 
+def host_environment(name: str, folder: Path) -> dict[str, str]:
+    """Make the folders of a host of the drill, and give the environment of all that runs in it.
+
+    Args:
+        name: of the host.
+        folder: in which it lives.
+    """
+    for part in ("bin", "home", "tmp", "var/lib/runctl"):
+        (folder / part).mkdir(parents=True)
+    return {
+        MARK: name,
+        "HOME": str(folder / "home"),
+        "TMPDIR": str(folder / "tmp"),
+        "PATH": f"{folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+        "LANG": "C.UTF-8",
+        "RUNCTL_HOST_ROOT": str(folder / "var/lib/runctl"),
+        "RUNCTL_AGENT_PYTHON": sys.executable,
+        "RUNCTL_IMAGE_PYTHON": sys.executable,  # what an image for deep learning has at /opt/pytorch
+        **{one: os.environ[one] for one in ("OMP_NUM_THREADS", "PYTHONPATH") if one in os.environ},
+    }
+
+
 class Sandbox:
     """One instance's folder and processes.
 
@@ -46,31 +68,22 @@ class Sandbox:
         self._on_shutdown = on_shutdown
         self._timer: threading.Timer | None = None
         self._lock = threading.Lock()
-        for name in ("bin", "home", "tmp", "var/lib/runctl"):
-            (self.folder / name).mkdir(parents=True)
+        own = host_environment(instance_id, self.folder)
         command = self.folder / "bin" / "shutdown"
         command.write_text(_SHUTDOWN.format(python=sys.executable, control=f"{url}/-", id=instance_id))
         command.chmod(0o755)
         self.console = self.folder / "console.log"
         self.console.touch()
         self.environment = {
-            MARK: instance_id,
-            "HOME": str(self.folder / "home"),
-            "TMPDIR": str(self.folder / "tmp"),
-            "PATH": f"{self.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
-            "LANG": "C.UTF-8",
+            **own,
             "AWS_ENDPOINT_URL": url,
             "AWS_EC2_METADATA_SERVICE_ENDPOINT": f"{url}/imds/{instance_id}/",
             "AWS_DEFAULT_REGION": region,
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "RUNCTL_HOST_ROOT": str(self.folder / "var/lib/runctl"),
             "RUNCTL_CONSOLE": str(self.console),
-            "RUNCTL_AGENT_PYTHON": sys.executable,
-            "RUNCTL_IMAGE_PYTHON": sys.executable,  # what an image for deep learning has at /opt/pytorch
             # A rehearsal need not fetch once more what lies on this machine.
             "UV_CACHE_DIR": os.environ.get("UV_CACHE_DIR") or str(Path.home() / ".cache" / "uv"),
-            **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH") if name in os.environ},
         }
 
     def boot(self, user_data: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shlex
 import socket
@@ -18,7 +17,7 @@ from typing import Any
 
 from runctl.drill.runpod import image
 from runctl.drill.runpod.sshd import Sshd
-from runctl.drill.sandboxes import MARK
+from runctl.drill.sandboxes import host_environment
 
 #: For a moment RunPod tells nothing of what runs in a pod that it has granted.
 COMES_UP_S = 0.4
@@ -85,8 +84,8 @@ class Pod:
         self._lock = threading.Lock()
         self._container: subprocess.Popen[bytes] | None = None
         self.ssh_port = _free_port() if wanted.start_ssh and "22/tcp" in wanted.ports else None
-        for name in ("bin", "etc", "home", "tmp", "var/lib/runctl"):
-            (self.folder / name).mkdir(parents=True)
+        own = host_environment(pod_id, self.folder)
+        (self.folder / "etc").mkdir()
         workspace = self.folder / "workspace"
         if wanted.volume is not None:
             workspace.symlink_to(wanted.volume)
@@ -94,20 +93,12 @@ class Pod:
             workspace.mkdir()
         self.environment = {
             **{name: value for name, value in wanted.env.items() if _NAME.fullmatch(name)},
-            MARK: pod_id,
-            "HOME": str(self.folder / "home"),
-            "TMPDIR": str(self.folder / "tmp"),
-            "PATH": f"{self.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
-            "LANG": "C.UTF-8",
+            **own,
             "RUNPOD_API_BASE_URL": url,
             "RUNPOD_API_KEY": key,
             "RUNPOD_POD_ID": pod_id,
             "RUNPOD_GPU_COUNT": str(wanted.gpu_count),
-            "RUNCTL_HOST_ROOT": str(self.folder / "var/lib/runctl"),
             "RUNCTL_POD_VOLUME": str(workspace),  # what a pod has at its volume's mount path
-            "RUNCTL_AGENT_PYTHON": sys.executable,
-            "RUNCTL_IMAGE_PYTHON": sys.executable,
-            **{name: os.environ[name] for name in ("OMP_NUM_THREADS", "PYTHONPATH") if name in os.environ},
         }
         self.new_host_key()
         self._install()

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 PREFIX = "runctl_"
 ENTRY_POINTS = "runctl"
 PROJECT_FILE = "runctl_plugins.py"
-BUILT_INS = {"provenance": "runctl.plugins.provenance", "cost": "runctl.plugins.cost"}
+BUILT_INS = {
+    "provenance": "runctl.plugins.provenance",
+    "cost": "runctl.plugins.cost",
+    "registry": "runctl.plugins.registry",
+}
 
 hookspec = pluggy.HookspecMarker("runctl")
 #: Options for a hook function, as in pytest: `@runctl.hookimpl(tryfirst=True)`. Not needed otherwise.

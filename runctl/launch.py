@@ -243,7 +243,7 @@ class _Launch:
             terminal.show_start(spec, plan)
             outcome = supervisor.run(plan, detach=cfg.detach)
         if outcome is None:
-            terminal.show_left(spec)
+            terminal.show_left(spec, platform.kind)
             if as_json:
                 terminal.show_json({"run_id": spec.run.id, "run_dir": rundir.url, "state": "running"})
             return 0

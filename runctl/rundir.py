@@ -11,6 +11,7 @@
     events.jsonl             what happened, in order
     metrics.jsonl            step=… lines, from every attempt
     logs/a1/n0/r0.log        output by attempt, node and rank
+    logs/a1/n0/times.jsonl   how long they were at what time
     logs/a1/console          what a terminal would show of a detached attempt, in segments
     logs/a1/bring-up.log     of a rented host that never spoke, as is its console.txt
     control/stop.json        the last stop that was asked for from elsewhere
@@ -133,12 +134,10 @@ class RunDir:
     def read_status(self) -> dict[str, Any] | None:
         return self._read_json("status.json")
 
-    def beat(self, attempt: int, host: str, pid: int, step: int | None) -> None:
-        """Say that the attempt lives; it must not die because that cannot be written."""
-        self.store.post(
-            "heartbeat.json",
-            _pretty({"at": time.time(), "attempt": attempt, "host": host, "pid": pid, "step": step}),
-        )
+    def beat(self, attempt: int, host: str, pid: int, **progress: Any) -> None:
+        """Say that the attempt lives, and how far it is; it must not die because that cannot be written."""
+        beat = {"at": time.time(), "attempt": attempt, "host": host, "pid": pid, **progress}
+        self.store.post("heartbeat.json", _pretty(beat))
 
     def heartbeat(self) -> dict[str, Any] | None:
         return self._read_json("heartbeat.json")
@@ -226,6 +225,11 @@ class RunDir:
             "wait for it or stop it, or launch under another run.id"
         )
 
+    def is_held(self) -> bool:
+        """Whether somebody carries this run out just now."""
+        lease = self._read_json("lease.json")
+        return lease is not None and self._holder_lives(lease)
+
     def drop_lease(self) -> None:
         self.store.delete("lease.json")
 
@@ -267,13 +271,13 @@ class RunDir:
 
     def events(self) -> list[dict[str, Any]]:
         """What happened, in the order of its time; on object storage each writer has segments of its own."""
-        return sorted(self._read_lines("events.jsonl"), key=lambda entry: float(entry["at"]))
+        return sorted(self.read_lines("events.jsonl"), key=lambda entry: float(entry["at"]))
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of the training as it counts: what an attempt did beyond the step from which a later one
         resumed was lost, and done again."""
         # Segments on object storage come by their writers' names, in which a10 stands before a9.
-        entries = sorted(self._read_lines("metrics.jsonl"), key=lambda entry: int(entry["attempt"]))
+        entries = sorted(self.read_lines("metrics.jsonl"), key=lambda entry: int(entry["attempt"]))
         began = {entry["attempt"] for entry in entries}
         # One that was killed before it knew what to begin from has done nothing anew.
         resumed = {
@@ -288,7 +292,7 @@ class RunDir:
 
         return [entry for entry in entries if counts(entry)]
 
-    def _read_lines(self, name: str) -> list[dict[str, Any]]:
+    def read_lines(self, name: str) -> list[dict[str, Any]]:
         """The JSON lines of a stream; a torn one, of a writer that was killed, is passed over."""
         entries = []
         for line in b"".join(self.store.read_stream(name)).splitlines():
@@ -316,9 +320,14 @@ class RunDir:
         return parsed
 
 
+def logs_folder(attempt: int, node: int) -> str:
+    """Where the logs of a node lie in a run directory."""
+    return f"logs/a{attempt}/n{node}"
+
+
 def log_name(attempt: int, node: int, source: str) -> str:
     """Where a log lies in a run directory."""
-    return f"logs/a{attempt}/n{node}/{source}.log"
+    return f"{logs_folder(attempt, node)}/{source}.log"
 
 
 def _console(attempt: int) -> str:

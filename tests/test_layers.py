@@ -32,6 +32,7 @@ LAYER_1 = [
     "processes",
     "storage",
     "rundir",
+    "nodelogs",
     "hostdir",
     "agreement",
     "checkpoint",
@@ -39,6 +40,8 @@ LAYER_1 = [
     "bundle",
     "hooks",
     "config",
+    "registry",
+    "standing",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]

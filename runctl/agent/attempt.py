@@ -23,6 +23,7 @@ from runctl.agent.limits import LimitWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
+from runctl.agent.pace import Pace
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
 from runctl.agent.staging import Staging
 from runctl.agent.stopping import TICK_S, Stopping
@@ -34,6 +35,7 @@ from runctl.errors import CheckpointUnloadable, ExitCode
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
 from runctl.hosts import facts, faults
+from runctl.nodelogs import NodeLogs
 from runctl.outcome import HOST_FAULT, Attempt
 from runctl.rundir import HEARTBEAT_S, RunDir, event_line
 from runctl.spec import LaunchSpec, RunState
@@ -89,6 +91,7 @@ class RunningAttempt:
             inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,
             announce=self._say_stopping,
         )  # fmt: skip
+        self._pace = Pace(self._host_dir)
         self._restart = 0
         self._began = time.monotonic()
         self._beat_at = self._polled_at = 0.0
@@ -215,7 +218,8 @@ class RunningAttempt:
     def _pump(self, ranks: Ranks, nproc: int) -> LogPump:
         out = sys.stderr.fileno() if self._order.output_to_stderr else sys.stdout.fileno()
         console = Console(self._spec.logs, nproc, out, sys.stderr.fileno())
-        pump = LogPump(console, self._metrics.feed, self._troubles)
+        times = NodeLogs(self._rundir, self._order.attempt, NODE).lengths()
+        pump = LogPump(console, self._metrics.feed, times, self._troubles)
         for rank in range(nproc):
             log = self._rundir.log_stream(self._order.attempt, NODE, f"r{rank}")
             pump.add_rank(self._host_dir, rank, rank, log)
@@ -306,7 +310,8 @@ class RunningAttempt:
             self._beat_at = now
             self._metrics.flush()
             with self._troubles.kept():
-                self._rundir.beat(self._order.attempt, self._host, os.getpid(), self._metrics.step)
+                pace = self._pace.progress(self._metrics.step)
+                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **self.progress(), **pace)
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""

@@ -1,4 +1,4 @@
-"""Stops that are asked for through the run directory: the way to an attempt that has no launcher beside it."""
+"""Stops that are asked for through the run directory, by `runctl stop` or from a launcher that is elsewhere."""
 
 from __future__ import annotations
 

@@ -124,8 +124,9 @@ def look(rundir: RunDir, spec: LaunchSpec | None = None) -> Standing:
     number = max(newest.number if newest else 0, plan.attempt if plan else 0)
     # What the agent says of an attempt counts for that attempt alone.
     beat = beat if beat.get("attempt") == number else {}
-    progress = {**status, **beat} if status.get("attempt") == number else beat or status
-    heard = max((float(one["at"]) for one in (status, beat) if "at" in one), default=None)
+    told = [one for one in (status, beat) if one.get("attempt") == number] or [status]
+    progress = {key: value for one in sorted(told, key=_at) for key, value in one.items()}
+    heard = max(_at(status), _at(beat)) or None
     state = _state(rundir, newest, number, status, heard=heard, now=now)
     return Standing(
         spec.run.id, spec.run.name, rundir.url,
@@ -152,6 +153,10 @@ def look(rundir: RunDir, spec: LaunchSpec | None = None) -> Standing:
         tags=dict(spec.tags),
         looked_at=now,
     )  # fmt: skip
+
+
+def _at(told: dict[str, Any]) -> float:
+    return float(told.get("at", 0.0))
 
 
 def attempt_cost_usd(attempt: Attempt, now: float) -> float | None:

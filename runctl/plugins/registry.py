@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from runctl import standing
+from runctl.errors import StorageError
 from runctl.outcome import Attempt
 from runctl.registry import Entry, Registry
 from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec
 
+_log = logging.getLogger(__name__)
+
 
 def runctl_attempt_started(spec: LaunchSpec, attempt: Attempt, rundir: RunDir) -> None:
     """Note that there is such a run; nothing is asked of its run directory."""
-    Registry().note(Entry.begun(rundir.url, spec, attempt.platform, str(Path.cwd())))
+    _note(Entry.begun(rundir.url, spec, attempt.platform, str(Path.cwd())))
 
 
 def runctl_run_ended(spec: LaunchSpec, rundir: RunDir) -> None:
     """Note how it ended."""
-    Registry().note(standing.look(rundir, spec).entry())
+    _note(standing.look(rundir, spec).entry())
+
+
+def _note(entry: Entry) -> None:
+    try:
+        Registry().note(entry)
+    except StorageError as error:  # a line, and no traceback: the run is as good without
+        _log.warning("runctl ps will not know this run: %s", error)

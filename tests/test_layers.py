@@ -32,6 +32,7 @@ LAYER_1 = [
     "processes",
     "storage",
     "rundir",
+    "saves",
     "nodelogs",
     "hostdir",
     "agreement",

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from runctl.hooks import Hooks
     from runctl.platforms.base import Platform
     from runctl.platforms.local import LocalAgent
-    from runctl.rundir import RunDir
-    from runctl.spec import LaunchSpec, Plan, RunHandle
+    from runctl.spec import LaunchSpec
 
 
 def main() -> None:
@@ -191,75 +190,11 @@ class _Launch:
                 raise ConfigError("smoke=true with detach=true: a smoke run resumes what it has stopped, and must stay")
             run_id = compose.run_id(None, f"smoke-{spec.run.name}")
             return smoke.run(smoke.shortened(spec, run_id), platform, hooks, as_json=as_json)
-        return self._run(cfg, spec, platform, hooks, config_yaml)
+        from runctl import identity
+        from runctl.carrying import carry_out
 
-    def _run(self, cfg: LaunchConfig, spec: LaunchSpec, platform: Platform, hooks: Hooks, config_yaml: str) -> int:
-        """Begin the run, or go on with the one that carries its name or id, and see it to its end."""
-        from runctl import identity, terminal
-        from runctl.rundir import RunDir, run_url
-        from runctl.storage import check_place
-        from runctl.supervisor import Supervisor
-
-        as_json = cfg.output.value == "json"
-        platform.check_ready(spec)
-        RunDir.check(spec.run.root)
-        if spec.checkpoint.url is not None:
-            check_place("checkpoint.url", spec.checkpoint.url)
         key = identity.key_of(spec, with_args=self._line.is_multirun) if cfg.run.name and not cfg.run.id else None
-        known = identity.known_run(spec.run.root, key) if key else None
-        if known is not None:
-            spec = identity.under_id(spec, known)
-        rundir = RunDir(run_url(spec.run.root, spec.run.id))
-        living = self._living(platform, rundir)
-        if living is None:
-            rundir.check_lease()
-        earlier = rundir.attempts()
-        if living is None and rundir.exists() and cfg.checkpoint.resume != "never":
-            accept = cfg.run.changed.value == "accept"
-            spec = identity.going_on(spec, rundir, earlier, platform.kind, accept=accept)
-            if identity.finished(earlier) and not spec.checkpoint.resume.isdigit():
-                terminal.tell(f"{spec.run.id} has finished: {rundir.url}")
-                terminal.tell("checkpoint.resume=never runs it again from step 0, another run.name begins a new run")
-                if as_json:
-                    terminal.show_json(rundir.read_outcome() or {})
-                return 0
-            if identity.script_changed(spec, rundir):
-                terminal.tell(f"{spec.program.script} has changed since this run was launched last")
-        supervisor = Supervisor(
-            spec, platform, hooks, rundir, terminal.tell, output=sys.stderr if as_json else sys.stdout
-        )
-        if living is not None:
-            plan, handle = living
-            outcome = supervisor.run(plan, found=handle)
-        else:
-            plan = supervisor.first_plan(1 + (earlier[-1].number if earlier else 0))
-            if not platform.terms.rented:
-                rundir.take_lease(os.getpid())  # the agent inherits it; until here nothing was written
-            spec = platform.staged(spec)
-            rundir.write_spec(spec)
-            rundir.publish("config.yaml", config_yaml.encode())
-            if key is not None and known is None:
-                identity.remember(spec.run.root, key, spec.run.id)
-            terminal.show_start(spec, plan)
-            outcome = supervisor.run(plan, detach=cfg.detach)
-        if outcome is None:
-            terminal.show_left(spec, platform.kind)
-            if as_json:
-                terminal.show_json({"run_id": spec.run.id, "run_dir": rundir.url, "state": "running"})
-            return 0
-        terminal.show_outcome(outcome, rundir)
-        if as_json:
-            terminal.show_json(outcome.to_json())
-        return outcome.exit_code
-
-    def _living(self, platform: Platform, rundir: RunDir) -> tuple[Plan, RunHandle] | None:
-        """An attempt that an earlier launch submitted and whose host lives: its plan, and where it is."""
-        plan = rundir.last_submission() if platform.terms.rented else None
-        if plan is None or plan.platform != platform.kind:
-            return None
-        record = rundir.read_attempt(plan.attempt)
-        handle = None if record is not None and record.state.ended else platform.find(plan)
-        return None if handle is None else (plan, handle)
+        return carry_out(cfg, spec, platform, hooks, config_yaml, key=key)
 
     def _is_rehearsed(self) -> bool:
         """Whether this launch runs in the drill already."""

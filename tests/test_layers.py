@@ -43,17 +43,19 @@ LAYER_1 = [
     "config",
     "registry",
     "standing",
+    "holdings",
+    "copying",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
 LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "drill"]
-LAYER_4 = ["terminal", "usage", "smoke", "launch", "cli"]
+LAYER_4 = ["terminal", "usage", "smoke", "carrying", "launch", "resuming", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
 HOME = {
     "hydra": {"runctl/config", "runctl/launch.py"},
-    "omegaconf": {"runctl/config", "runctl/launch.py"},
+    "omegaconf": {"runctl/config", "runctl/launch.py", "runctl/resuming.py"},
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill", "runctl/platforms/runpod/credentials.py"},

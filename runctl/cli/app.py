@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from runctl.cli import aws, logs, ps, show, steer
+from runctl.cli import aws, checkpoint, launching, logs, ps, s3, show, steer
 from runctl.errors import ExitCode, RunctlError
 
 _RUNS, _ACCOUNTS = "Runs", "Places to run"
@@ -23,6 +23,11 @@ app = typer.Typer(
 )
 for command in (ps.ps, show.show, logs.logs, steer.wait, steer.stop, show.diff, steer.rm, ps.reindex):
     app.command(rich_help_panel=_RUNS)(command)
+app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
+app.command(rich_help_panel=_RUNS)(launching.local)
+app.command(rich_help_panel=_RUNS)(launching.resume)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
+app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)
 
 

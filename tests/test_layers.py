@@ -48,7 +48,7 @@ LAYER_1 = [
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
-LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "drill"]
+LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "leftovers", "drill"]
 LAYER_4 = ["terminal", "usage", "smoke", "carrying", "launch", "resuming", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
@@ -76,7 +76,7 @@ HOME = {
     "typer": {"runctl/cli"},
     "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

@@ -216,11 +216,12 @@ class Keeper:
                 time.sleep(2.0**tried)
 
     def _end_host(self, code: int | None, error: str | None) -> None:
-        """Leave word of how it ended, and have the host shut down; after a failure later, if somebody is to look."""
+        """Leave word of how it ended, and have the host shut down; later if it stays, or somebody is to look."""
         keep_s = 0.0
         with contextlib.suppress(Exception):
-            if code not in _STOPPED and not self.asked_to_end:
-                keep_s = min(self.host.get("keep_on_failure_s", 0), self.host["deadline"] - time.time())
+            looked_at = code not in _STOPPED and not self.asked_to_end
+            keep_s = max(self.host.get("keep_s", 0), looked_at and self.host.get("keep_on_failure_s", 0))
+            keep_s = min(keep_s, self.host["deadline"] - time.time())
         when = "now" if keep_s < 60 else f"+{math.floor(keep_s / 60)}"
         ended = {"agent_exit_code": code, "bring_up_error": error, "ended_at": time.time(), "shutdown": when}
         with contextlib.suppress(OSError):  # a full disk keeps no host
@@ -332,8 +333,7 @@ def _be_deaf() -> None:
 
 def say(text: str) -> None:
     """One line for the log."""
-    sys.stdout.write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + clean(text) + "\n")
-    sys.stdout.flush()
+    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), clean(text), flush=True)  # noqa: T201 (no logging here)
 
 
 def run(home: Path) -> int:

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from runctl.cli import aws_hosts, checkpoint, launching, logs, ps, s3, show, steer
+from runctl.cli import aws_hosts, checkpoint, launching, logs, ps, runpod, s3, show, steer
 from runctl.errors import ExitCode, RunctlError
 
 _RUNS, _ACCOUNTS = "Runs", "Places to run"
@@ -29,6 +29,7 @@ app.command(rich_help_panel=_RUNS)(launching.resume)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
 app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.add_typer(runpod.app, name="runpod", rich_help_panel=_ACCOUNTS)
 
 
 @app.callback(invoke_without_command=True)

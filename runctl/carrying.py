@@ -78,7 +78,7 @@ def carry_out(
         terminal.show_start(spec, plan)
         outcome = supervisor.run(plan, detach=cfg.detach)
     if outcome is None:
-        terminal.show_left(spec, platform.kind)
+        terminal.show_left(spec, platform.kind, stays=getattr(cfg.platform, "host", None) is not None)
         if as_json:
             terminal.show_json({"run_id": spec.run.id, "run_dir": rundir.url, "state": "running"})
         return 0

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from runctl.cli import aws_hosts, checkpoint, launching, logs, ps, runpod, s3, show, steer
+from runctl.cli import aws_hosts, checkpoint, launching, logs, ps, runpod, s3, shell, show, steer
 from runctl.errors import ExitCode, RunctlError
 
 _RUNS, _ACCOUNTS = "Runs", "Places to run"
@@ -26,6 +26,7 @@ for command in (ps.ps, show.show, logs.logs, steer.wait, steer.stop, show.diff, 
 app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
 app.command(rich_help_panel=_RUNS)(launching.local)
 app.command(rich_help_panel=_RUNS)(launching.resume)
+app.command(rich_help_panel=_RUNS)(shell.shell)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
 app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)

@@ -1,4 +1,4 @@
-"""Instances that belong to no run, and trainings on them: they stay, they are found again, one that is lost is replaced."""
+"""Instances of no run, and trainings on them: they stay, they are found again, one that is lost is replaced."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 #: What leads to the store, and travels along.
 _PLACES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
 BY_NAME = (
-    "keep them as RunPod secrets and name those: secrets.AWS_ACCESS_KEY_ID=runpod:my-key-id "
-    "secrets.AWS_SECRET_ACCESS_KEY=runpod:my-key"
+    "keep them as RunPod secrets and name those: secrets.AWS_ACCESS_KEY_ID=runpod:my_key_id "
+    "secrets.AWS_SECRET_ACCESS_KEY=runpod:my_key"
 )
 
 

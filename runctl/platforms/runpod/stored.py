@@ -43,7 +43,7 @@ def check(spec: LaunchSpec) -> None:
         if not kept.startswith(RUNPOD):
             raise ConfigError(
                 f"secrets.{name}={kept}: with {what} nobody can bring it to the pod; keep it as a RunPod secret "
-                f"(secrets.{name}=runpod:its-name), or platform.transport=ssh"
+                f"(secrets.{name}=runpod:its_name), or platform.transport=ssh"
             )
 
 

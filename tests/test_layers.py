@@ -34,6 +34,7 @@ LAYER_1 = [
     "rundir",
     "nodelogs",
     "hostdir",
+    "metrics",
     "agreement",
     "checkpoint",
     "hosts",

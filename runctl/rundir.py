@@ -10,6 +10,7 @@
     outcome.json             what `output=json` prints at the end
     events.jsonl             what happened, in order
     metrics.jsonl            step=… lines, from every attempt
+    usage.jsonl              how busy its hosts were: GPU, processors, memory
     logs/a1/n0/r0.log        output by attempt, node and rank
     logs/a1/n0/times.jsonl   how long they were at what time
     logs/a1/console          what a terminal would show of a detached attempt, in segments
@@ -250,6 +251,14 @@ class RunDir:
     def metrics_stream(self, writer: str) -> Stream:
         return self.store.stream("metrics.jsonl", writer)
 
+    def usage_stream(self, writer: str) -> Stream:
+        """How busy a host was, half a minute a line: {at, attempt, gpu, gpu_memory, cpu, memory}, as shares."""
+        return self.store.stream("usage.jsonl", writer)
+
+    def usage(self) -> list[dict[str, Any]]:
+        """How busy the hosts of all attempts were, in the order of time."""
+        return sorted(self.read_lines("usage.jsonl"), key=lambda entry: float(entry["at"]))
+
     def local_metrics(self) -> Path | None:
         """The file of metrics, if the run directory lies on this machine."""
         return Path(self.url) / "metrics.jsonl" if "://" not in self.url else None
@@ -263,11 +272,11 @@ class RunDir:
 
     def console_stream(self, attempt: int) -> Stream:
         """What a terminal would show of an attempt whose launcher need not be there."""
-        return self.store.stream(_console(attempt))
+        return self.store.stream(f"logs/a{attempt}/console")
 
     def console_segment(self, attempt: int, number: int) -> bytes | None:
         """A segment of that, from 0, or None as long as there is none; each is published once and whole."""
-        return self.store.read(f"{_console(attempt)}/{number:06d}")
+        return self.store.read(f"logs/a{attempt}/console/{number:06d}")
 
     def events(self) -> list[dict[str, Any]]:
         """What happened, in the order of its time; on object storage each writer has segments of its own."""
@@ -328,10 +337,6 @@ def logs_folder(attempt: int, node: int) -> str:
 def log_name(attempt: int, node: int, source: str) -> str:
     """Where a log lies in a run directory."""
     return f"{logs_folder(attempt, node)}/{source}.log"
-
-
-def _console(attempt: int) -> str:
-    return f"logs/a{attempt}/console"
 
 
 def event_line(event: str, **fields: Any) -> bytes:

@@ -27,6 +27,7 @@ LAYER_0 = [
     "durations",
     "command",
     "cost",
+    "stalls",
 ]
 LAYER_1 = [
     "processes",
@@ -34,6 +35,7 @@ LAYER_1 = [
     "rundir",
     "nodelogs",
     "hostdir",
+    "metrics",
     "agreement",
     "checkpoint",
     "hosts",
@@ -71,7 +73,7 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
-    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
+    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py", "runctl/cli/dashboard.py", "runctl/cli/monitor.py"},
 }
 SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}

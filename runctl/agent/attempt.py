@@ -20,6 +20,7 @@ from runctl.agent.console import Console
 from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.limits import LimitWatch
+from runctl.agent.load import LoadWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
@@ -92,6 +93,7 @@ class RunningAttempt:
             announce=self._say_stopping,
         )  # fmt: skip
         self._pace = Pace(self._host_dir)
+        self._load = LoadWatch(rundir, order.attempt, NODE, troubles)
         self._restart = 0
         self._began = time.monotonic()
         self._beat_at = self._polled_at = 0.0
@@ -120,6 +122,7 @@ class RunningAttempt:
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
         staging = Staging(spec.data, Path(command.workdir(spec, here)), _say)
+        self._load.start()
         try:
             ready = self._environment.prepare(setup, self._meanwhile, self._stopped)
             if ready is None:
@@ -145,6 +148,7 @@ class RunningAttempt:
             return verdict
         finally:
             end_notices()
+            self._load.end()
             self._metrics.close()
             self._checkpoints.close()
             processes.end_descendants()
@@ -311,7 +315,8 @@ class RunningAttempt:
             self._metrics.flush()
             with self._troubles.kept():
                 pace = self._pace.progress(self._metrics.step)
-                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **self.progress(), **pace)
+                progress = {**self.progress(), **pace, "load": self._load.latest}
+                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **progress)
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""

@@ -15,7 +15,7 @@
     logs/a1/n0/times.jsonl   how long they were at what time
     logs/a1/console          what a terminal would show of a detached attempt, in segments
     logs/a1/bring-up.log     of a rented host that never spoke, as is its console.txt
-    control/stop.json        the last stop that was asked for from elsewhere
+    control/stop.json        the last stop that was asked for from elsewhere; see `saves` for the others
     provenance/              git commit and diff, versions, host
 
 A `.jsonl` or `.log` is one growing file on a local path and a folder of write-once segments on object storage,

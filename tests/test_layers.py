@@ -33,6 +33,7 @@ LAYER_1 = [
     "processes",
     "storage",
     "rundir",
+    "saves",
     "nodelogs",
     "hostdir",
     "metrics",

@@ -42,6 +42,7 @@ LAYER_1 = [
     "config",
     "registry",
     "standing",
+    "bills",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]

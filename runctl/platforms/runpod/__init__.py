@@ -13,6 +13,7 @@ files        files to it and from it
 credentials  what it writes to object storage with
 start        what it is brought, and how its keeper is started
 orders       what its keeper is told
+rates        what it costs besides its GPUs
 mirror       a run directory that lies on it, brought here
 pulled       its checkpoints, brought here
 outputs      its outputs, brought here
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from runctl.config.platform import PlatformConfig
+from runctl.cost import Rates
 from runctl.environment import note
 from runctl.errors import ConfigError, NotBuiltYet, PlatformError
 from runctl.hosts.secrets import RUNPOD
@@ -36,7 +38,7 @@ from runctl.platforms import local_data, parcel
 from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
-from runctl.platforms.runpod import credentials, market, orders, requests, start
+from runctl.platforms.runpod import credentials, market, orders, rates, requests, start
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.keys import of_attempt
 from runctl.platforms.runpod.line import Line, Mirrored
@@ -170,6 +172,9 @@ class RunpodPlatform(RentingPlatform[Watch]):
         return Offer(
             self.kind, where["machine"], where["market"], where["cloud"], where["zone"], where["price_usd_per_hour"]
         )
+
+    def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        return rates.look(self._api, plan, handle)
 
     def _attend(self, plan: Plan, handle: RunHandle) -> None:
         key = (handle.run_id, handle.attempt)

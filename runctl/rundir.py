@@ -5,7 +5,7 @@
     lease.json               who carries the run out just now
     status.json              where it stands; heartbeat.json, that somebody lives
     attempts/1.json          one record an attempt
-    attempts/1.submit.json   what a rented host was asked for, written before it was
+    attempts/1.submit.json   what a rented host was asked for, written before it was; see `bills` for 1.rates.json
     checkpoints/step-000120/ checkpoints, each with its manifest.json
     outcome.json             what `output=json` prints at the end
     events.jsonl             what happened, in order
@@ -165,8 +165,15 @@ class RunDir:
         """What the newest attempt on a rented host was submitted with."""
         found = (re.fullmatch(r"(\d+)\.submit\.json", name) for name in self.store.names("attempts"))
         numbers = [int(match[1]) for match in found if match is not None]
-        data = self._read_json(f"attempts/{max(numbers)}.submit.json") if numbers else None
-        return None if data is None else from_data(Plan, data["plan"])
+        newest = self.submission(max(numbers)) if numbers else None
+        return None if newest is None else newest[0]
+
+    def submission(self, attempt: int) -> tuple[Plan, RunHandle | None] | None:
+        """What an attempt on a rented host was submitted with, and what was granted."""
+        data = self._read_json(f"attempts/{attempt}.submit.json")
+        if data is None:
+            return None
+        return from_data(Plan, data["plan"]), from_data(RunHandle, data["handle"]) if data["handle"] else None
 
     # --- a stop that is asked for from elsewhere ---
 

@@ -1,7 +1,7 @@
 """A checkpoint that is asked for from elsewhere, through the run directory.
 
-    control/save.json       which save is asked for, and of which attempt
-    control/saved.json      what the agent has to say of it: the step that was saved, or why there is none yet
+control/save.json       which save is asked for, and of which attempt
+control/saved.json      what the agent has to say of it: the step that was saved, or why there is none yet
 """
 
 from __future__ import annotations

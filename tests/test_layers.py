@@ -45,6 +45,7 @@ LAYER_1 = [
     "config",
     "registry",
     "standing",
+    "bills",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]

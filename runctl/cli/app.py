@@ -9,10 +9,10 @@ import sys
 
 import typer
 
-from runctl.cli import aws, logs, monitor, ps, show, steer
+from runctl.cli import aws, cost, logs, monitor, ps, show, steer
 from runctl.errors import ExitCode, RunctlError
 
-_RUNS, _ACCOUNTS = "Runs", "Places to run"
+_RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
 
 app = typer.Typer(
     name="runctl",
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 for command in (ps.ps, show.show, logs.logs, monitor.monitor, steer.wait, steer.stop, show.diff, steer.rm, ps.reindex):
     app.command(rich_help_panel=_RUNS)(command)
+app.command(rich_help_panel=_MONEY)(cost.cost)
 app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)
 
 

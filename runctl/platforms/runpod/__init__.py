@@ -15,6 +15,7 @@ boot         what its container is started with
 start        what it is brought, and how its keeper is started
 orders       what its keeper is told
 stored       what it fetches by itself, where nobody reaches it
+rates        what it costs besides its GPUs
 mirror       a run directory that lies on it, brought here
 pulled       its checkpoints, brought here
 outputs      its outputs, brought here
@@ -34,6 +35,7 @@ from runctl.checkpoint import origin
 from runctl.checkpoint.catalog import Catalog
 from runctl.checkpoint.remote import FOLDER
 from runctl.config.platform import PlatformConfig
+from runctl.cost import Rates
 from runctl.environment import note
 from runctl.errors import ConfigError, PlatformError
 from runctl.hosts.secrets import RUNPOD
@@ -41,7 +43,7 @@ from runctl.platforms import local_data, parcel
 from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
-from runctl.platforms.runpod import boot, credentials, market, orders, requests, start, stored
+from runctl.platforms.runpod import boot, credentials, market, orders, rates, requests, start, stored
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.keys import of_attempt
 from runctl.platforms.runpod.line import Line, Mirrored
@@ -185,6 +187,9 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         return Offer(
             self.kind, where["machine"], where["market"], where["cloud"], where["zone"], where["price_usd_per_hour"]
         )
+
+    def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        return rates.look(self._api, plan, handle)
 
     def _attend(self, plan: Plan, handle: RunHandle) -> None:
         key = (handle.run_id, handle.attempt)

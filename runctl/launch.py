@@ -212,7 +212,7 @@ class _Launch:
         rundir = RunDir(run_url(spec.run.root, spec.run.id))
         living = self._living(platform, rundir)
         if living is None:
-            rundir.check_lease()
+            rundir.lease.check()
         earlier = rundir.attempts()
         if living is None and rundir.exists() and cfg.checkpoint.resume != "never":
             accept = cfg.run.changed.value == "accept"
@@ -234,7 +234,7 @@ class _Launch:
         else:
             plan = supervisor.first_plan(1 + (earlier[-1].number if earlier else 0))
             if not platform.terms.rented:
-                rundir.take_lease(os.getpid())  # the agent inherits it; until here nothing was written
+                rundir.lease.take(os.getpid())  # the agent inherits it; until here nothing was written
             spec = platform.staged(spec)
             rundir.write_spec(spec)
             rundir.publish("config.yaml", config_yaml.encode())

@@ -267,7 +267,7 @@ class Supervisor:
             return record
         if not self._platform.terms.rented:
             # Whoever else holds the lease now carries the run out: then this launch came second.
-            rundir.check_lease(besides=os.getpid())
+            rundir.lease.check(besides=os.getpid())
             self._platform.clean_up(handle)
         record = record or attempt
         record.ended_at = time.time()

@@ -32,6 +32,7 @@ LAYER_0 = [
 LAYER_1 = [
     "processes",
     "storage",
+    "lease",
     "rundir",
     "saves",
     "nodelogs",

@@ -109,6 +109,19 @@ def test_a_pod_that_vanishes_without_object_storage_changes_no_bit(run: Run, tmp
 
 @pytest.mark.soak
 @pytest.mark.timeout(TIMEOUT_S + 60)
+def test_a_pod_that_nobody_logs_in_to_and_that_vanishes_changes_no_bit(run: Run) -> None:
+    keys = ("secrets.AWS_ACCESS_KEY_ID=runpod:my_key_id", "secrets.AWS_SECRET_ACCESS_KEY=runpod:my_key")
+    # A server that verifies signatures: those of the pod's first program among them.
+    where = ("platform.transport=start_command", "run.root=s3://bucket/runs", "drill.s3=swift")
+    done = run(*PODS, *keys, *where, "drill=no_notice", "drill.events=[{at_step: 2400, do: kill}]")
+    assert weights(done) == weights(run(*TRAINING, "args.epochs=150"))
+    assert "2 attempts in" in done.stderr
+    assert "Nothing is left running." in done.stderr
+    assert re.search(r"resuming from step [1-9]\d* ", done.stdout), done.stdout
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(TIMEOUT_S + 60)
 @pytest.mark.parametrize("root", ["runs", "s3://bucket/runs"])
 @pytest.mark.parametrize("scenario", ["spot", "launcher_killed"])
 def test_on_pods_it_is_the_same_with_object_storage_and_without(run: Run, scenario: str, root: str) -> None:

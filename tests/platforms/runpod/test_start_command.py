@@ -89,6 +89,7 @@ print("under way with", os.environ["TOKEN"][::-1], "RUNCTL_FETCH" in os.environ)
     assert "runpods-own-value" not in json.dumps(pod["asked"])
 
 
+@pytest.mark.soak  # over SSH the same is no soak
 def test_a_host_that_cannot_be_brought_up_says_why_over_object_storage(yard: Yard, root: str) -> None:
     launch = yard.run("", root=root, spec={"secrets": KEYS}, setup=["echo no such thing; exit 3"], **BY_START)
     assert launch.outcome is not None, launch.error

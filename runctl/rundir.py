@@ -223,11 +223,12 @@ class RunDir:
         """What happened, in the order of its time; on object storage each writer has segments of its own."""
         return sorted(self.read_lines("events.jsonl"), key=lambda entry: float(entry["at"]))
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The metrics of the training as it counts: what an attempt did beyond the step from which a later one
-        resumed was lost, and done again."""
+    def metrics(self, lines: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+        """The metrics of the training as it counts (`lines`: all of them, if they were read before): what an attempt
+        did beyond the step from which a later one resumed was lost, and done again."""
         # Segments on object storage come by their writers' names, in which a10 stands before a9.
-        entries = sorted(self.read_lines("metrics.jsonl"), key=lambda entry: int(entry["attempt"]))
+        entries = self.read_lines("metrics.jsonl") if lines is None else lines
+        entries = sorted(entries, key=lambda entry: int(entry["attempt"]))
         began = {entry["attempt"] for entry in entries}
         # One that was killed before it knew what to begin from has done nothing anew.
         resumed = {

@@ -50,7 +50,7 @@ LAYER_1 = [
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
-LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "drill"]
+LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "report", "drill"]
 LAYER_4 = ["terminal", "usage", "smoke", "launch", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
@@ -76,6 +76,7 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
+    "plotly": {"runctl/report", "runctl/cli/report.py"},
     "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py", "runctl/cli/dashboard.py", "runctl/cli/monitor.py"},
 }
 SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")

@@ -9,7 +9,16 @@ import sys
 
 import typer
 
-from runctl.cli import aws, cost, logs, monitor, ps, show, steer
+from runctl.cli import (
+    aws,
+    cost,
+    logs,
+    monitor,
+    ps,
+    report,
+    show,
+    steer,
+)
 from runctl.errors import ExitCode, RunctlError
 
 _RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
@@ -21,7 +30,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (ps.ps, show.show, logs.logs, monitor.monitor, steer.wait, steer.stop, show.diff, steer.rm, ps.reindex):
+for command in (
+    ps.ps,
+    show.show,
+    logs.logs,
+    monitor.monitor,
+    report.report,
+    steer.wait,
+    steer.stop,
+    show.diff,
+    steer.rm,
+    ps.reindex,
+):
     app.command(rich_help_panel=_RUNS)(command)
 app.command(rich_help_panel=_MONEY)(cost.cost)
 app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)

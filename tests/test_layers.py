@@ -27,6 +27,7 @@ LAYER_0 = [
     "durations",
     "command",
     "cost",
+    "variables",
 ]
 LAYER_1 = [
     "processes",
@@ -42,14 +43,26 @@ LAYER_1 = [
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
-LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "drill"]
-LAYER_4 = ["terminal", "usage", "smoke", "launch", "cli"]
+LAYER_3 = [
+    "identity",
+    "asking",
+    "following",
+    "buying",
+    "signals",
+    "supervisor",
+    "drill",
+    "terminal",
+    "composed",
+    "carrying",
+    "sweeps",
+]
+LAYER_4 = ["usage", "smoke", "launch", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
 HOME = {
-    "hydra": {"runctl/config", "runctl/launch.py"},
-    "omegaconf": {"runctl/config", "runctl/launch.py"},
+    "hydra": {"runctl/config", "runctl/composed.py", "runctl/sweeps", "runctl/launch.py"},
+    "omegaconf": {"runctl/config", "runctl/sweeps/composing.py", "runctl/sweeps/launcher.py", "runctl/launch.py"},
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill", "runctl/platforms/runpod/credentials.py"},
@@ -68,7 +81,7 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
-    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
+    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py", "runctl/sweeps/board.py"},
 }
 SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}

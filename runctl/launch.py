@@ -126,9 +126,9 @@ class _Launch:
                 raise
             return self._sweep.finish()
         except complaints.ERRORS as error:
-            # A sweeper complains, too, when no job has left a value for it to go on with.
-            if self._sweep is not None and self._sweep.has_failures():
-                return self._sweep.finish()
+            # A sweeper complains, too, when no job left a value for it to go on with: what the jobs came to says it.
+            if self._sweep is not None and (code := self._sweep.finish()) != 0:
+                return code
             raise complaints.translate(error) from error
         finally:
             sys.argv = before

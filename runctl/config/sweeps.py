@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,4 +100,5 @@ def _words(key: str, value: Any) -> list[str]:
 
 
 def _listed(value: Any) -> list[Any]:
-    return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return [] if value is None else list(value) if listed else [value]

@@ -109,12 +109,13 @@ class Sweep:
         return job
 
     def value(self, job: Job | None) -> Any:
-        """What a sweeper is told of a job: no number for one that failed, which must not end the others."""
-        if job is None or self._common is None or not self._common.settings.objectives:
+        """What a sweeper is told of a job: nothing of one that failed, which is a failure to it and ends no other."""
+        if job is None or job.failed or self._common is None:
             return None
         values = [job.values.get(one.metric) for one in self._common.settings.objectives]
-        told = tuple(math.nan if value is None or job.failed else value for value in values)
-        return told[0] if len(told) == 1 else told
+        if not values or any(value is None or math.isnan(value) for value in values):
+            return None
+        return values[0] if len(values) == 1 else tuple(values)
 
     def _open(self, launch: Composed) -> None:
         """Make the places in which jobs are carried out."""
@@ -206,10 +207,6 @@ class Sweep:
 
     # --- the end ---
 
-    def has_failures(self) -> bool:
-        """Whether a job has failed or was stopped."""
-        return any(job.failed for job in self._collected())
-
     def finish(self) -> int:
         """Show what came of all jobs.
 
@@ -262,4 +259,10 @@ class Sweep:
         )
         if limit is not None:
             terminal.tell(limit)
+        for one in common.settings.objectives:
+            ended = [job for job in jobs if job.state == "succeeded"]
+            if ended and all(job.values.get(one.metric) is None for job in ended):
+                terminal.tell(
+                    f"sweep.metric={one.metric}: no job has told of it; print it as in `step=1 {one.metric}=0.5`"
+                )
         terminal.tell(f"{common.book.url}/sweep.csv")

@@ -182,7 +182,7 @@ def run(spec: LaunchSpec, platform: Platform, hooks: Hooks, *, as_json: bool) ->
     if outcome is not None and trial.is_worth_resuming(outcome):
         outcome = supervisor.run(supervisor.first_plan(2)) or outcome
     if outcome is None:
-        terminal.show_left(spec)
+        terminal.show_left(spec, platform.kind)
         return 0
     proofs = trial.proofs(outcome)
     _show(proofs, outcome)

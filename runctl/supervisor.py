@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from runctl import asking
+from runctl import asking, bills
 from runctl.buying import Buyer
 from runctl.checkpoint.manifest import folder_name
 from runctl.cost import total_usd
@@ -153,7 +153,10 @@ class Supervisor:
             if rented:
                 self._end_host(found, state)
         price = offer.price_usd_per_hour if offer is not None else None
-        self._hooks.notify("runctl_attempt_ended", spec=self._spec, attempt=attempt, price_usd_per_hour=price)
+        rates = bills.ask(self._rundir, self._platform, plan, found, attempt) if rented else None
+        self._hooks.notify(
+            "runctl_attempt_ended", spec=self._spec, attempt=attempt, price_usd_per_hour=price, rates=rates
+        )
         if offer is not None and attempt.state is RunState.INTERRUPTED:
             self._lost.append(offer)
         try:

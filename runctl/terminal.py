@@ -126,10 +126,14 @@ def show_start(spec: LaunchSpec, plan: Plan, tell: Callable[[str], None] = tell)
     tell(f"{spec.run.id} · {count} process{'es' if count > 1 else ''} on {plan.platform}{attempt} · {where}")
 
 
-def show_left(spec: LaunchSpec, tell: Callable[[str], None] = tell) -> None:
+def show_left(spec: LaunchSpec, platform: str, tell: Callable[[str], None] = tell) -> None:
     """That a run goes on without its launcher, and the way back to it."""
-    tell(f"{spec.run.id} goes on without this launcher; it ends itself, and its host, when it is done")
-    tell(f"the same launch with run.id={spec.run.id} follows it again")
+    run_id = spec.run.id
+    rented = platform != "local"
+    tell(f"{run_id} goes on without this launcher{'; it ends itself, and its host, when it is done' if rented else ''}")
+    tell(f"runctl logs -f {run_id} follows it, runctl stop {run_id} stops it")
+    if rented:
+        tell(f"the same launch with run.id={run_id} follows it again, and rents another host if this one is lost")
 
 
 def show_outcome(outcome: Outcome, rundir: RunDir, tell: Callable[[str], None] = tell) -> None:

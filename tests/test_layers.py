@@ -27,19 +27,26 @@ LAYER_0 = [
     "durations",
     "command",
     "cost",
+    "stalls",
     "variables",
 ]
 LAYER_1 = [
     "processes",
     "storage",
     "rundir",
+    "saves",
+    "nodelogs",
     "hostdir",
+    "metrics",
     "agreement",
     "checkpoint",
     "hosts",
     "bundle",
     "hooks",
     "config",
+    "registry",
+    "standing",
+    "bills",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
@@ -81,7 +88,13 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
-    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py", "runctl/sweeps/board.py"},
+    "rich": {
+        "runctl/terminal.py",
+        "runctl/checkpoint/progress.py",
+        "runctl/cli/dashboard.py",
+        "runctl/cli/monitor.py",
+        "runctl/sweeps/board.py",
+    },
 }
 SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}

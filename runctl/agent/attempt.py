@@ -20,10 +20,13 @@ from runctl.agent.console import Console
 from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.limits import LimitWatch
+from runctl.agent.load import LoadWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
+from runctl.agent.pace import Pace
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
+from runctl.agent.saving import Saving
 from runctl.agent.staging import Staging
 from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
@@ -34,6 +37,7 @@ from runctl.errors import CheckpointUnloadable, ExitCode
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
 from runctl.hosts import facts, faults
+from runctl.nodelogs import NodeLogs
 from runctl.outcome import HOST_FAULT, Attempt
 from runctl.rundir import HEARTBEAT_S, RunDir, event_line
 from runctl.spec import LaunchSpec, RunState
@@ -84,11 +88,14 @@ class RunningAttempt:
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR, order.python)
         bar = ProgressBar(attached=order.attached)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc, bar=bar)
+        self._saving = Saving(inbox, self._checkpoints, rundir)
         self._environment = RanksEnvironment(order, spec, _say)
         self._stopping = Stopping(
             inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,
             announce=self._say_stopping,
         )  # fmt: skip
+        self._pace = Pace(self._host_dir)
+        self._load = LoadWatch(rundir, order.attempt, NODE, troubles)
         self._restart = 0
         self._began = time.monotonic()
         self._beat_at = self._polled_at = 0.0
@@ -117,6 +124,7 @@ class RunningAttempt:
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
         staging = Staging(spec.data, Path(command.workdir(spec, here)), _say)
+        self._load.start()
         try:
             ready = self._environment.prepare(setup, self._meanwhile, self._stopped)
             if ready is None:
@@ -142,6 +150,7 @@ class RunningAttempt:
             return verdict
         finally:
             end_notices()
+            self._load.end()
             self._metrics.close()
             self._checkpoints.close()
             processes.end_descendants()
@@ -215,7 +224,8 @@ class RunningAttempt:
     def _pump(self, ranks: Ranks, nproc: int) -> LogPump:
         out = sys.stderr.fileno() if self._order.output_to_stderr else sys.stdout.fileno()
         console = Console(self._spec.logs, nproc, out, sys.stderr.fileno())
-        pump = LogPump(console, self._metrics.feed, self._troubles)
+        times = NodeLogs(self._rundir, self._order.attempt, NODE).lengths()
+        pump = LogPump(console, self._metrics.feed, times, self._troubles)
         for rank in range(nproc):
             log = self._rundir.log_stream(self._order.attempt, NODE, f"r{rank}")
             pump.add_rank(self._host_dir, rank, rank, log)
@@ -301,12 +311,15 @@ class RunningAttempt:
             self._polled_at = now
             self._metrics.poll()
             self._checkpoints.poll()
+            self._saving.poll()
             self._note_restart()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             self._metrics.flush()
             with self._troubles.kept():
-                self._rundir.beat(self._order.attempt, self._host, os.getpid(), self._metrics.step)
+                pace = self._pace.progress(self._metrics.step)
+                progress = {**self.progress(), **pace, "load": self._load.latest}
+                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **progress)
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""

@@ -28,7 +28,7 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     """Carry out one attempt on this host and leave its record in the run directory.
 
     Args:
-        order: what to do. A detached attempt shows its output through the run directory, and is stopped through it.
+        order: what to do. A detached attempt shows its output through the run directory.
         inbox: where stop requests come from.
         warm: a torchrun child started ahead, or None.
 
@@ -53,12 +53,12 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     events.append(event_line("attempt_started", attempt=order.attempt, host=record.host, **about))
     troubles = Troubles()
     attempt: RunningAttempt | None = None
-    with contextlib.ExitStack() as detached:
+    with contextlib.ExitStack() as around:
         if not order.attached:
-            detached.enter_context(StreamedOutput(rundir.console_stream(order.attempt), troubles))
-            control = ControlWatch(rundir, order.attempt, inbox)
-            control.start()
-            detached.callback(control.end)
+            around.enter_context(StreamedOutput(rundir.console_stream(order.attempt), troubles))
+        control = ControlWatch(rundir, order.attempt, inbox)
+        control.start()
+        around.callback(control.end)
         try:
             attempt = RunningAttempt(order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles)
             verdict = attempt.run(warm)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from runctl.config.platform import PlatformConfig
+from runctl.cost import Rates
 from runctl.errors import NotBuiltYet, PlatformError
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
@@ -168,6 +169,16 @@ class Platform(ABC):
         """What the attempt was granted of the plan's offers; None where that is not known."""
         return self._offer(plan, handle)
 
+    def rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        """What there is to pay for an attempt besides its host at the price of the offer; asked for afterwards.
+
+        Args:
+            plan: as it was submitted.
+            handle: what was granted.
+            begin, end: between which the host was billed (seconds since the epoch).
+        """
+        return self._rates(plan, handle, begin, end)
+
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
         return spec
 
@@ -197,6 +208,9 @@ class Platform(ABC):
 
     def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
         return plan.offers[0] if plan.offers else None
+
+    def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        return Rates()
 
     def _why(self, handle: RunHandle) -> str:
         return "the agent was killed"

@@ -1,4 +1,4 @@
-"""The platform `local`: an agent of our own on this machine, attached to its launcher."""
+"""The platform `local`: an agent of our own on this machine, attached to its launcher, or with `detach=true` alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from typing import Any
 from runctl import command, processes
 from runctl.config.platform import PlatformConfig
 from runctl.environment import note
-from runctl.errors import NotBuiltYet
 from runctl.hostdir import HostDir
 from runctl.hosts import facts
 from runctl.hosts.gpus import visible_gpus
@@ -36,6 +35,7 @@ class LocalAgent:
 
     Args:
         warm_torchrun: have it start importing torchrun at once.
+        detached: let it hold nothing of this process's: neither its terminal nor a pipe that somebody reads.
         variables: what it and its ranks get besides our own environment.
         lines: takes what it prints, line by line, in a thread; None lets it print where we do.
     """
@@ -44,15 +44,17 @@ class LocalAgent:
         self,
         *,
         warm_torchrun: bool = False,
+        detached: bool = False,
         variables: dict[str, str] | None = None,
         lines: Callable[[str], None] | None = None,
     ) -> None:
+        output = subprocess.DEVNULL if detached else None if lines is None else subprocess.PIPE
         self.argv = (sys.executable, "-m", "runctl.agent", *(["--warm-torchrun"] if warm_torchrun else []))
         self.process = subprocess.Popen(
             self.argv,
             stdin=subprocess.PIPE,
-            stdout=None if lines is None else subprocess.PIPE,
-            stderr=None if lines is None else subprocess.STDOUT,
+            stdout=output,
+            stderr=subprocess.STDOUT if output == subprocess.PIPE else output,
             bufsize=0,
             env={**os.environ, **variables} if variables else None,
             # It starts where the package lies, so that no module in the user's folder can stand in for one of ours.
@@ -122,8 +124,6 @@ class LocalPlatform(Platform):
         self._agents: dict[tuple[str, int], LocalAgent] = {}
 
     def _check_ready(self, spec: LaunchSpec) -> None:
-        if not self._attached:
-            raise NotBuiltYet("detach=true: this version leaves no run on this machine to itself; use nohup or tmux")
         # Said, not refused: one configuration serves the machine at hand and the one that is rented.
         wanted, gpus, cpus = spec.resources, visible_gpus(), os.cpu_count() or 1
         if gpus < (wanted.gpus or 0):
@@ -146,6 +146,7 @@ class LocalPlatform(Platform):
             "attempt": attempt,
             "project_dir": self._project_dir,
             "platform": self.kind,
+            "attached": self._attached,
             "output_to_stderr": self._output_to_stderr,
         }
         return Plan(
@@ -168,7 +169,11 @@ class LocalPlatform(Platform):
     def _submit(self, plan: Plan) -> RunHandle:
         key = (plan.run_id, plan.attempt)
         if key not in self._agents:
-            agent, self._standby = self._standby or LocalAgent(variables=self._variables, lines=self._lines), None
+            if self._attached:
+                own = self._standby or LocalAgent(variables=self._variables, lines=self._lines)
+                agent, self._standby = own, None
+            else:
+                agent = LocalAgent(detached=True, variables=self._variables)
             agent.tell(plan.requests[0]["order"])
             self._agents[key] = agent
         return RunHandle(

@@ -13,7 +13,7 @@ from runctl import bundle, carrying, identity
 from runctl.carrying import Carried
 from runctl.composed import Composed, Composer, Manner
 from runctl.config import sweeps
-from runctl.errors import ExitCode, LeaseHeld, RunctlError, Stopped
+from runctl.errors import ConfigError, ExitCode, LeaseHeld, RunctlError, Stopped
 from runctl.outcome import Attempt
 from runctl.rundir import RunDir
 from runctl.spec import RunState
@@ -49,6 +49,10 @@ class Common:
         Raises:
             RunctlError: for what cannot be.
         """
+        if launch.cfg.detach and launch.cfg.platform.kind == "local":
+            raise ConfigError(
+                "detach=true with -m would start every job on this machine at once; leave it out, under nohup or tmux"
+            )
         settings = sweeps.settings(launch.cfg, HydraConfig.get().sweeper.get("direction"))
         book = Book(launch.spec, fresh=settings.fresh)
         return cls(settings, book, bundle.code_digest(composer.project_dir), launch.cfg.output.value == "json")

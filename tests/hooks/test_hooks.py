@@ -64,8 +64,8 @@ def test_the_built_ins_go_through_the_same_manager(tmp_path: Path) -> None:
 def test_sources_come_in_order_built_in_entry_point_project(tmp_path: Path, install: Callable, plug: Callable) -> None:
     install("tracker", "my_tracker", "def runctl_run_ended(outcome): pass")
     hooks = plug("def runctl_run_ended(outcome): pass")
-    assert names(hooks) == ["provenance", "cost", "tracker", "project"]
-    assert [plugin.source for plugin in hooks.plugins()][2:] == ["entry point my_tracker", "runctl_plugins.py"]
+    assert names(hooks) == ["provenance", "cost", "registry", "tracker", "project"]
+    assert [plugin.source for plugin in hooks.plugins()][3:] == ["entry point my_tracker", "runctl_plugins.py"]
 
 
 def test_the_projects_plugins_beside_its_configuration_come_before_those_at_its_top(
@@ -78,11 +78,11 @@ def test_the_projects_plugins_beside_its_configuration_come_before_those_at_its_
 
 
 def test_a_disabled_plugin_is_not_even_imported(plug: Callable) -> None:
-    assert names(plug("raise RuntimeError", "project", "cost")) == ["provenance"]
+    assert names(plug("raise RuntimeError", "project", "cost")) == ["provenance", "registry"]
 
 
 def test_disabling_a_plugin_that_is_not_there_names_those_that_are(plug: Callable) -> None:
-    with pytest.raises(PluginError, match=r"no plugin costs; there are provenance, cost, project"):
+    with pytest.raises(PluginError, match=r"no plugin costs; there are provenance, cost, registry, project"):
         plug("", "costs")
 
 
@@ -180,7 +180,8 @@ def test_a_veto_passes_as_it_is(plug: Callable) -> None:
 def test_afterwards_a_failing_plugin_is_logged_once_and_off(
     plug: Callable, caplog: pytest.LogCaptureFixture, act: str
 ) -> None:
-    hooks = plug(f"import runctl\ndef runctl_attempt_ended(attempt): {act}\ndef runctl_run_ended(outcome): {act}")
+    text = f"import runctl\ndef runctl_attempt_ended(attempt): {act}\ndef runctl_run_ended(outcome): {act}"
+    hooks = plug(text, "registry")  # which would have to look at a run
     attempt = Attempt(1, "local", "h", started_at=0.0, ended_at=3600.0)
     for _ in range(2):
         hooks.notify("runctl_attempt_ended", spec=SPEC, attempt=attempt, price_usd_per_hour=2.0)

@@ -58,7 +58,7 @@ def test_a_holder_on_another_host_lives_by_its_heartbeat(rundir: RunDir) -> None
 
     lease_of_an_hour_ago()
     rundir.check_lease()
-    rundir.beat(1, "there", 1, None)
+    rundir.beat(1, "there", 1)
     with pytest.raises(LeaseHeld):
         rundir.check_lease()
     rundir.store.write("heartbeat.json", json.dumps({"at": time.time() - 3600}).encode())

@@ -10,6 +10,7 @@ rights       whether EC2 would let us launch
 network      subnets, and whether a host there can be heard of
 fitting      types of instances that have what is asked for
 prices       what it costs
+rates        what it has cost
 capabilities of the GPUs in the types
 place        an account's names, as policies write them
 quotas       what the account may rent at once
@@ -32,10 +33,11 @@ from typing import Any, ClassVar
 
 from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
+from runctl.cost import Rates
 from runctl.environment import note
 from runctl.errors import RunctlError
 from runctl.platforms import local_data, parcel
-from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, requests, rights
+from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, rates, requests, rights
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.instances import Instances
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
@@ -192,6 +194,9 @@ class AwsPlatform(RentingPlatform[Watch]):
         return Offer(
             self.kind, where["machine"], where["market"], where["region"], where["zone"], where["price_usd_per_hour"]
         )
+
+    def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        return rates.look(self._clients, plan, handle, begin, end)
 
     def _attend(self, plan: Plan, handle: RunHandle) -> None:
         self._plans[plan.run_id, plan.attempt] = plan

@@ -33,6 +33,7 @@ LAYER_1 = [
     "storage",
     "rundir",
     "nodelogs",
+    "extension",
     "hostdir",
     "agreement",
     "checkpoint",

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from runctl.agent import notices, secret_values
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
+from runctl.agent.control import ControlWatch
 from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.inbox import Inbox, Request
+from runctl.agent.lifetime import Lifetime, with_disks
 from runctl.agent.limits import LimitWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
@@ -59,13 +61,14 @@ class RunningAttempt:
         rundir: where all of it is kept.
         record: the attempt as the run directory tells of it.
         inbox: where stop requests come from.
+        control: hears of more time.
         events: the stream of events.
         troubles: keeps the first error of records that cannot be written.
     """
 
     def __init__(
-        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, events: Stream,
-        troubles: Troubles,
+        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, control: ControlWatch,
+        events: Stream, troubles: Troubles,
     ) -> None:  # fmt: skip
         self._order = order
         self._spec = spec
@@ -73,7 +76,8 @@ class RunningAttempt:
         self._record = record
         earlier = rundir.attempts() if spec.limits.max_usd is not None else []
         earlier = [one for one in earlier if one.number != order.attempt]
-        self._limits = LimitWatch(spec.limits, order, record.started_at, earlier, _say)
+        self._limits = LimitWatch(spec.limits, with_disks(order, rundir), record.started_at, earlier, _say)
+        self._lifetime = Lifetime(order, spec.limits, self._limits, control)
         self._host = record.host
         self._inbox = inbox
         self._events = events
@@ -113,7 +117,7 @@ class RunningAttempt:
             warm: a torchrun child started ahead, or None.
         """
         spec, here = self._spec, self._here
-        hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
+        self._hooks = hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
         env = command.rank_env(spec, self._here, self._rundir.url, self._order.attempt)
         values, setup = secret_values.read(self._order, spec, _say)
         if hooks.implemented("runctl_worker_started"):
@@ -292,6 +296,12 @@ class RunningAttempt:
         self._do_recurring(time.monotonic())
 
     def _keep_limits(self, ranks: Ranks | None) -> None:
+        if (told := self._lifetime.hear()) is not None:
+            self._note(told)
+        if (alert := self._limits.budget_alert()) is not None:
+            _say(f"{alert.share:.0%} of limits.max_usd={alert.max_usd:g} are spent: {alert.spent_usd:.2f} USD")
+            self._note({"event": "budget", **asdict(alert)})
+            self._hooks.notify("runctl_budget", spec=self._spec, attempt=self._order.attempt, **asdict(alert))
         reached = self._limits.reached(self._checkpoints.upload_pid) if self._stopping.stop is None else None
         if reached is not None:
             self._stopping.ask(ranks, Request(reached))
@@ -311,7 +321,12 @@ class RunningAttempt:
             self._metrics.flush()
             with self._troubles.kept():
                 pace = self._pace.progress(self._metrics.step)
-                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **self.progress(), **pace)
+                told = {**self.progress(), **pace, **self._lifetime.told()}
+                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **told)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        with self._troubles.kept():
+            self._events.append(event_line(event.pop("event"), attempt=self._order.attempt, **event))
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""

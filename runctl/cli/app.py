@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from runctl.cli import aws, cost, logs, ps, show, steer
+from runctl.cli import aws, cost, extend, logs, ps, show, steer
 from runctl.errors import ExitCode, RunctlError
 
 _RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
@@ -21,7 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (ps.ps, show.show, logs.logs, steer.wait, steer.stop, show.diff, steer.rm, ps.reindex):
+for command in (ps.ps, show.show, logs.logs, steer.wait, steer.stop, extend.extend, show.diff, steer.rm, ps.reindex):
     app.command(rich_help_panel=_RUNS)(command)
 app.command(rich_help_panel=_MONEY)(cost.cost)
 app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)

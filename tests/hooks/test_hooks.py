@@ -184,7 +184,7 @@ def test_afterwards_a_failing_plugin_is_logged_once_and_off(
     hooks = plug(text, "registry")  # which would have to look at a run
     attempt = Attempt(1, "local", "h", started_at=0.0, ended_at=3600.0)
     for _ in range(2):
-        hooks.notify("runctl_attempt_ended", spec=SPEC, attempt=attempt, price_usd_per_hour=2.0)
+        hooks.notify("runctl_attempt_ended", spec=SPEC, attempt=attempt, price_usd_per_hour=2.0, rates=None)
         hooks.notify("runctl_run_ended", spec=SPEC, outcome=None, rundir=None)
     (record,) = caplog.records
     assert record.getMessage().startswith("plugin project failed in runctl_attempt_ended and is off")

@@ -36,6 +36,7 @@ PROJECT_FILE = "runctl_plugins.py"
 BUILT_INS = {
     "provenance": "runctl.plugins.provenance",
     "cost": "runctl.plugins.cost",
+    "budget": "runctl.plugins.budget",
     "registry": "runctl.plugins.registry",
 }
 
@@ -86,6 +87,10 @@ class HostHooks:
         `at` is when (seconds since the epoch); of a `rebalance`, when it was said. The stop for an interruption has
         begun already; this is called in a thread beside it.
         """
+
+    @hookspec
+    def runctl_budget(self, spec: LaunchSpec, attempt: int, share: float, spent_usd: float, max_usd: float) -> None:
+        """The run has spent a `share` of its limits.max_usd: 0.5, 0.8, and at 1.0 it stops."""
 
 
 class WorkerHooks:

@@ -142,6 +142,8 @@ class Supervisor:
                 offer.market if offer is not None else "own", started_at=began_at,
             )  # fmt: skip
             self._hooks.notify("runctl_attempt_started", spec=self._spec, attempt=attempt, rundir=self._rundir)
+            if rented:  # the agent reckons with it, and nobody may be here at its end
+                bills.ask(self._rundir, self._platform, plan, found, attempt)
             if detach:
                 return plan, None
             state = self._watch(found, signals)

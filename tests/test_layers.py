@@ -37,6 +37,7 @@ LAYER_1 = [
     "rundir",
     "saves",
     "nodelogs",
+    "extension",
     "hostdir",
     "metrics",
     "agreement",

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from runctl.agent import notices, secret_values
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
+from runctl.agent.control import ControlWatch
 from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.inbox import Inbox, Request
+from runctl.agent.lifetime import Lifetime, with_disks
 from runctl.agent.limits import LimitWatch
 from runctl.agent.load import LoadWatch
 from runctl.agent.logs import LogPump
@@ -61,13 +63,14 @@ class RunningAttempt:
         rundir: where all of it is kept.
         record: the attempt as the run directory tells of it.
         inbox: where stop requests come from.
+        control: hears of more time.
         events: the stream of events.
         troubles: keeps the first error of records that cannot be written.
     """
 
     def __init__(
-        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, events: Stream,
-        troubles: Troubles,
+        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, control: ControlWatch,
+        events: Stream, troubles: Troubles,
     ) -> None:  # fmt: skip
         self._order = order
         self._spec = spec
@@ -75,7 +78,8 @@ class RunningAttempt:
         self._record = record
         earlier = rundir.attempts() if spec.limits.max_usd is not None else []
         earlier = [one for one in earlier if one.number != order.attempt]
-        self._limits = LimitWatch(spec.limits, order, record.started_at, earlier, _say)
+        self._limits = LimitWatch(spec.limits, with_disks(order, rundir), record.started_at, earlier, _say)
+        self._lifetime = Lifetime(order, spec.limits, self._limits, control)
         self._host = record.host
         self._inbox = inbox
         self._events = events
@@ -102,11 +106,8 @@ class RunningAttempt:
 
     def progress(self) -> dict[str, Any]:
         """Step, metrics and checkpoints so far, for the status."""
-        return {
-            "step": self._metrics.step,
-            "metrics": dict(self._metrics.latest),
-            **self._checkpoints.progress(),
-        }
+        latest = dict(self._metrics.latest)
+        return {"step": self._metrics.step, "metrics": latest, **self._checkpoints.progress()}
 
     def run(self, warm: TorchrunRanks | None) -> Verdict:
         """Start the ranks, watch them to their end, and judge it.
@@ -117,7 +118,7 @@ class RunningAttempt:
             warm: a torchrun child started ahead, or None.
         """
         spec, here = self._spec, self._here
-        hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
+        self._hooks = hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
         env = command.rank_env(spec, self._here, self._rundir.url, self._order.attempt)
         values, setup = secret_values.read(self._order, spec, _say)
         if hooks.implemented("runctl_worker_started"):
@@ -136,8 +137,7 @@ class RunningAttempt:
                 warm = None
             env = {**ready.variables, **env, **values}
             if ready.about:
-                told = {"attempt": self._order.attempt, "source": ready.source, **ready.about}
-                self._events.append(event_line("environment", **told))
+                self._note({"event": "environment", "source": ready.source, **ready.about})
             staging.before(here.python, {**os.environ, **env}, self._meanwhile, self._stopped)
             if self._stopping.stop is not None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
@@ -298,6 +298,12 @@ class RunningAttempt:
         self._do_recurring(time.monotonic())
 
     def _keep_limits(self, ranks: Ranks | None) -> None:
+        if (told := self._lifetime.hear()) is not None:
+            self._note(told)
+        if (alert := self._limits.budget_alert()) is not None:
+            _say(f"{alert.share:.0%} of limits.max_usd={alert.max_usd:g} are spent: {alert.spent_usd:.2f} USD")
+            self._note({"event": "budget", **asdict(alert)})
+            self._hooks.notify("runctl_budget", spec=self._spec, attempt=self._order.attempt, **asdict(alert))
         reached = self._limits.reached(self._checkpoints.upload_pid) if self._stopping.stop is None else None
         if reached is not None:
             self._stopping.ask(ranks, Request(reached))
@@ -318,8 +324,12 @@ class RunningAttempt:
             self._metrics.flush()
             with self._troubles.kept():
                 pace = self._pace.progress(self._metrics.step)
-                progress = {**self.progress(), **pace, "load": self._load.latest}
-                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **progress)
+                told = {**self.progress(), **pace, **self._lifetime.told(), "load": self._load.latest}
+                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **told)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        with self._troubles.kept():
+            self._events.append(event_line(event.pop("event"), attempt=self._order.attempt, **event))
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""
@@ -331,10 +341,7 @@ class RunningAttempt:
         self._restart = restart
         self._metrics.begin_anew()
         _say(f"{why or 'a rank failed'}; restart {restart} of {allowed}")
-        with self._troubles.kept():
-            self._events.append(
-                event_line("restarted", attempt=self._order.attempt, restart=restart, reason=why or None)
-            )
+        self._note({"event": "restarted", "restart": restart, "reason": why or None})
 
 
 def _say(text: str) -> None:

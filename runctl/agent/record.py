@@ -60,7 +60,9 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
         control.start()
         around.callback(control.end)
         try:
-            attempt = RunningAttempt(order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles)
+            attempt = RunningAttempt(
+                order, spec, rundir, record, inbox=inbox, control=control, events=events, troubles=troubles
+            )
             verdict = attempt.run(warm)
         except RunctlError as error:
             verdict = Verdict(RunState.FAILED, int(error.exit_code), str(error))

@@ -12,6 +12,7 @@ import typer
 from runctl.cli import (
     aws,
     cost,
+    extend,
     logs,
     monitor,
     ps,
@@ -38,6 +39,7 @@ for command in (
     report.report,
     steer.wait,
     steer.stop,
+    extend.extend,
     show.diff,
     steer.rm,
     ps.reindex,

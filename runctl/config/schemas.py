@@ -168,11 +168,14 @@ class ResourcesConfig:
 class LimitsConfig:
     """max_time: a duration such as 30m or 24h, for one attempt; max_usd: for all attempts together.
 
+    max_usd_per_day: for all runs that this machine knows: nothing is launched that could exceed it within 24 hours.
+
     idle: how long GPUs and processors may have nothing to do.
     """
 
     max_time: Optional[str] = None
     max_usd: Optional[float] = None
+    max_usd_per_day: Optional[float] = None
     idle: Optional[str] = None
 
 

@@ -144,11 +144,13 @@ def completed(orders: dict[str, Any], handle: RunHandle) -> dict[str, Any]:
     """Orders with what is known of the host: until when it may live, and what it costs since when."""
     where = handle.address
     told = {key: value for key, value in orders.items() if key != "lives_s"}
+    deadline = where["launched_at"] + orders["lives_s"]
     return {
         **told,
-        "deadline": where["launched_at"] + orders["lives_s"],
+        "deadline": deadline,
         "order": {
             **orders["order"],
+            "deadline": deadline,
             "market": where["market"],
             "price_usd_per_hour": where["price_usd_per_hour"],
             "billed_from": where["launched_at"],

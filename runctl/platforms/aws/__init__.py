@@ -135,7 +135,7 @@ class AwsPlatform(RentingPlatform[Watch]):
         asked += [*put, {"call": "SendCommand", "orders": self._orders(spec, quote, attempt, lives_s, put)}]
         size = quote.facts["files"][0]["size_bytes"]
         return replace(
-            estimated(planned(spec, quote, attempt, self.kind), lives_s),
+            estimated(planned(spec, quote, attempt, self.kind), lives_s, self._disks_usd_per_hour(quote)),
             requests=tuple(asked),
             notes=(
                 *chosen(quote),
@@ -147,6 +147,13 @@ class AwsPlatform(RentingPlatform[Watch]):
                 _AT_SUBMIT,
             ),
         )
+
+    def _disks_usd_per_hour(self, quote: Quote) -> float | None:
+        """What a host's disks cost where they are dearest; None if one price is not known."""
+        regions = {str(offer.region) for offer in quote.offers}
+        prices = [quote.facts["regions"].get(one, {}).get("disk_usd_per_gib_hour") for one in regions]
+        size_gib = self._options.root_volume_gib + (self._options.data_volume_gib or 0)
+        return None if None in prices else max(prices, default=0.0) * size_gib
 
     def _submit(self, plan: Plan) -> RunHandle:
         purchase = Purchase(self._clients, self._tell)
@@ -194,6 +201,16 @@ class AwsPlatform(RentingPlatform[Watch]):
         return Offer(
             self.kind, where["machine"], where["market"], where["region"], where["zone"], where["price_usd_per_hour"]
         )
+
+    def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
+        # For people who look at the instance; what ends it is its own shutdown.
+        where = handle.address
+        try:
+            Instances(self._clients, where["region"]).tag(
+                where["instance"], {requests.TAG_DEADLINE: requests.after_launch(deadline - where["launched_at"])}
+            )
+        except RunctlError as error:
+            self._tell(f"its tag {requests.TAG_DEADLINE} tells the deadline of its launch as before: {error}")
 
     def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
         return rates.look(self._clients, plan, handle, begin, end)

@@ -38,6 +38,7 @@ from runctl.config.platform import PlatformConfig
 from runctl.cost import Rates
 from runctl.environment import note
 from runctl.errors import ConfigError, PlatformError
+from runctl.extension import deadline as deadline_of
 from runctl.hosts.secrets import RUNPOD
 from runctl.platforms import local_data, parcel
 from runctl.platforms.planned import planned
@@ -140,7 +141,11 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         dearest = max((one.price_usd_per_hour or 0.0 for one in quote.offers), default=0.0)
         there = start.run_dir(spec.run.id, self._volume) if mirrored else None
         return replace(
-            estimated(planned(spec, quote, attempt, self.kind, there), lives_s),
+            estimated(
+                planned(spec, quote, attempt, self.kind, there),
+                lives_s,
+                rates.disks_usd_per_hour(self._options.container_disk_gb + self._options.volume_gb),
+            ),
             requests=(*asked, told),
             notes=(
                 *chosen(quote),
@@ -186,6 +191,14 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         where = handle.address
         return Offer(
             self.kind, where["machine"], where["market"], where["cloud"], where["zone"], where["price_usd_per_hour"]
+        )
+
+    def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
+        ends_at = time.strftime("%H:%M:%S UTC on %F", time.gmtime(deadline_of(plan, handle) or deadline))
+        raise ConfigError(
+            f"RunPod itself ends this pod at {ends_at}, as its rent said (terminateAfter), and no call changes that; "
+            "let it be stopped at its limit, then launch again with a longer limits.max_time: it goes on from its "
+            "checkpoint"
         )
 
     def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:

@@ -49,6 +49,8 @@ LAYER_1 = [
     "registry",
     "standing",
     "bills",
+    "holdings",
+    "copying",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
@@ -66,13 +68,19 @@ LAYER_3 = [
     "carrying",
     "sweeps",
 ]
-LAYER_4 = ["usage", "smoke", "launch", "cli"]
+LAYER_4 = ["usage", "smoke", "launch", "resuming", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
 HOME = {
     "hydra": {"runctl/config", "runctl/composed.py", "runctl/sweeps", "runctl/launch.py"},
-    "omegaconf": {"runctl/config", "runctl/sweeps/composing.py", "runctl/sweeps/launcher.py", "runctl/launch.py"},
+    "omegaconf": {
+        "runctl/config",
+        "runctl/sweeps/composing.py",
+        "runctl/sweeps/launcher.py",
+        "runctl/launch.py",
+        "runctl/resuming.py",
+    },
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill", "runctl/platforms/runpod/credentials.py"},

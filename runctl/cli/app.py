@@ -11,12 +11,15 @@ import typer
 
 from runctl.cli import (
     aws,
+    checkpoint,
     cost,
     extend,
+    launching,
     logs,
     monitor,
     ps,
     report,
+    s3,
     show,
     steer,
 )
@@ -45,6 +48,11 @@ for command in (
     ps.reindex,
 ):
     app.command(rich_help_panel=_RUNS)(command)
+app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
+app.command(rich_help_panel=_RUNS)(launching.local)
+app.command(rich_help_panel=_RUNS)(launching.resume)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
+app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.command(rich_help_panel=_MONEY)(cost.cost)
 app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)
 

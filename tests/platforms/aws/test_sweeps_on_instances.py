@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 
@@ -56,4 +57,25 @@ def test_a_job_whose_host_is_lost_goes_on_elsewhere_and_a_failing_one_ends_no_ot
     assert [job["metrics"]["loss"] for job in jobs.values()] == [1.0, 2.0, 3.0]
     assert all(job["cost_usd"] is not None for job in jobs.values())
     assert out == "", "what they print is in their run directories"
+    account.check_that_nothing_runs(10)
+
+
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_warm_hosts_take_one_job_after_the_other(account: Account) -> None:
+    (account.project / "train.py").write_text(
+        "import sys\nprint('step=1 loss=' + sys.argv[1][-1])\nsys.exit(sys.argv[1][-1] == '2')\n"
+    )
+    words = ("-m", "script=train.py", ROOT, "args.x=1,2,3", "sweep.metric=loss", "sweep.hosts=1")
+    launch = account.start(*words)
+    launch.wait(TIMEOUT_S)
+    _, err = account.said(launch)
+    assert launch.returncode == 1, err
+    assert [row["state"] for row in rows(account)] == ["succeeded", "failed", "succeeded"], err
+    assert [row["metrics"]["loss"] for row in rows(account)] == [1.0, 2.0, 3.0]
+    [host] = account.cloud.instances()
+    assert err.count(f"{host['id']} is warm") == 2
+    attempts = [json.loads(account.cloud.read(f"{row['run_dir']}/attempts/1.json")) for row in rows(account)]
+    for before, after in itertools.pairwise(attempts):
+        print("gap", after["started_at"] - before["ended_at"])
+        assert after["billed_from"] == before["ended_at"], "whoever comes next pays for the wait"
     account.check_that_nothing_runs(10)

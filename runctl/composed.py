@@ -15,7 +15,7 @@ from runctl.config.schemas import LaunchConfig
 from runctl.config.sources import Source
 from runctl.hooks import Hooks
 from runctl.platforms import registry
-from runctl.platforms.base import Platform
+from runctl.platforms.base import Berth, Platform
 from runctl.platforms.local import LocalAgent, LocalPlatform
 from runctl.signals import StopSignals
 from runctl.spec import LaunchSpec
@@ -32,6 +32,7 @@ class Manner:
         attended: whether whoever sits at the terminal may be asked.
         lines: takes, line by line, what an agent on this machine prints; None for our own streams.
         variables: what an agent on this machine gets besides our own environment.
+        berth: where a rented host stays that several runs share; None for a host for each attempt.
     """
 
     tell: Callable[[str], None] = terminal.tell
@@ -40,6 +41,7 @@ class Manner:
     attended: bool = True
     lines: Callable[[str], None] | None = None
     variables: dict[str, str] = field(default_factory=dict)
+    berth: Berth | None = None
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ class Composer:
                 lines=manner.lines,
                 variables=manner.variables,
             )
-        return kind(project_dir, cfg.platform, manner.tell, attached=not cfg.detach)
+        platform = kind(project_dir, cfg.platform, manner.tell, attached=not cfg.detach)
+        platform.berth = manner.berth
+        return platform
 
     @property
     def project_dir(self) -> Path:

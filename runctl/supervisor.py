@@ -153,7 +153,7 @@ class Supervisor:
             attempt = self._record_of(attempt, found, state)
         finally:
             if rented:
-                self._end_host(found, state)
+                self._end_host(found, state, attempt)
         price = offer.price_usd_per_hour if offer is not None else None
         rates = bills.ask(self._rundir, self._platform, plan, found, attempt) if rented else None
         self._hooks.notify(
@@ -226,10 +226,16 @@ class Supervisor:
                 follower.leave()
         return state if state.ended else None
 
-    def _end_host(self, handle: RunHandle, state: RunState) -> None:
-        """See to it that a rented host ends; one that failed may stay a while for whoever wants to look."""
+    def _end_host(self, handle: RunHandle, state: RunState, attempt: Attempt) -> None:
+        """See to it that a rented host ends; one that failed may stay a while for whoever wants to look.
+
+        A host whose agent had the last word is as good as before, and waits in its berth for the next run.
+        """
         keep_s = self._platform.terms.keep_on_failure_s if state is RunState.FAILED else 0.0
-        if keep_s:
+        berth = self._platform.berth
+        if berth is not None and state in (RunState.SUCCEEDED, RunState.FAILED) and not self._platform.why(handle):
+            berth.host, berth.free_since, keep_s = handle, attempt.ended_at or time.time(), berth.keep_s
+        elif keep_s:
             self._tell(
                 f"{handle.address.get('instance')} stays for {keep_s / 60:.0f} minutes (platform.keep_on_failure)"
             )

@@ -251,6 +251,8 @@ class SweepConfig:
 
     goal: minimize or maximize, one for each metric; max_parallel: jobs at once; gpus_per_job: of this machine's.
 
+    hosts: so many are rented once and stay, for one job after the other.
+
     max_usd: once the sweep has cost so much, no new job starts; fresh: begin every job anew; retry_failed: go on with
     those that failed.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runctl.config.schemas import LaunchConfig
-from runctl.errors import ConfigError, NotBuiltYet
+from runctl.errors import ConfigError
 
 _GOALS = ("minimize", "maximize")
 
@@ -35,6 +35,7 @@ class SweepSettings:
         objectives: what a job is judged by, the first first.
         max_parallel: jobs at once; None is for whoever knows the machine.
         gpus_per_job: of this machine's; None likewise.
+        hosts: that are rented once, for one job after the other; None is for a host for each job.
         max_usd: once the sweep has cost so much, no new job starts; None is no bound.
         fresh: begin every job anew.
         retry_failed: go on with those that failed.
@@ -43,6 +44,7 @@ class SweepSettings:
     objectives: tuple[Objective, ...] = ()
     max_parallel: int | None = None
     gpus_per_job: int | None = None
+    hosts: int | None = None
     max_usd: float | None = None
     fresh: bool = False
     retry_failed: bool = False
@@ -57,7 +59,6 @@ def settings(cfg: LaunchConfig, direction: Any = None) -> SweepSettings:
 
     Raises:
         ConfigError: for a value that cannot be.
-        NotBuiltYet: for `sweep.hosts`.
     """
     sweep = cfg.sweep
     for key, least in (("max_parallel", 1), ("gpus_per_job", 0), ("hosts", 1)):
@@ -66,10 +67,10 @@ def settings(cfg: LaunchConfig, direction: Any = None) -> SweepSettings:
             raise ConfigError(f"sweep.{key}={value}: at least {least}")
     if sweep.max_usd is not None and not sweep.max_usd > 0:
         raise ConfigError(f"sweep.max_usd={sweep.max_usd}: more than 0")
-    if sweep.hosts is not None:
-        raise NotBuiltYet(
-            f"sweep.hosts={sweep.hosts}: this version rents a host for each job; sweep.max_parallel={sweep.hosts} has "
-            "as many at once"
+    if sweep.hosts is not None and sweep.max_parallel is not None:
+        raise ConfigError(
+            f"sweep.hosts={sweep.hosts} and sweep.max_parallel={sweep.max_parallel}: hosts that stay for one job after "
+            "the other, or a host for each job; give one of the two"
         )
     metrics = _words("metric", sweep.metric)
     goals = _words("goal", sweep.goal) or [str(getattr(one, "name", one)) for one in _listed(direction)]
@@ -87,7 +88,7 @@ def settings(cfg: LaunchConfig, direction: Any = None) -> SweepSettings:
         Objective(metric, sweep.reduce.value, goal == "maximize") for metric, goal in zip(metrics, goals, strict=False)
     )
     return SweepSettings(
-        objectives, sweep.max_parallel, sweep.gpus_per_job, sweep.max_usd, sweep.fresh, sweep.retry_failed
+        objectives, sweep.max_parallel, sweep.gpus_per_job, sweep.hosts, sweep.max_usd, sweep.fresh, sweep.retry_failed
     )
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import queue
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from runctl.config.sweeps import SweepSettings
-from runctl.errors import ConfigError
+from runctl.errors import ConfigError, NotBuiltYet
 from runctl.hosts.gpus import visible_gpus
+from runctl.platforms.base import Berth, Platform
 from runctl.spec import LaunchSpec
 
 #: Hosts that are rented at once where nothing is said.
 _HOSTS = 4
+#: How long a host that stays waits for its next job; what comes later than that comes from a launcher that has gone.
+_WARM_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,11 @@ class Slot:
 
     Attributes:
         variables: what a job there has in its environment.
+        berth: where its rented host stays for the next job; None where each job has a host of its own.
     """
 
-    variables: dict[str, str]
+    variables: dict[str, str] = field(default_factory=dict)
+    berth: Berth | None = None
 
 
 class Slots:
@@ -31,10 +36,14 @@ class Slots:
 
     Args:
         slots: all of them.
+
+    Attributes:
+        berths: those of them that have one.
     """
 
     def __init__(self, slots: list[Slot]) -> None:
         self.count = len(slots)
+        self.berths = [slot.berth for slot in slots if slot.berth is not None]
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
         for slot in slots:
             self._free.put(slot)
@@ -48,9 +57,20 @@ class Slots:
         self._free.put(slot)
 
 
-def rented(settings: SweepSettings) -> Slots:
-    """Places on hosts of their own."""
-    return Slots([Slot({}) for _ in range(settings.max_parallel or _HOSTS)])
+def rented(settings: SweepSettings, platform: Platform) -> Slots:
+    """Places on hosts of their own, or on hosts that stay.
+
+    Raises:
+        NotBuiltYet: where no host can stay.
+    """
+    if settings.hosts is None:
+        return Slots([Slot() for _ in range(settings.max_parallel or _HOSTS)])
+    if not platform.has_berths:
+        raise NotBuiltYet(
+            f"sweep.hosts={settings.hosts}: on platform={platform.kind} this version rents a host for each job; "
+            f"sweep.max_parallel={settings.hosts} has as many at once"
+        )
+    return Slots([Slot(berth=Berth(_WARM_S)) for _ in range(settings.hosts)])
 
 
 def here(settings: SweepSettings, spec: LaunchSpec) -> Slots:

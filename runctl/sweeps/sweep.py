@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from runctl import terminal
 from runctl.composed import Composed, Composer, Manner
-from runctl.errors import ExitCode, RunctlError, StorageError
+from runctl.errors import ConfigError, ExitCode, PlatformError, RunctlError, StorageError
 from runctl.rundir import run_url
 from runctl.signals import PassedOn, StopSignals
 from runctl.spec import Logs
@@ -120,13 +120,19 @@ class Sweep:
     def _open(self, launch: Composed) -> None:
         """Make the places in which jobs are carried out."""
         assert self._common is not None
-        settings, rented = self._common.settings, self._composer.planner(launch.cfg).terms.rented
-        self._slots = slots.rented(settings) if rented else slots.here(settings, launch.spec)
+        settings, self._planner = self._common.settings, self._composer.planner(launch.cfg)
+        rented = self._planner.terms.rented
+        self._slots = slots.rented(settings, self._planner) if rented else slots.here(settings, launch.spec)
+        if settings.hosts is not None and not rented:
+            raise ConfigError(
+                f"sweep.hosts={settings.hosts}: it is for platforms that rent; here it is sweep.max_parallel"
+            )
         self._pool = ThreadPoolExecutor(self._slots.count, "runctl-job")
         self._turn = Turn(self._composer, self._common, lambda: list(self._jobs.values()))
         self._board = Board(self._jobs, live=self._slots.count > 1)
+        word = "sweep.max_parallel" if settings.hosts is None else "sweep.hosts"
         if self._slots.count > 1:
-            self._board.tell(f"sweep {self._common.book.name}: {self._slots.count} at a time (sweep.max_parallel); "
+            self._board.tell(f"sweep {self._common.book.name}: {self._slots.count} at a time ({word}); "
                              "what they print is in their run directories")  # fmt: skip
 
     def _unfit(self, error: RunctlError) -> Job:
@@ -170,6 +176,7 @@ class Sweep:
         manner = Manner(
             tell, shown if alone else None, job.signals, attended=False,
             lines=None if alone else lambda line: tell(line.removeprefix("runctl: ")), variables=slot.variables,
+            berth=slot.berth,
         )  # fmt: skip
         try:
             if alone and job.overrides:
@@ -218,11 +225,21 @@ class Sweep:
             if hasattr(self, "_pool"):
                 self._pool.shutdown()
                 self._board.close()
+                self._give_hosts_back()
             self._keep()
             self._show(jobs, self._common)
         if self._stop is not None:
             return int(ExitCode.USER_INTERRUPT if self._stop is signal.SIGINT else ExitCode.STOPPED)
         return next((code for code in (*self._codes, *(job.exit_code for job in jobs)) if code != 0), 0)
+
+    def _give_hosts_back(self) -> None:
+        """End the hosts that have stayed."""
+        for berth in self._slots.berths:
+            if berth.host is not None:
+                try:
+                    self._planner.clean_up(berth.host)
+                except PlatformError as error:
+                    terminal.tell(f"{error}; it ends itself within {berth.keep_s / 60:.0f} minutes")
 
     def _collected(self) -> list[Job]:
         """All jobs, with those that others carried out."""

@@ -24,14 +24,14 @@ for step in ck.steps(6):
 print(f"step={step} loss=1")
 """
 
-#: Is done once it may be.
+#: Is done once it may be, or at its second attempt.
 WAITS = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 x = sys.argv[1][-1]
 with open("begun.txt", "a") as begun:
     begun.write(f"{x}\\n")
-while not Path(f"go-{x}").exists():
+while not Path(f"go-{x}").exists() and os.environ["RUNCTL_ATTEMPT"] == "1":
     time.sleep(0.02)
 with open("done.txt", "a") as done:
     done.write(f"{x}\\n")
@@ -114,7 +114,7 @@ def test_a_launcher_that_is_killed_and_started_again_does_no_job_twice(project, 
     wait_for(launcher, project.folder / "begun.txt", "2", "3")
     launcher.kill()
     launcher.communicate()
-    for x in (2, 3, 4, 5):
+    for x in (4, 5):
         (project.folder / f"go-{x}").touch()
     again = project.sweep(*words)
     assert again.code == 0, again.err

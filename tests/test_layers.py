@@ -62,6 +62,7 @@ LAYER_3 = [
     "signals",
     "supervisor",
     "report",
+    "leftovers",
     "drill",
     "terminal",
     "composed",
@@ -108,7 +109,7 @@ HOME = {
         "runctl/sweeps/board.py",
     },
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

@@ -10,7 +10,7 @@ import sys
 import typer
 
 from runctl.cli import (
-    aws,
+    aws_hosts,
     checkpoint,
     cost,
     extend,
@@ -54,7 +54,7 @@ app.command(rich_help_panel=_RUNS)(launching.resume)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
 app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.command(rich_help_panel=_MONEY)(cost.cost)
-app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)
 
 
 @app.callback(invoke_without_command=True)

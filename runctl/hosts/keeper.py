@@ -214,12 +214,12 @@ class Keeper:
                 time.sleep(2.0**tried)
 
     def _end_host(self, code: int | None, error: str | None) -> None:
-        """Leave word of how it ended, and have the host shut down; after a failure later, if somebody is to look."""
+        """Leave word of how it ended, and have the host shut down; later if it stays, or somebody is to look."""
         keep_s = 0.0
         with contextlib.suppress(Exception):
             why = ["keep_on_failure_s"] * (code not in _STOPPED) + ["keep_warm_s"] * (code not in (None, 71))
             kept_s = max((self.host.get(one, 0) for one in why), default=0) * (not self.asked_to_end)
-            keep_s = min(kept_s, self.host["deadline"] - time.time())
+            keep_s = min(max(kept_s, self.host.get("keep_s", 0)), self.host["deadline"] - time.time())
         when = "now" if keep_s < 60 else f"+{math.floor(keep_s / 60)}"
         ended = {"agent_exit_code": code, "bring_up_error": error, "ended_at": time.time(), "shutdown": when}
         with contextlib.suppress(OSError):  # a full disk keeps no host
@@ -331,8 +331,7 @@ def _on_signals(handler: Any) -> None:
 
 def say(text: str) -> None:
     """One line for the log."""
-    sys.stdout.write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + clean(text) + "\n")
-    sys.stdout.flush()
+    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), clean(text), flush=True)  # noqa: T201 (no logging here)
 
 
 def run(home: Path) -> int:

@@ -42,6 +42,8 @@ class RentedConfig(PlatformConfig):
 
     python: the ranks' interpreter; setup: shell commands on the host before the training; keep_on_failure: how long a
     host stays for a look; bring_up: how long it may take to come up.
+
+    host: the id of one that `runctl aws create` or `runctl runpod create` made; it stays afterwards.
     """
 
     market: Market = Market.spot_then_on_demand
@@ -54,6 +56,7 @@ class RentedConfig(PlatformConfig):
     setup: List[str] = field(default_factory=list)
     keep_on_failure: Optional[str] = None
     bring_up: str = "15m"
+    host: Optional[str] = None
 
 
 def terms(config: RentedConfig, *, attached: bool) -> Terms:

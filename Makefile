@@ -63,6 +63,7 @@ bench: $(READY) $(PEERS) ## the benchmarks, each against its peer in the same ru
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/transfer.py
 	$(BIN)/python benchmarks/watching.py
+	$(BIN)/python benchmarks/lines.py
 
 build: $(READY) ## the wheel and the source distribution, in dist/
 	$(BIN)/python -m build

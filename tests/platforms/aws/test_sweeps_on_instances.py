@@ -20,7 +20,7 @@ if x == "2" and os.environ["RUNCTL_ATTEMPT"] == "1":
 sys.exit(7 if x == "3" else 0)
 """
 WORDS = ("-m", "script=train.py", ROOT, "args.x=1,2,3", "sweep.metric=loss", "sweep.max_parallel=2")
-TIMEOUT_S = 150
+TIMEOUT_S = 280
 
 
 def rows(account: Account) -> list[dict]:

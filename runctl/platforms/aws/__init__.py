@@ -271,6 +271,7 @@ class AwsPlatform(RentingPlatform[Watch]):
                 start=lambda: self._start(plan, handle),
                 bring_up_s=self._options.bring_up_s,
                 tell=self._tell,
+                shared=self.berth is not None,
             ),
         )
 

@@ -19,6 +19,7 @@ from runctl.cli import (
     monitor,
     ps,
     report,
+    runpod,
     s3,
     show,
     steer,
@@ -55,6 +56,7 @@ app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
 app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.command(rich_help_panel=_MONEY)(cost.cost)
 app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.add_typer(runpod.app, name="runpod", rich_help_panel=_ACCOUNTS)
 
 
 @app.callback(invoke_without_command=True)

@@ -82,7 +82,7 @@ class Host:
         return {
             "instance": self.id, "region": self.region, "cloud": self.region, "zone": self.zone or None,
             "machine": self.machine, "market": self.market, "launched_at": self.launched_at,
-            "price_usd_per_hour": self.price_usd_per_hour, "billed_from": None, "stays": True,
+            "price_usd_per_hour": self.price_usd_per_hour, "billed_from": None, "stays": True, "host_name": self.run,
         }  # fmt: skip
 
     def limited(self, limits: Limits, grace_s: float) -> Limits:

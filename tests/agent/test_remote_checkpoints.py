@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from light import SCRIPT
 from real_launches import Launch, Launcher
-from test_resume import SCRIPT
 from waiting import wait_until
 
 from runctl.agent.beginning import RestoreStopped

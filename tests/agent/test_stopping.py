@@ -39,7 +39,9 @@ def check_stopped(launch: Launch, code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=str
+    ("signum", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak), (signal.SIGHUP, 143)],
+    ids=str,
 )
 def test_a_signal_to_the_launcher_stops_the_ranks_gracefully(
     launcher: Launcher, signum: signal.Signals, code: int

@@ -33,7 +33,7 @@ def test_a_run_that_lives_is_not_launched_again(launcher: Launcher) -> None:
     began = time.monotonic()
     code, second = launcher.run("script=train.py", run_id=first.run_id)
     assert code == 2
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 10
     assert f"run {first.run_id} is alive: process {first.agent()}" in second.err
     assert "run.id" in second.err and "Traceback" not in second.err
     assert first.process.poll() is None and first.of_this_run(), err

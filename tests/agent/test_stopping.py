@@ -86,7 +86,7 @@ def test_it_is_killed_sooner_where_a_whole_stop_may_take_less(launcher: Launcher
     check_stopped(launch, 130)
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 def test_a_second_signal_stops_at_once(launcher: Launcher, ranks: int) -> None:
     launch = launcher.start(ranks=ranks, script=DEAF)
     launch.ready("ready-0")

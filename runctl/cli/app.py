@@ -9,10 +9,23 @@ import sys
 
 import typer
 
-from runctl.cli import aws, logs, ps, show, steer
+from runctl.cli import (
+    aws,
+    checkpoint,
+    cost,
+    extend,
+    launching,
+    logs,
+    monitor,
+    ps,
+    report,
+    s3,
+    show,
+    steer,
+)
 from runctl.errors import ExitCode, RunctlError
 
-_RUNS, _ACCOUNTS = "Runs", "Places to run"
+_RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
 
 app = typer.Typer(
     name="runctl",
@@ -21,8 +34,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (ps.ps, show.show, logs.logs, steer.wait, steer.stop, show.diff, steer.rm, ps.reindex):
+for command in (
+    ps.ps,
+    show.show,
+    logs.logs,
+    monitor.monitor,
+    report.report,
+    steer.wait,
+    steer.stop,
+    extend.extend,
+    show.diff,
+    steer.rm,
+    ps.reindex,
+):
     app.command(rich_help_panel=_RUNS)(command)
+app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
+app.command(rich_help_panel=_RUNS)(launching.local)
+app.command(rich_help_panel=_RUNS)(launching.resume)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
+app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
+app.command(rich_help_panel=_MONEY)(cost.cost)
 app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)
 
 

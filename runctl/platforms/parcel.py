@@ -144,16 +144,23 @@ def completed(orders: dict[str, Any], handle: RunHandle) -> dict[str, Any]:
     """Orders with what is known of the host: until when it may live, and what it costs since when."""
     where = handle.address
     told = {key: value for key, value in orders.items() if key != "lives_s"}
+    deadline = where["launched_at"] + orders["lives_s"]
     return {
         **told,
-        "deadline": where["launched_at"] + orders["lives_s"],
+        "deadline": deadline,
         "order": {
             **orders["order"],
+            "deadline": deadline,
             "market": where["market"],
             "price_usd_per_hour": where["price_usd_per_hour"],
             "billed_from": where["launched_at"],
         },
     }
+
+
+def orders_name(attempt: int) -> str:
+    """Where the orders of an attempt's keeper lie below the run directory."""
+    return f"hosts/a{attempt}.json"
 
 
 def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[str, str]:
@@ -163,7 +170,7 @@ def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[st
         Where, below the run directory, and the SHA-256 of it.
     """
     data = json.dumps(orders, ensure_ascii=False).encode()
-    name = f"hosts/a{attempt}.json"
+    name = orders_name(attempt)
     open_store(run_dir).write(name, data)
     return name, hashlib.sha256(data).hexdigest()
 

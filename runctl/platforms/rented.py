@@ -145,19 +145,24 @@ def chosen(quote: Quote) -> tuple[str, ...]:
     return (f"for {quote.facts['fitting']}: {types}",)
 
 
-def estimated(plan: Plan, lives_s: float) -> Plan:
-    """A plan with what it costs: the first offer's price, and the dearest one's for a host's whole life.
+def estimated(plan: Plan, lives_s: float, disk_usd_per_hour: float | None) -> Plan:
+    """A plan with what it costs: the first offer's price, and the dearest one's with its disks for a host's whole life.
 
     Args:
         plan: with its offers.
         lives_s: how long a host may live (seconds).
+        disk_usd_per_hour: of a host's disks together, where they are dearest; None is not known.
     """
     prices = [offer.price_usd_per_hour for offer in plan.offers]
     known = [price for price in prices if price is not None]
     return replace(
         plan,
         estimate_usd_per_hour=prices[0] if prices else None,
-        estimate_usd=round(max(known) * lives_s / 3600, 2) if known and len(known) == len(prices) else None,
+        estimate_usd=(
+            round((max(known) + disk_usd_per_hour) * lives_s / 3600, 2)
+            if known and len(known) == len(prices) and disk_usd_per_hour is not None
+            else None
+        ),
     )
 
 

@@ -286,7 +286,7 @@ def test_a_training_with_nothing_to_do_is_stopped_and_one_with_work_is_not(detac
     assert "limits.idle" in detached.record()["end_reason"]
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 def test_the_ranks_run_under_the_interpreter_of_the_order(detached: Detached, ranks: int) -> None:
     detached.write("import os\nprint('under', os.environ['UNDER'])", ranks=ranks)
     python = detached.scratch / "python"

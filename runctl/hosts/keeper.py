@@ -35,7 +35,7 @@ _TRIES, _TIMEOUT_S, _TAIL_BYTES = 5, 30.0, 256 << 10
 _RETRIED = (OSError, http.client.HTTPException)  # urllib's errors and time-outs are OSErrors
 _SIGNED = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*")
 #: Exit codes of an attempt that was stopped, or lost its host: nobody needs to look at that host.
-_STOPPED = (0, 71, 124, 130, 143)
+_STOPPED, _UNFIT = (0, 71, 124, 130, 143), (None, 71, 137)  # and of one after which no other run comes here
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 #: A unit of systemd inherits nothing; this is what the agent needs of the host's environment.
 _PASSED_ON = re.compile(r"PATH|HOME|LANG|RUNCTL_\w+|AWS_(?!\w*(SECRET|KEY|TOKEN))\w+")
@@ -217,7 +217,7 @@ class Keeper:
         """Leave word of how it ended, and have the host shut down; later if it stays, or somebody is to look."""
         keep_s = 0.0
         with contextlib.suppress(Exception):
-            why = ["keep_on_failure_s"] * (code not in _STOPPED) + ["keep_warm_s"] * (code not in (None, 71))
+            why = ["keep_on_failure_s"] * (code not in _STOPPED) + ["keep_warm_s"] * (code not in _UNFIT)
             kept_s = max((self.host.get(one, 0) for one in why), default=0) * (not self.asked_to_end)
             keep_s = min(max(kept_s, self.host.get("keep_s", 0)), self.host["deadline"] - time.time())
         when = "now" if keep_s < 60 else f"+{math.floor(keep_s / 60)}"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import time
 
 import pytest
-from whole import BUCKET, Account
+from whole import BUCKET, LAUNCH, Account
 
 ROOT = f"run.root=s3://{BUCKET}/runs"
 #: The second job is long, until its host is lost; the third fails.
@@ -153,8 +154,9 @@ def test_twelve_trainings_on_three_hosts_with_two_interruptions_a_failure_and_a_
     swept = {row["overrides"]["args.x"]: row for row in rows(account)}
     assert {x for x, row in swept.items() if row["state"] == "failed"} == {"7"}
     assert sum(row["state"] == "succeeded" for row in swept.values()) == 11, err
-    twin = account.start(*training, "platform=local", "env.PACE=0", f"run.root={account.folder}/t")
-    twin.wait(600)
+    at_home = ("env.PACE=0", f"run.root={account.folder}/t")
+    env = account.cloud.environment({"PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(account.folder)})
+    subprocess.run([str(LAUNCH), *training, *at_home], cwd=account.project, env=env, check=False, timeout=600)
     twins = json.loads((account.folder / "t" / "sweeps" / "train" / "sweep.json").read_text())["jobs"]
     digests = {row["overrides"]["args.x"]: row["metrics"]["digest"] for row in twins}
     assert {x: row["metrics"]["digest"] for x, row in swept.items()} == digests

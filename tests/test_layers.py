@@ -28,6 +28,7 @@ LAYER_0 = [
     "command",
     "cost",
     "stalls",
+    "milestones",
 ]
 LAYER_1 = [
     "processes",
@@ -73,6 +74,7 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
+    "apprise": {"runctl/plugins/notify.py"},
     "plotly": {"runctl/report", "runctl/cli/report.py"},
     "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py", "runctl/cli/dashboard.py", "runctl/cli/monitor.py"},
 }

@@ -23,6 +23,7 @@ from runctl.agent.limits import LimitWatch
 from runctl.agent.load import LoadWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
+from runctl.agent.milestones import Milestones
 from runctl.agent.order import Order
 from runctl.agent.pace import Pace
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
@@ -62,11 +63,12 @@ class RunningAttempt:
         inbox: where stop requests come from.
         events: the stream of events.
         troubles: keeps the first error of records that cannot be written.
+        milestones: what people who are away are told of.
     """
 
     def __init__(
         self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, events: Stream,
-        troubles: Troubles,
+        troubles: Troubles, milestones: Milestones,
     ) -> None:  # fmt: skip
         self._order = order
         self._spec = spec
@@ -79,6 +81,7 @@ class RunningAttempt:
         self._inbox = inbox
         self._events = events
         self._troubles = troubles
+        self._milestones = milestones
         self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt, order.run_dir)
         stream = rundir.metrics_stream(f"a{order.attempt}-n{NODE}")
         self._metrics_file = rundir.local_metrics()
@@ -117,14 +120,16 @@ class RunningAttempt:
         spec, here = self._spec, self._here
         hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
         env = command.rank_env(spec, self._here, self._rundir.url, self._order.attempt)
-        values, setup = secret_values.read(self._order, spec, _say)
+        values = secret_values.read(self._order, spec, _say)
+        spent_share = self._limits.spent_share(self._record.billed_from or self._record.started_at)
+        self._milestones.begin(hooks, values.agent, spent_share)
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
         staging = Staging(spec.data, Path(command.workdir(spec, here)), _say)
         self._load.start()
         try:
-            ready = self._environment.prepare(setup, self._meanwhile, self._stopped)
+            ready = self._environment.prepare(values.setup, self._meanwhile, self._stopped)
             if ready is None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
             self._here = here = replace(here, python=ready.python)
@@ -132,7 +137,7 @@ class RunningAttempt:
                 warm.process.kill()
                 warm.process.wait()
                 warm = None
-            env = {**ready.variables, **env, **values}
+            env = {**ready.variables, **env, **values.worker}
             if ready.about:
                 told = {"attempt": self._order.attempt, "source": ready.source, **ready.about}
                 self._events.append(event_line("environment", **told))
@@ -183,6 +188,7 @@ class RunningAttempt:
             self._rundir.write_attempt(self._record)
             if verdict is None:
                 hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
+            self._milestones.training(self.progress())
             verdict = self._train(self._ranks(warm), env | begin)
             if self._stopping.stop is not None or verdict.failure is None or not self._checkpoints.go_back():
                 self._wait_for_upload()
@@ -208,6 +214,7 @@ class RunningAttempt:
             ranks.start(command.rank_argv(spec, here, words), env | variables, workdir, self._stopping.kill_after_s)
             self._environment.keep()
             self._watch(ranks)
+            self._milestones.trained()
             stop = self._stopping.stop  # one that comes later cuts the last output short and judges nothing
             self._wait_while(lambda: self._checkpoints.writer_at_work is not None, spec.checkpoint.grace_s, _LOOK_S)
         finally:
@@ -313,10 +320,10 @@ class RunningAttempt:
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             self._metrics.flush()
+            progress = {**self.progress(), **self._pace.progress(self._metrics.step), "load": self._load.latest}
             with self._troubles.kept():
-                pace = self._pace.progress(self._metrics.step)
-                progress = {**self.progress(), **pace, "load": self._load.latest}
                 self._rundir.beat(self._order.attempt, self._host, os.getpid(), **progress)
+            self._milestones.look(progress, self._limits.spent_share(time.time()))
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""

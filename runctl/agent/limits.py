@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -38,6 +39,7 @@ class LimitWatch:
         # A rented host costs from its first second; on one's own machine what counts is the training.
         self._begun: float | None = None if order.attached else time.monotonic() - (time.time() - started_at)
         self._spent_at = _spent_at(limits.max_usd, order, started_at, earlier, say)
+        self._share_per_s = (order.price_usd_per_hour or 0.0) / SECONDS_PER_HOUR / (limits.max_usd or math.inf)
         self._idleness = Idleness(limits.idle_s, say) if limits.idle_s is not None else None
         self._training = False
 
@@ -48,6 +50,12 @@ class LimitWatch:
             self._begun = time.monotonic()
         if self._idleness is not None:
             self._idleness.begin()
+
+    def spent_share(self, at: float) -> float | None:
+        """How much of `max_usd` the run has cost by a time (seconds since the epoch); None where that is not kept."""
+        if self._spent_at is None or self._share_per_s == 0:
+            return None
+        return max(0.0, 1 - (self._spent_at - at) * self._share_per_s)
 
     def reached(self, but_pid: int | None = None) -> str | None:
         """The reason for a stop, once a limit is reached: `max_time`, `max_usd` or `idle`.

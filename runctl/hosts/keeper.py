@@ -30,7 +30,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-LOG = "bring-up.log"
+LOG, MORE = "bring-up.log", "RUNCTL_AGENT_NEEDS"  # a variable: requirements of this run's agent besides runctl's own
 _TRIES = 5
 _TIMEOUT_S = 30.0
 _RETRIED = (OSError, http.client.HTTPException)  # urllib's errors and time-outs are OSErrors
@@ -178,7 +178,7 @@ class Keeper:
         works = (name for name in names if shutil.which(name) and self._call([name, "-c", "import ensurepip"]) == 0)
         python = str(self.home / "venv" / "bin" / "python")
         pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"]
-        pip += (requirements(wheel) if wheel is not None else []) or ["pip"]
+        pip += (requirements(wheel, self.env.get(MORE, "")) if wheel is not None else []) or ["pip"]
         for command in ([next(works, "python3"), "-m", "venv", str(self.home / "venv")], pip):
             if (code := self._call(command)) != 0:
                 raise BringUpFailed(
@@ -303,12 +303,12 @@ def checked(member: tarfile.TarInfo, root: Path) -> tarfile.TarInfo:
     return member
 
 
-def requirements(wheel: Path) -> list[str]:
-    """What a wheel needs without its extras, but torch."""
+def requirements(wheel: Path, more: str = "") -> list[str]:
+    """What a wheel needs without its extras, but torch; and more."""
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = archive.read(name).decode()
-    needed = re.findall(r"^Requires-Dist: *(.+?)\s*$", metadata.split("\n\n")[0], re.M)
+    needed = more.split() + re.findall(r"^Requires-Dist: *(.+?)\s*$", metadata.split("\n\n")[0], re.M)
     return [one for one in needed if "extra ==" not in one and not re.match(r"torch\b(?![-_.])", one, re.I)]
 
 

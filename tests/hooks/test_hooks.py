@@ -64,8 +64,8 @@ def test_the_built_ins_go_through_the_same_manager(tmp_path: Path) -> None:
 def test_sources_come_in_order_built_in_entry_point_project(tmp_path: Path, install: Callable, plug: Callable) -> None:
     install("tracker", "my_tracker", "def runctl_run_ended(outcome): pass")
     hooks = plug("def runctl_run_ended(outcome): pass")
-    assert names(hooks) == ["provenance", "cost", "registry", "tracker", "project"]
-    assert [plugin.source for plugin in hooks.plugins()][3:] == ["entry point my_tracker", "runctl_plugins.py"]
+    assert names(hooks) == ["provenance", "cost", "registry", "notify", "tracker", "project"]
+    assert [plugin.source for plugin in hooks.plugins()][4:] == ["entry point my_tracker", "runctl_plugins.py"]
 
 
 def test_the_projects_plugins_beside_its_configuration_come_before_those_at_its_top(
@@ -78,11 +78,11 @@ def test_the_projects_plugins_beside_its_configuration_come_before_those_at_its_
 
 
 def test_a_disabled_plugin_is_not_even_imported(plug: Callable) -> None:
-    assert names(plug("raise RuntimeError", "project", "cost")) == ["provenance", "registry"]
+    assert names(plug("raise RuntimeError", "project", "cost")) == ["provenance", "registry", "notify"]
 
 
 def test_disabling_a_plugin_that_is_not_there_names_those_that_are(plug: Callable) -> None:
-    with pytest.raises(PluginError, match=r"no plugin costs; there are provenance, cost, registry, project"):
+    with pytest.raises(PluginError, match=r"no plugin costs; there are provenance, cost, registry, notify, project"):
         plug("", "costs")
 
 

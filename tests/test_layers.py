@@ -29,6 +29,7 @@ LAYER_0 = [
     "cost",
     "stalls",
     "variables",
+    "milestones",
 ]
 LAYER_1 = [
     "processes",
@@ -100,6 +101,7 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
+    "apprise": {"runctl/plugins/notify.py"},
     "plotly": {"runctl/report", "runctl/cli/report.py"},
     "rich": {
         "runctl/terminal.py",

@@ -288,6 +288,7 @@ class AwsPlatform(RentingPlatform[Watch]):
         secrets = {
             "secrets": parameters.references(put, spec.secrets_for("worker")),
             "setup_secrets": setup,
+            "agent_secrets": parameters.references(put, spec.secrets_for("agent")),
             "parameters": [one["arguments"]["Name"] for one in put],
         }
         warm_s = 0.0 if self.berth is None else self.berth.keep_s

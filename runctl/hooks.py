@@ -25,6 +25,7 @@ from runctl.errors import HookFailed, PluginError, RunctlError
 from runctl.spec import LaunchSpec
 
 if TYPE_CHECKING:
+    from runctl.cost import Rates
     from runctl.outcome import Attempt, Outcome
     from runctl.rundir import RunDir
     from runctl.spec import Plan
@@ -32,7 +33,12 @@ if TYPE_CHECKING:
 PREFIX = "runctl_"
 ENTRY_POINTS = "runctl"
 PROJECT_FILE = "runctl_plugins.py"
-BUILT_INS = {"provenance": "runctl.plugins.provenance", "cost": "runctl.plugins.cost"}
+BUILT_INS = {
+    "provenance": "runctl.plugins.provenance",
+    "cost": "runctl.plugins.cost",
+    "budget": "runctl.plugins.budget",
+    "registry": "runctl.plugins.registry",
+}
 
 hookspec = pluggy.HookspecMarker("runctl")
 #: Options for a hook function, as in pytest: `@runctl.hookimpl(tryfirst=True)`. Not needed otherwise.
@@ -57,7 +63,9 @@ class LauncherHooks:
         """An attempt was submitted."""
 
     @hookspec
-    def runctl_attempt_ended(self, spec: LaunchSpec, attempt: Attempt, price_usd_per_hour: float | None) -> None:
+    def runctl_attempt_ended(
+        self, spec: LaunchSpec, attempt: Attempt, price_usd_per_hour: float | None, rates: Rates | None
+    ) -> None:
         """An attempt ended; `attempt` may be filled in further (the cost book does)."""
 
     @hookspec
@@ -79,6 +87,10 @@ class HostHooks:
         `at` is when (seconds since the epoch); of a `rebalance`, when it was said. The stop for an interruption has
         begun already; this is called in a thread beside it.
         """
+
+    @hookspec
+    def runctl_budget(self, spec: LaunchSpec, attempt: int, share: float, spent_usd: float, max_usd: float) -> None:
+        """The run has spent a `share` of its limits.max_usd: 0.5, 0.8, and at 1.0 it stops."""
 
 
 class WorkerHooks:

@@ -175,14 +175,14 @@ def run(spec: LaunchSpec, platform: Platform, hooks: Hooks, *, as_json: bool) ->
     )  # fmt: skip
     plan = supervisor.first_plan(1)
     if not platform.terms.rented:
-        rundir.take_lease(os.getpid())
+        rundir.lease.take(os.getpid())
     rundir.write_spec(platform.staged(spec))
     terminal.show_start(spec, plan)
     outcome = supervisor.run(plan)
     if outcome is not None and trial.is_worth_resuming(outcome):
         outcome = supervisor.run(supervisor.first_plan(2)) or outcome
     if outcome is None:
-        terminal.show_left(spec)
+        terminal.show_left(spec, platform.kind)
         return 0
     proofs = trial.proofs(outcome)
     _show(proofs, outcome)

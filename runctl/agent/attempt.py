@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,18 @@ from runctl.agent import notices, secret_values
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
+from runctl.agent.control import ControlWatch
 from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.inbox import Inbox, Request
+from runctl.agent.lifetime import Lifetime, with_disks
 from runctl.agent.limits import LimitWatch
+from runctl.agent.load import LoadWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
+from runctl.agent.pace import Pace
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
+from runctl.agent.saving import Saving
 from runctl.agent.staging import Staging
 from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
@@ -34,6 +39,7 @@ from runctl.errors import CheckpointUnloadable, ExitCode
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
 from runctl.hosts import facts, faults
+from runctl.nodelogs import NodeLogs
 from runctl.outcome import HOST_FAULT, Attempt
 from runctl.rundir import HEARTBEAT_S, RunDir, event_line
 from runctl.spec import LaunchSpec, RunState
@@ -57,13 +63,14 @@ class RunningAttempt:
         rundir: where all of it is kept.
         record: the attempt as the run directory tells of it.
         inbox: where stop requests come from.
+        control: hears of more time.
         events: the stream of events.
         troubles: keeps the first error of records that cannot be written.
     """
 
     def __init__(
-        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, events: Stream,
-        troubles: Troubles,
+        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, control: ControlWatch,
+        events: Stream, troubles: Troubles,
     ) -> None:  # fmt: skip
         self._order = order
         self._spec = spec
@@ -71,7 +78,8 @@ class RunningAttempt:
         self._record = record
         earlier = rundir.attempts() if spec.limits.max_usd is not None else []
         earlier = [one for one in earlier if one.number != order.attempt]
-        self._limits = LimitWatch(spec.limits, order, record.started_at, earlier, _say)
+        self._limits = LimitWatch(spec.limits, with_disks(order, rundir), record.started_at, earlier, _say)
+        self._lifetime = Lifetime(order, spec.limits, self._limits, control)
         self._host = record.host
         self._inbox = inbox
         self._events = events
@@ -84,22 +92,22 @@ class RunningAttempt:
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR, order.python)
         bar = ProgressBar(attached=order.attached)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc, bar=bar)
+        self._saving = Saving(inbox, self._checkpoints, rundir)
         self._environment = RanksEnvironment(order, spec, _say)
         self._stopping = Stopping(
             inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,
             announce=self._say_stopping,
         )  # fmt: skip
+        self._pace = Pace(self._host_dir)
+        self._load = LoadWatch(rundir, order.attempt, NODE, troubles)
         self._restart = 0
         self._began = time.monotonic()
         self._beat_at = self._polled_at = 0.0
 
     def progress(self) -> dict[str, Any]:
         """Step, metrics and checkpoints so far, for the status."""
-        return {
-            "step": self._metrics.step,
-            "metrics": dict(self._metrics.latest),
-            **self._checkpoints.progress(),
-        }
+        latest = dict(self._metrics.latest)
+        return {"step": self._metrics.step, "metrics": latest, **self._checkpoints.progress()}
 
     def run(self, warm: TorchrunRanks | None) -> Verdict:
         """Start the ranks, watch them to their end, and judge it.
@@ -110,13 +118,14 @@ class RunningAttempt:
             warm: a torchrun child started ahead, or None.
         """
         spec, here = self._spec, self._here
-        hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
+        self._hooks = hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
         env = command.rank_env(spec, self._here, self._rundir.url, self._order.attempt)
         values, setup = secret_values.read(self._order, spec, _say)
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
         staging = Staging(spec.data, Path(command.workdir(spec, here)), _say)
+        self._load.start()
         try:
             ready = self._environment.prepare(setup, self._meanwhile, self._stopped)
             if ready is None:
@@ -128,8 +137,7 @@ class RunningAttempt:
                 warm = None
             env = {**ready.variables, **env, **values}
             if ready.about:
-                told = {"attempt": self._order.attempt, "source": ready.source, **ready.about}
-                self._events.append(event_line("environment", **told))
+                self._note({"event": "environment", "source": ready.source, **ready.about})
             staging.before(here.python, {**os.environ, **env}, self._meanwhile, self._stopped)
             if self._stopping.stop is not None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
@@ -142,6 +150,7 @@ class RunningAttempt:
             return verdict
         finally:
             end_notices()
+            self._load.end()
             self._metrics.close()
             self._checkpoints.close()
             processes.end_descendants()
@@ -215,7 +224,8 @@ class RunningAttempt:
     def _pump(self, ranks: Ranks, nproc: int) -> LogPump:
         out = sys.stderr.fileno() if self._order.output_to_stderr else sys.stdout.fileno()
         console = Console(self._spec.logs, nproc, out, sys.stderr.fileno())
-        pump = LogPump(console, self._metrics.feed, self._troubles)
+        times = NodeLogs(self._rundir, self._order.attempt, NODE).lengths()
+        pump = LogPump(console, self._metrics.feed, times, self._troubles)
         for rank in range(nproc):
             log = self._rundir.log_stream(self._order.attempt, NODE, f"r{rank}")
             pump.add_rank(self._host_dir, rank, rank, log)
@@ -288,6 +298,12 @@ class RunningAttempt:
         self._do_recurring(time.monotonic())
 
     def _keep_limits(self, ranks: Ranks | None) -> None:
+        if (told := self._lifetime.hear()) is not None:
+            self._note(told)
+        if (alert := self._limits.budget_alert()) is not None:
+            _say(f"{alert.share:.0%} of limits.max_usd={alert.max_usd:g} are spent: {alert.spent_usd:.2f} USD")
+            self._note({"event": "budget", **asdict(alert)})
+            self._hooks.notify("runctl_budget", spec=self._spec, attempt=self._order.attempt, **asdict(alert))
         reached = self._limits.reached(self._checkpoints.upload_pid) if self._stopping.stop is None else None
         if reached is not None:
             self._stopping.ask(ranks, Request(reached))
@@ -301,12 +317,19 @@ class RunningAttempt:
             self._polled_at = now
             self._metrics.poll()
             self._checkpoints.poll()
+            self._saving.poll()
             self._note_restart()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             self._metrics.flush()
             with self._troubles.kept():
-                self._rundir.beat(self._order.attempt, self._host, os.getpid(), self._metrics.step)
+                pace = self._pace.progress(self._metrics.step)
+                told = {**self.progress(), **pace, **self._lifetime.told(), "load": self._load.latest}
+                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **told)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        with self._troubles.kept():
+            self._events.append(event_line(event.pop("event"), attempt=self._order.attempt, **event))
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""
@@ -318,10 +341,7 @@ class RunningAttempt:
         self._restart = restart
         self._metrics.begin_anew()
         _say(f"{why or 'a rank failed'}; restart {restart} of {allowed}")
-        with self._troubles.kept():
-            self._events.append(
-                event_line("restarted", attempt=self._order.attempt, restart=restart, reason=why or None)
-            )
+        self._note({"event": "restarted", "restart": restart, "reason": why or None})
 
 
 def _say(text: str) -> None:

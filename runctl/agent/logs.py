@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from runctl.agent.console import Console
 from runctl.agent.troubles import Troubles
 from runctl.hostdir import STREAMS, HostDir
+from runctl.nodelogs import length_line
 from runctl.storage import Stream
 
 _CHUNK_BYTES = 1 << 20
@@ -24,6 +25,8 @@ _MAX_PARTIAL_BYTES = 2 << 20
 #: The begun line of a prompt or a progress bar is shown after this much silence.
 _IDLE_S = 0.05
 _FLUSH_S = 2.0
+#: How often it is noted how long the logs are; `runctl logs --since` finds the place by it.
+_TIMES_S = 10.0
 _ANSI = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 
 
@@ -54,14 +57,18 @@ class LogPump(threading.Thread):
     Args:
         console: where to show it.
         on_rank0: called with whole lines of rank 0's output.
+        times: takes how long the logs were at what time.
         troubles: keeps the error of a log that cannot be written.
     """
 
-    def __init__(self, console: Console, on_rank0: Callable[[bytes], None], troubles: Troubles) -> None:
+    def __init__(self, console: Console, on_rank0: Callable[[bytes], None], times: Stream, troubles: Troubles) -> None:
         super().__init__(name="runctl-logs", daemon=True)
         self._console = console
         self._on_rank0 = on_rank0
+        self._times = times
         self._troubles = troubles
+        self._lengths: dict[str, int] = {}
+        self._noted: tuple[float, dict[str, int]] = (time.monotonic(), {})
         self._selector = selectors.DefaultSelector()
         self._sources: list[_Source] = []
         self._wake_read, self._wake_write = os.pipe()
@@ -103,6 +110,7 @@ class LogPump(threading.Thread):
             if time.monotonic() - flushed > _FLUSH_S:
                 self._for_each_log(lambda log: log.flush())
                 flushed = time.monotonic()
+                self._note_lengths(flushed)
             if any(key.data is None for key, _ in events):
                 break  # `finish` woke us; what was written before it is read below
         for source in self._sources:
@@ -110,6 +118,8 @@ class LogPump(threading.Thread):
                 pass
             self._end_line(source)
         self._for_each_log(lambda log: log.close())
+        with self._troubles.kept():
+            self._times.close()
         for fd in (self._wake_read, self._wake_write, *(end for s in self._sources for end in (s.fd, s.our_end))):
             if fd is not None:
                 os.close(fd)
@@ -150,6 +160,8 @@ class LogPump(threading.Thread):
         plain = _ANSI.sub(b"", data) if b"\x1b" in data else data
         with self._troubles.kept():
             source.log.append(plain)
+        name = "torchrun" if source.rank is None else f"r{source.rank}"
+        self._lengths[name] = self._lengths.get(name, 0) + len(plain)
         if source.rank == 0 and source.for_console:
             self._on_rank0(plain)
         # Last, for a terminal whose reader has stopped holds us up here.
@@ -170,6 +182,12 @@ class LogPump(threading.Thread):
         if source.rank is not None:
             self._console.write(source.rank, source.stream, source.partial[source.shown :])
             source.shown = len(source.partial)
+
+    def _note_lengths(self, now: float) -> None:
+        if now - self._noted[0] > _TIMES_S and self._lengths != self._noted[1]:
+            self._noted = now, dict(self._lengths)
+            with self._troubles.kept():
+                self._times.append(length_line(self._lengths))
 
     def _for_each_log(self, act: Callable[[Stream], None]) -> None:
         for log in {id(source.log): source.log for source in self._sources}.values():

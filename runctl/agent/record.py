@@ -28,7 +28,7 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     """Carry out one attempt on this host and leave its record in the run directory.
 
     Args:
-        order: what to do. A detached attempt shows its output through the run directory, and is stopped through it.
+        order: what to do. A detached attempt shows its output through the run directory.
         inbox: where stop requests come from.
         warm: a torchrun child started ahead, or None.
 
@@ -42,9 +42,9 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
         price_usd_per_hour=order.price_usd_per_hour, billed_from=order.billed_from,
     )  # fmt: skip
     if order.attached:
-        rundir.take_lease(os.getpid(), heir_of=os.getppid())
+        rundir.lease.take(os.getpid(), heir_of=os.getppid())
     else:
-        rundir.take_lease(os.getpid(), attempt=order.attempt)
+        rundir.lease.take(os.getpid(), attempt=order.attempt)
     events = rundir.event_stream(f"a{order.attempt}-n{NODE}")
     rundir.write_attempt(record)
     rundir.write_status(RunState.RUNNING, order.attempt, host=record.host, pid=os.getpid())
@@ -53,14 +53,16 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     events.append(event_line("attempt_started", attempt=order.attempt, host=record.host, **about))
     troubles = Troubles()
     attempt: RunningAttempt | None = None
-    with contextlib.ExitStack() as detached:
+    with contextlib.ExitStack() as around:
         if not order.attached:
-            detached.enter_context(StreamedOutput(rundir.console_stream(order.attempt), troubles))
-            control = ControlWatch(rundir, order.attempt, inbox)
-            control.start()
-            detached.callback(control.end)
+            around.enter_context(StreamedOutput(rundir.console_stream(order.attempt), troubles))
+        control = ControlWatch(rundir, order.attempt, inbox)
+        control.start()
+        around.callback(control.end)
         try:
-            attempt = RunningAttempt(order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles)
+            attempt = RunningAttempt(
+                order, spec, rundir, record, inbox=inbox, control=control, events=events, troubles=troubles
+            )
             verdict = attempt.run(warm)
         except RunctlError as error:
             verdict = Verdict(RunState.FAILED, int(error.exit_code), str(error))
@@ -80,7 +82,7 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
         )  # fmt: skip
         events.append(event_line("attempt_ended", attempt=order.attempt, state=verdict.state, reason=verdict.reason))
         events.close()
-        rundir.drop_lease()
+        rundir.lease.drop()
     if troubles.first is not None:
         sys.stderr.write(f"runctl: the records of this attempt are not whole: {troubles.first}\n")
         sys.stderr.write(f"runctl: attempt {order.attempt} {verdict.state.value}: {verdict.reason}\n")

@@ -25,6 +25,7 @@ _LOST_PEER = re.compile(
 _STOPS = {
     "user": ("stopped by Ctrl-C", ExitCode.USER_INTERRUPT),
     "terminated": ("stopped by SIGTERM", ExitCode.STOPPED),
+    "asked": ("stopped by runctl stop", ExitCode.STOPPED),
     "hangup": ("stopped, its terminal was closed", ExitCode.STOPPED),
     "launcher_gone": ("stopped, its launcher was gone", ExitCode.STOPPED),
     "smoke": ("stopped, it has shown what it was to show", ExitCode.STOPPED),

@@ -70,15 +70,16 @@ class ProgressBar:
         self._label = ""
         self._drawn_at: float | None = None
 
-    def show(self, verb: str, transfer: Transfer) -> None:
+    def show(self, verb: str, transfer: Transfer, what: str | None = None) -> None:
         """Draw it, if there is something under way; not too often.
 
         Args:
-            verb: what is being done to the checkpoint: `restoring`.
+            verb: what is being done to it: `restoring`.
             transfer: how far it has come.
+            what: for people; the checkpoint's step if None.
         """
         if transfer.step is not None:
-            self.draw(f"{verb} step {transfer.step}", transfer.moved_bytes, transfer.size_bytes)
+            self.draw(f"{verb} {what or f'step {transfer.step}'}", transfer.moved_bytes, transfer.size_bytes)
 
     def draw(self, label: str, moved_bytes: int, size_bytes: int) -> None:
         """Draw it, not too often.

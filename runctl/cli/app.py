@@ -1,4 +1,7 @@
-"""The command `runctl`: its groups, and what becomes of errors."""
+"""The command `runctl`: its commands, and what becomes of errors.
+
+A command's own module imports what it works with late, so that help and completion are there at once.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,54 @@ import sys
 
 import typer
 
-from runctl.cli import aws
+from runctl.cli import (
+    aws_hosts,
+    checkpoint,
+    cost,
+    extend,
+    launching,
+    logs,
+    monitor,
+    ps,
+    report,
+    runpod,
+    s3,
+    show,
+    steer,
+)
 from runctl.errors import ExitCode, RunctlError
+
+_RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
 
 app = typer.Typer(
     name="runctl",
-    help="Look after launches and what they need. `runctl-launch` launches.",
+    help="See runs, steer them, pay for them and clean up after them. `runctl-launch` launches.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-app.add_typer(aws.app, name="aws")
+for command in (
+    ps.ps,
+    show.show,
+    logs.logs,
+    monitor.monitor,
+    report.report,
+    steer.wait,
+    steer.stop,
+    extend.extend,
+    show.diff,
+    steer.rm,
+    ps.reindex,
+):
+    app.command(rich_help_panel=_RUNS)(command)
+app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
+app.command(rich_help_panel=_RUNS)(launching.local)
+app.command(rich_help_panel=_RUNS)(launching.resume)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
+app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
+app.command(rich_help_panel=_MONEY)(cost.cost)
+app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.add_typer(runpod.app, name="runpod", rich_help_panel=_ACCOUNTS)
 
 
 @app.callback(invoke_without_command=True)

@@ -154,7 +154,9 @@ class AwsStage(Stage):
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         # An address of RunPod's, which this launch has no use for, must not look as if it led out of the drill.
-        return self._cloud.environment({name: value for name, value in base.items() if not name.startswith("RUNPOD_")})
+        own = {name: value for name, value in base.items() if not name.startswith("RUNPOD_")}
+        # The user's own runs are not to be mixed with what is rehearsed.
+        return {**self._cloud.environment(own), "XDG_STATE_HOME": str(self._cloud.folder / "state")}
 
     def hosts(self) -> list[Host]:
         return [self._host(one) for one in self._cloud.instances()]

@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 
 from runctl.errors import StorageError
-from runctl.storage.base import RUN_ROOT, TEMPORARY, Store, Stream
+from runctl.storage.base import RUN_ROOT, TEMPORARY, Store, Stream, Tail
 
-__all__ = ["RUN_ROOT", "TEMPORARY", "Store", "Stream", "check_place", "open_store"]
+__all__ = ["RUN_ROOT", "TEMPORARY", "Store", "Stream", "Tail", "check_place", "open_store"]
 
 
 def open_store(url: str, named_by: str = RUN_ROOT) -> Store:

@@ -53,6 +53,14 @@ class Stream(ABC):
         """
 
 
+class Tail(ABC):
+    """A reader of a stream that goes on where it left off."""
+
+    @abstractmethod
+    def read(self) -> Iterator[bytes]:
+        """What has come since the last time, in pieces; nothing if there is no such stream yet."""
+
+
 class Store(ABC):
     """A folder of named objects. Names are relative, with forward slashes.
 
@@ -136,6 +144,9 @@ class Store(ABC):
     def delete(self, name: str) -> None:
         """Remove an object; nothing happens if there is none."""
 
+    def remove_folder(self) -> None:  # noqa: B027 (object storage has no folders)
+        """Remove the store's own folder, where it is one, with whatever empty folders are left in it."""
+
     def sweep(self) -> None:  # noqa: B027 (most stores have nothing to do)
         """Remove what writers that were killed left behind; only where nobody else writes.
 
@@ -149,6 +160,10 @@ class Store(ABC):
     @abstractmethod
     def read_stream(self, name: str) -> Iterator[bytes]:
         """A stream's bytes so far, in pieces, in order."""
+
+    @abstractmethod
+    def tail(self, name: str, skip_bytes: int = 0) -> Tail:
+        """A reader of a stream from its begin, or from `skip_bytes` on."""
 
     def _translated(self, where: str, errors: type[Exception] = OSError) -> contextlib.AbstractContextManager[None]:
         """As `translated`, with a hint at what named this place."""

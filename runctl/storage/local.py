@@ -8,12 +8,13 @@ import fcntl
 import logging
 import os
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runctl.errors import StorageError
-from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, unwatched
+from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, Tail, unwatched
 
 _log = logging.getLogger(__name__)
 
@@ -127,6 +128,10 @@ class LocalStore(Store):
         with self._translated(f"cannot delete {self.root / name}"):
             (self.root / name).unlink(missing_ok=True)
 
+    def remove_folder(self) -> None:
+        with self._translated(f"cannot remove {self.root}"), contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.root)
+
     def sweep(self) -> None:
         for path in self.root.rglob(f"{TEMPORARY}*"):
             # Folders of that name are checkpoints that were being written, which the catalog sees to.
@@ -143,6 +148,27 @@ class LocalStore(Store):
             try:
                 with (self.root / name).open("rb") as file:
                     while piece := file.read(1 << 20):
+                        yield piece
+            except FileNotFoundError:
+                return
+
+    def tail(self, name: str, skip_bytes: int = 0) -> Tail:
+        return _FileTail(self.root / name, skip_bytes, self)
+
+
+class _FileTail(Tail):
+    def __init__(self, path: Path, position: int, store: LocalStore) -> None:
+        self._path = path
+        self._position = position
+        self._store = store
+
+    def read(self) -> Iterator[bytes]:
+        with self._store._translated(f"cannot read {self._path}"):
+            try:
+                with self._path.open("rb") as file:
+                    file.seek(self._position)
+                    while piece := file.read(1 << 20):
+                        self._position += len(piece)
                         yield piece
             except FileNotFoundError:
                 return

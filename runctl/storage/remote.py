@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from runctl.errors import StorageError
-from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, unwatched
+from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, Tail, unwatched
 from runctl.storage.publisher import Publisher, SegmentStream
 from runctl.storage.s3 import Bucket, broken_off, expired, give_session, refused_right
 
@@ -180,6 +180,9 @@ class FsspecStore(Store):
         for segment in self.names(name):
             yield self.read(f"{name}/{segment}") or b""
 
+    def tail(self, name: str, skip_bytes: int = 0) -> Tail:
+        return _SegmentTail(self, name, skip_bytes)
+
     def _key(self, name: str) -> str:
         return f"{self._prefix}/{name}" if self._prefix else name
 
@@ -195,6 +198,25 @@ class FsspecStore(Store):
                 if self._bucket is not None and (right := refused_right(error)) is not None:
                     raise PermissionError(errno.EACCES, f"access denied: it needs the right {right} there") from error
                 raise
+
+
+class _SegmentTail(Tail):
+    """Reads segments that have not been read; each is published once, and whole."""
+
+    def __init__(self, store: FsspecStore, name: str, skip_bytes: int) -> None:
+        self._store = store
+        self._name = name
+        self._skip_bytes = skip_bytes
+        self._done: set[str] = set()
+
+    def read(self) -> Iterator[bytes]:
+        new = {name: size for name, size in self._store.sizes(self._name).items() if name not in self._done}
+        for segment, size in sorted(new.items()):
+            if self._skip_bytes < size:
+                data = self._store.read(f"{self._name}/{segment}") or b""
+                yield data[self._skip_bytes :]
+            self._skip_bytes = max(0, self._skip_bytes - size)
+            self._done.add(segment)
 
 
 def _version(told: dict[str, Any]) -> str:

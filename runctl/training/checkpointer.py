@@ -12,6 +12,7 @@ The loop stops for the copy out of its tensors and for nothing else. Ranks meet 
 from __future__ import annotations
 
 import collections
+import contextlib
 import itertools
 import os
 import sys
@@ -87,6 +88,7 @@ class Checkpointer:
         Yields:
             The number of completed steps: 0 for the first step of a new run.
         """
+        self._meeting.say_length({"total_steps": total})
         while self.step < total:
             yield self.step
             self._completed_step()
@@ -100,6 +102,10 @@ class Checkpointer:
         Yields:
             The number of completed epochs.
         """
+        length = {"epochs": total}
+        with contextlib.suppress(TypeError):  # a loader over a stream cannot tell
+            length["total_steps"] = total * (1 if self._loader is None else len(self._loader))
+        self._meeting.say_length(length)
         while self.epoch < total:
             yield self.epoch
             self.epoch += 1

@@ -108,6 +108,11 @@ class Meeting:
         """Leave word that this rank has loaded what it begins from."""
         self._say(restored_step=step)
 
+    def say_length(self, length: dict[str, int]) -> None:
+        """Leave word of how long the loop is: `total_steps`, `epochs`."""
+        if self.rank == 0:
+            self.host_dir.tell("length", 0, length)
+
     def say_unloadable(self, error: str) -> None:
         """Leave word that what this rank was to begin from does not load."""
         self._say(unloadable=error)

@@ -57,7 +57,7 @@ class Bench:
             fcntl.fcntl(self.shown_fd, fcntl.F_SETPIPE_SZ, 1 << 20)
         os.set_blocking(self.shown_fd, False)
         console = Console(logs, ranks, self._console_fd, self._console_fd)
-        self.pump = LogPump(console, self.heard.append, self.troubles)
+        self.pump = LogPump(console, self.heard.append, self.store.stream("times.jsonl"), self.troubles)
         self._logs: dict[int, Stream] = {}
         self.ranks = ranks
         self._pipes: dict[tuple[int, str], int] = {}

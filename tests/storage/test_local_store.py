@@ -82,7 +82,7 @@ def test_a_heartbeat_on_a_full_disk_is_said_once_and_ends_nothing(
 
     monkeypatch.setattr(Path, "write_bytes", full)
     for _ in range(3):
-        rundir.beat(1, "here", 1, None)
+        rundir.beat(1, "here", 1)
         rundir.write_status(RunState.RUNNING, 1)
     assert [record.getMessage() for record in caplog.records if "No space left" in record.getMessage()] == [
         caplog.records[0].getMessage()

@@ -96,6 +96,7 @@ class RunpodOptions:
     collect_s: float
     start: str
     transport: Transport
+    host: str | None
     python: str | None
     setup: tuple[str, ...]
     bring_up_s: float
@@ -162,6 +163,7 @@ class RunpodOptions:
             collect_s=parse_duration_s(config.collect, "platform.collect"),
             start=config.start,
             transport=config.transport,
+            host=config.host,
             python=config.python,
             setup=tuple(config.setup),
             bring_up_s=parse_duration_s(config.bring_up, "platform.bring_up"),

@@ -86,7 +86,7 @@ def test_enter_leaves_it_running_and_without_a_terminal_ctrl_c_stops_it(account:
     terminal.type("\n")
     assert terminal.launch.wait(30) == 0, terminal.text
     assert "mine goes on without this launcher" in terminal.text
-    assert "the same launch with run.id=mine follows it again" in terminal.text
+    assert "the same launch with run.id=mine follows it again, and rents another host" in terminal.text
     assert lives(account)
 
     again = account.start(*training)

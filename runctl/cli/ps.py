@@ -1,0 +1,190 @@
+"""`runctl ps`: runs and where they stand; `runctl reindex`: the index of them made anew."""
+
+from __future__ import annotations
+
+import fnmatch
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from runctl.cli import table
+from runctl.errors import ConfigError, RunctlError, StorageError
+
+if TYPE_CHECKING:
+    from runctl.registry import Entry, Registry
+    from runctl.standing import Standing
+
+#: How long run directories may take to be read altogether; of what has not answered by then one sees the last news.
+LOOK_S = 5.0
+_AT_ONCE = 16
+_ENDED_KEPT = 50
+_HEADINGS = ("RUN", "STATE", "STEP", "LOSS", "STEP/S", "ETA", "USD", "WHERE", "SEEN")
+
+
+def ps(
+    show_all: bool = typer.Option(False, "--all", "-a", help="Those that have ended too, the newest 50."),
+    limit: Optional[int] = typer.Option(None, "--limit", "-n", help="So many of the newest.", metavar="N", min=1),
+    name: Optional[str] = typer.Option(None, "--name", help="Only runs of that name; * and ? stand for any letters."),
+    state: Optional[str] = typer.Option(None, "--state", help="Only those in that state: running, failed, lost …"),
+    tag: Optional[str] = typer.Option(None, "--tag", help="Only those with that tag.", metavar="KEY[=VALUE]"),
+    as_json: bool = typer.Option(False, "--json", help="For programs."),
+) -> None:
+    """Show the runs that go on, with step, loss, speed, time left, cost so far and place."""
+    from runctl.registry import Registry
+    from runctl.spec import RunState
+    from runctl.standing import LOST, Standing
+
+    states = [one.value for one in RunState] + [LOST]
+    if state is not None and state not in states:
+        raise ConfigError(f"--state {state}: there are {', '.join(states)}")
+    registry = Registry()
+    everything = show_all or limit is not None or state is not None
+    at_most = limit if limit is not None or name or state or tag else _ENDED_KEPT if show_all else None
+    entries = registry.entries(ended=None if everything else False, limit=None if name or state or tag else at_most)
+    living = {one.url for one in entries if not Standing.seen(one).ended or one.state == RunState.INTERRUPTED.value}
+    found, silent = looked_at(registry, [one for one in entries if one.url in living])
+    standings = [found.get(one.url) or Standing.seen(one) for one in entries]
+    standings = [
+        one for one in standings
+        if (everything or not one.ended or one.state in (RunState.INTERRUPTED.value, LOST))
+        and (name is None or fnmatch.fnmatchcase(one.name, name))
+        and (state is None or one.state == state)
+        and (tag is None or _has(one, tag))
+    ]  # fmt: skip
+    standings = standings[:at_most]
+    if as_json:
+        table.show_json([one.to_json() for one in standings])
+        return
+    if not standings:
+        typer.echo("No run goes on; runctl ps --all shows those that have ended." if not everything else "No such run.")
+        return
+    now = time.time()
+    rows = [_row(one, now, seen=one.url in silent) for one in standings]
+    table.show_table(_HEADINGS, rows, shrink=(7, 0), right=(2, 3, 4, 5, 6), states=1)
+    for url, why in silent.items():
+        typer.echo(f"runctl: {url.rsplit('/', 1)[-1]} as it was seen last: {why}", err=True)
+
+
+def reindex(
+    roots: Optional[list[str]] = typer.Argument(
+        None, help="Folders or buckets that hold run directories; without one, all that are known.", metavar="[ROOT]…"
+    ),
+    as_json: bool = typer.Option(False, "--json", help="For programs."),
+) -> None:
+    """Make the index of runs anew from their run directories, also of those launched from another machine."""
+    from runctl.platforms import registry as platforms
+    from runctl.registry import Registry
+    from runctl.storage import check_place, open_store
+
+    registry = Registry()
+    counts: dict[str, int] = {}
+    for root in roots or list(dict.fromkeys([*registry.roots(), "runs", platforms.load("aws").default_root()])):
+        if roots:
+            check_place("ROOT", root)
+        store = open_store(root)
+        ids = [name for name in store.names("") if not name.startswith(".")]
+        entries = _read_all(store.url, ids)
+        registry.note_all(entries)
+        for gone in {one.url for one in registry.entries()} - {one.url for one in entries}:
+            if gone.rsplit("/", 1)[0] == store.url:
+                registry.forget(gone)
+        counts[store.url] = len(entries)
+    if as_json:
+        table.show_json(counts)
+        return
+    for url, count in counts.items():
+        typer.echo(f"{count:>6} {'run' if count == 1 else 'runs'} in {url}")
+
+
+def looked_at(registry: Registry, entries: list[Entry]) -> tuple[dict[str, Standing], dict[str, str]]:
+    """Look at runs, several at once, and note what was seen.
+
+    Returns:
+        Where they stand by run directory, and of those that did not answer in time or at all, why.
+    """
+    answers: queue.SimpleQueue[tuple[Entry, Standing | RunctlError]] = queue.SimpleQueue()
+    waiting: queue.SimpleQueue[Entry] = queue.SimpleQueue()
+    for entry in entries:
+        waiting.put(entry)
+    for _ in range(min(_AT_ONCE, len(entries))):
+        # Daemons: one that hangs on a dead network does not keep the command.
+        threading.Thread(target=_look, args=(waiting, answers), daemon=True).start()
+    found: dict[str, Standing] = {}
+    silent = {one.url: f"its run directory did not answer within {LOOK_S:g} s" for one in entries}
+    deadline = time.monotonic() + LOOK_S
+    for _ in entries:
+        try:
+            entry, seen = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            break
+        if isinstance(seen, RunctlError):
+            silent[entry.url] = str(seen)
+        else:
+            found[entry.url] = seen
+            del silent[entry.url]
+    if found:
+        registry.note_all([one.entry() for one in found.values()])
+    return found, silent
+
+
+def _look(waiting: queue.SimpleQueue[Entry], answers: queue.SimpleQueue[tuple[Entry, Standing | RunctlError]]) -> None:
+    from runctl import standing
+    from runctl.rundir import RunDir
+
+    while True:
+        try:
+            entry = waiting.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            answers.put((entry, standing.look(RunDir(entry.url))))
+        except RunctlError as error:
+            answers.put((entry, error))
+        except Exception as error:  # noqa: BLE001 (whatever one run directory holds, the others are to be shown)
+            answers.put((entry, StorageError(f"{entry.url} cannot be read: {error}")))
+
+
+def _read_all(root: str, ids: list[str]) -> list[Entry]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from runctl import standing
+    from runctl.rundir import RunDir, run_url
+
+    def read(run_id: str) -> Entry | None:
+        rundir = RunDir(run_url(root, run_id))
+        if not rundir.exists():
+            return None
+        try:
+            return standing.look(rundir).entry()
+        except RunctlError as error:
+            typer.echo(f"runctl: {error}", err=True)
+            return None
+
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return [entry for entry in threads.map(read, ids) if entry is not None]
+
+
+def _has(one: Standing, tag: str) -> bool:
+    key, sign, value = tag.partition("=")
+    return key in one.tags and (not sign or one.tags[key] == value)
+
+
+def _row(one: Standing, now: float, *, seen: bool) -> list[str]:
+    step = "" if one.step is None else f"{one.step}/{one.total_steps}" if one.total_steps else str(one.step)
+    loss = next((one.metrics[key] for key in ("loss", "train_loss", "val_loss") if key in one.metrics), None)
+    place = " ".join(filter(None, [one.platform, one.market if one.market != "own" else "", one.host]))
+    attempts = f" #{one.attempt}" if one.attempt > 1 else ""
+    return [
+        one.run_id,
+        one.state + attempts,
+        step,
+        table.number(loss),
+        "" if one.ended else table.number(one.steps_per_s),
+        table.duration(one.eta_s),
+        "" if one.platform == "local" else table.usd(one.cost_usd),
+        place,
+        table.ago(one.looked_at, now) if seen else "",
+    ]

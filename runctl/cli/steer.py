@@ -1,0 +1,121 @@
+"""`runctl wait`, `stop` and `rm`: what one does to a run from anywhere that can read its run directory."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from runctl.cli import table
+from runctl.cli.reference import RUN_HELP, complete, entry_of, run_of
+from runctl.errors import ConfigError, ExitCode, LeaseHeld, StorageError
+
+if TYPE_CHECKING:
+    from runctl.rundir import RunDir
+    from runctl.standing import Standing
+
+_RUN = typer.Argument(..., help=RUN_HELP, metavar="RUN", autocompletion=complete)
+_JSON = typer.Option(False, "--json", help="For programs.")
+_LOCAL_LOOK_S, _REMOTE_LOOK_S = 0.3, 3.0
+
+
+def wait(
+    run: str = _RUN,
+    timeout: Optional[str] = typer.Option(None, "--timeout", help="Give up after so long, with exit code 124."),
+    as_json: bool = _JSON,
+) -> None:
+    """Wait for a run's end; exits with the run's own exit code."""
+    from runctl.durations import parse_duration_s
+
+    rundir = run_of(run)
+    now = _wait(rundir, None if timeout is None else parse_duration_s(timeout, "--timeout"))
+    if as_json:
+        table.show_json(now.to_json())
+    else:
+        typer.echo(f"{now.run_id} {now.state}" + (f": {now.reason}" if now.reason else ""))
+    if not now.ended:
+        raise typer.Exit(int(ExitCode.LIMIT))
+    raise typer.Exit(now.exit_code if now.exit_code is not None else int(ExitCode.HOST_LOST))
+
+
+def stop(
+    run: str = _RUN,
+    at_once: bool = typer.Option(False, "--now", help="Leave its ranks no time for a checkpoint."),
+    no_wait: bool = typer.Option(False, "--no-wait", help="Do not wait for its end."),
+    as_json: bool = _JSON,
+) -> None:
+    """Stop a run: its ranks save a checkpoint and end, and so does a rented host. The same launch goes on."""
+    from runctl import standing
+
+    rundir = run_of(run)
+    now = standing.look(rundir)
+    if now.ended and now.state != "interrupted":
+        if as_json:
+            table.show_json(now.to_json())
+        else:
+            typer.echo(f"{now.run_id} has ended already: {now.state}" + (f", {now.reason}" if now.reason else ""))
+        return
+    # After an interruption the launcher may be about to rent another host, which then hears of it at once.
+    rundir.ask_to_stop(now.attempt + (now.state == "interrupted"), "asked", now=at_once)
+    if not as_json:
+        typer.echo(f"{now.run_id} is asked to stop" + (" at once" if at_once else ""))
+    if not no_wait:
+        now = _wait(rundir, None)
+    if as_json:
+        table.show_json(now.to_json())
+    elif not no_wait:
+        saved = f"; step {now.checkpoints[-1]} is saved" if now.checkpoints else ""
+        typer.echo(f"{now.run_id} {now.state}: {now.reason}{saved}")
+
+
+def rm(
+    runs: list[str] = typer.Argument(..., help=RUN_HELP, metavar="RUN…", autocompletion=complete),
+    force: bool = typer.Option(False, "--force", "-f", help="Ask no question."),
+    keep_files: bool = typer.Option(False, "--keep-files", help="Only leave it out of the index."),
+) -> None:
+    """Remove runs that have ended: their logs, metrics and checkpoints."""
+    from runctl import standing
+    from runctl.checkpoint.transfer import readable
+    from runctl.registry import Registry
+
+    registry = Registry()
+    for word in runs:
+        entry = entry_of(word, registry)
+        rundir = run_of(entry.url) if not keep_files else None
+        if rundir is not None:
+            now = standing.look(rundir)
+            if not now.ended or rundir.lease.is_held():
+                raise LeaseHeld(f"{now.run_id} goes on ({now.state}); runctl stop {now.run_id} stops it first")
+            sizes = rundir.store.sizes("")
+            told = f"{now.run_id} ({len(sizes)} files, {readable(sum(sizes.values()))}, {rundir.url})"
+            if not force and not typer.confirm(f"Remove {told} for good?"):
+                raise typer.Exit(1)
+            # The spec goes last: until then it is a run, and can be removed once more.
+            for name in sorted(sizes, key=lambda name: name == "spec.json"):
+                rundir.store.delete(name)
+            rundir.store.remove_folder()
+            typer.echo(f"removed {told}")
+        registry.forget(entry.url)
+
+
+def _wait(rundir: RunDir, timeout_s: float | None) -> Standing:
+    """Until the run has ended, or for so long."""
+    from runctl import standing
+
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    pause_s = _REMOTE_LOOK_S if "://" in rundir.url else _LOCAL_LOOK_S
+    while True:
+        try:
+            now = standing.look(rundir)
+        except StorageError as error:
+            if deadline is None:
+                typer.echo(f"runctl: {error}; looking again", err=True)
+            now = None
+        if now is not None and now.ended:
+            return now
+        if deadline is not None and time.monotonic() >= deadline:
+            if now is None:
+                raise ConfigError(f"{rundir.url} could not be read before --timeout was over")
+            return now
+        time.sleep(pause_s)

@@ -1,0 +1,184 @@
+"""Where a run stands, from its run directory: what `runctl ps`, `show`, `wait` and the others tell of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from runctl.cost import cost_usd, total_usd
+from runctl.encoding import to_data
+from runctl.lease import TIMEOUT_S
+from runctl.outcome import Attempt
+from runctl.registry import Entry
+from runctl.rundir import RunDir
+from runctl.spec import LaunchSpec, RunState
+
+#: A run of which nothing has been heard, though it should live.
+LOST = "lost"
+#: How long a rented host may be silent before its agent speaks: capacity is waited for, and the host brought up.
+_SILENT_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One run, as its run directory told of it at one moment.
+
+    Attributes:
+        state: a `RunState`'s value, or `lost` for one that should live and gives no sign.
+        attempt: number of the newest attempt, 0 before the first.
+        began_at, ended_at: of the run altogether (seconds since the epoch); None where it has not.
+        heard_at: the last sign of life of its agent.
+        step: the last one that is known to be completed.
+        total_steps: how many there will be, where the training says so.
+        epochs: likewise of epochs.
+        resumed_from_step: where the newest attempt began.
+        steps_per_s: over the last minute.
+        metrics: the latest value of each.
+        load: how busy the host is: `gpu`, `gpu_memory`, `cpu`, `memory` as shares from 0 to 1, where they are known.
+        cost_usd: of all attempts until now; None where a price is not known.
+        checkpoints: steps of those that the run holds, as the status told last.
+        reason: why it ended.
+        looked_at: the moment (seconds since the epoch).
+    """
+
+    run_id: str
+    name: str
+    url: str
+    platform: str
+    state: str
+    script: str
+    attempt: int = 0
+    host: str = ""
+    market: str = ""
+    began_at: float | None = None
+    ended_at: float | None = None
+    heard_at: float | None = None
+    step: int | None = None
+    total_steps: int | None = None
+    epochs: int | None = None
+    resumed_from_step: int | None = None
+    steps_per_s: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    load: dict[str, float] = field(default_factory=dict)
+    price_usd_per_hour: float | None = None
+    cost_usd: float | None = None
+    checkpoints: tuple[int, ...] = ()
+    reason: str = ""
+    exit_code: int | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+    looked_at: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not go on by itself; one whose host was lost counts while its launcher may rent another."""
+        return self.state == LOST or RunState(self.state).ended
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to the last step at the pace of the last minute, or None."""
+        if self.total_steps is None or self.step is None or not self.steps_per_s or self.ended:
+            return None
+        return max(0, self.total_steps - self.step) / self.steps_per_s
+
+    def to_json(self) -> dict[str, Any]:
+        """The public form."""
+        data: dict[str, Any] = to_data(self)
+        return {**data, "eta_s": self.eta_s}
+
+    def entry(self, created_at: float | None = None, project: str | None = None) -> Entry:
+        """What the registry keeps of it."""
+        created = created_at or self.began_at or self.looked_at
+        return Entry(
+            self.url, self.run_id, self.name, self.platform, self.state, created, self.looked_at, project, self.tags,
+            self.to_json(),
+        )  # fmt: skip
+
+    @classmethod
+    def seen(cls, entry: Entry) -> Standing:
+        """As it was seen last; of a run that nobody has looked at yet, what its launch told."""
+        if not entry.seen:
+            return cls(
+                entry.id, entry.name, entry.url, entry.platform, entry.state, "", began_at=entry.created_at,
+                tags=entry.tags, looked_at=entry.seen_at,
+            )  # fmt: skip
+        told = {key: value for key, value in entry.seen.items() if key in cls.__dataclass_fields__}
+        return cls(**{**told, "state": entry.state, "checkpoints": tuple(told.get("checkpoints", ()))})
+
+
+def look(rundir: RunDir, spec: LaunchSpec | None = None) -> Standing:
+    """Where a run stands now.
+
+    Args:
+        rundir: its run directory.
+        spec: its spec, if that was read before.
+
+    Raises:
+        StorageError: if the run directory cannot be read, or is none.
+    """
+    now = time.time()
+    spec = spec or rundir.read_spec()
+    status, beat = rundir.read_status() or {}, rundir.heartbeat() or {}
+    attempts = rundir.attempts()
+    plan = rundir.last_submission()
+    newest = attempts[-1] if attempts else None
+    number = max(newest.number if newest else 0, plan.attempt if plan else 0)
+    # What the agent says of an attempt counts for that attempt alone.
+    beat = beat if beat.get("attempt") == number else {}
+    told = [one for one in (status, beat) if one.get("attempt") == number] or [status]
+    progress = {key: value for one in sorted(told, key=_at) for key, value in one.items()}
+    heard = max(_at(status), _at(beat)) or None
+    state = _state(rundir, newest, number, status, heard=heard, now=now)
+    return Standing(
+        spec.run.id, spec.run.name, rundir.url,
+        newest.platform if newest else plan.platform if plan else "local",
+        state, spec.program.script or f"-m {spec.program.module}",
+        attempt=number,
+        host=newest.host if newest and newest.number == number else "",
+        market=newest.market if newest else "",
+        began_at=attempts[0].started_at if attempts else None,
+        ended_at=newest.ended_at if newest and newest.number == number else None,
+        heard_at=heard,
+        step=progress.get("step") if progress.get("step") is not None else newest.step if newest else None,
+        total_steps=progress.get("total_steps"),
+        epochs=progress.get("epochs"),
+        resumed_from_step=newest.resumed_from_step if newest else None,
+        steps_per_s=progress.get("steps_per_s"),
+        metrics=progress.get("metrics") or {},
+        load=progress.get("load") or {},
+        price_usd_per_hour=newest.price_usd_per_hour if newest else None,
+        cost_usd=total_usd([attempt_cost_usd(one, now) for one in attempts]) if attempts else None,
+        checkpoints=tuple(status.get("checkpoints") or ()),
+        reason=newest.end_reason if newest and newest.number == number else "",
+        exit_code=newest.exit_code if newest and newest.number == number else None,
+        tags=dict(spec.tags),
+        looked_at=now,
+    )  # fmt: skip
+
+
+def _at(told: dict[str, Any]) -> float:
+    return float(told.get("at", 0.0))
+
+
+def attempt_cost_usd(attempt: Attempt, now: float) -> float | None:
+    """What an attempt has cost by `now` (seconds since the epoch); None where its price is not known."""
+    if attempt.cost_usd is not None:
+        return attempt.cost_usd
+    if attempt.price_usd_per_hour is None and attempt.market == "own":
+        return 0.0
+    begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
+    return cost_usd(attempt.price_usd_per_hour, max(0.0, (attempt.ended_at or now) - begin))
+
+
+def _state(
+    rundir: RunDir, newest: Attempt | None, number: int, status: dict[str, Any], *, heard: float | None, now: float
+) -> str:
+    if newest is not None and newest.number == number and newest.state.ended:
+        return newest.state.value
+    if newest is None or newest.number < number:  # submitted, and its agent has not spoken
+        submitted = heard or (newest.ended_at if newest else None) or now
+        return LOST if now - submitted > _SILENT_S else RunState.PENDING.value
+    if rundir.lease.is_held() or (heard is not None and now - heard < TIMEOUT_S and newest.platform != "local"):
+        told = status.get("state") if status.get("attempt") == number else None
+        return str(told) if told in (RunState.RUNNING.value, RunState.STOPPING.value) else RunState.RUNNING.value
+    return LOST

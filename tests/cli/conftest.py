@@ -1,0 +1,3 @@
+from made import home
+
+__all__ = ["home"]

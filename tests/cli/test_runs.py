@@ -1,0 +1,188 @@
+"""`runctl ps`, `show`, `logs`, `diff`, `rm`, `reindex`: what they tell of run directories as launches leave them."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from made import Home
+
+from runctl.cli import ps
+from runctl.registry import Entry
+from runctl.spec import RunState
+
+
+def test_ps_shows_what_goes_on_within_80_columns(home: Home) -> None:
+    home.run("train-20261125-121500-abcd", state=RunState.RUNNING, step=400, loss=0.12345678, attempts=2)
+    home.run("old", state=RunState.FAILED)
+    shown = home.runctl("ps").stdout.splitlines()
+    assert all(len(line) <= 80 for line in shown)
+    assert len(shown) == 2
+    assert shown[0].split() == ["RUN", "STATE", "STEP", "LOSS", "STEP/S", "ETA", "USD", "WHERE"]
+    row = shown[1]
+    for part in ("running #2", "400/1000", "0.1235", " 2 ", "5m", "0.006"):
+        assert part in row, row
+
+
+def test_ps_all_has_the_ended_ones_and_filters_them(home: Home) -> None:
+    home.run("a", state=RunState.SUCCEEDED, tags={"team": "vision"}, began_at=time.time() - 100)
+    home.run("b", state=RunState.FAILED, name="other")
+
+    def ids(*words: str) -> list[str]:
+        return [one["run_id"] for one in json.loads(home.runctl("ps", *words, "--json").stdout)]
+
+    assert ids("--all") == ["b", "a"]
+    assert ids() == []
+    assert ids("--state", "failed") == ["b"]
+    assert ids("-a", "--name", "oth*") == ["b"]
+    assert ids("-a", "--tag", "team=vision") == ["a"] and ids("-a", "--tag", "team=text") == []
+    assert ids("-n", "1") == ["b"]
+
+
+def test_an_unknown_state_is_refused_with_those_there_are(home: Home) -> None:
+    assert "running, " in home.runctl("ps", "--state", "sleeping", expect=2).stderr
+
+
+def test_a_run_that_should_live_and_gives_no_sign_is_lost(home: Home) -> None:
+    rundir = home.run("gone", state=RunState.RUNNING)
+    for name in ("heartbeat.json", "status.json"):
+        told = json.loads(rundir.store.read(name) or b"{}")
+        rundir.store.write(name, json.dumps({**told, "at": time.time() - 3600}).encode())
+    (one,) = json.loads(home.runctl("ps", "--json").stdout)
+    assert one["state"] == "lost"
+
+
+def test_a_run_directory_that_does_not_answer_is_shown_as_it_was_seen_last(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.run("near", state=RunState.RUNNING)
+    # An address of the block for documentation, to which nothing is ever routed.
+    far = home.registry.at(f"{home.root}/near")
+    assert far is not None
+    seen = {**far.seen, "run_id": "far", "url": "http://192.0.2.1/runs/far"}
+    home.registry.note(Entry("http://192.0.2.1/runs/far", "far", "far", "aws", "running", 1.0, 1.0, seen=seen))
+    monkeypatch.setattr(ps, "LOOK_S", 1.0)
+    began = time.monotonic()
+    result = home.runctl("ps")
+    assert time.monotonic() - began < 5
+    assert "far" in result.stdout and "near" in result.stdout and "ago" in result.stdout
+    assert "far as it was seen last" in result.stderr
+
+
+def test_run_means_an_id_a_prefix_a_name_latest_or_a_place(home: Home) -> None:
+    home.run("alpha-1", name="first", began_at=time.time() - 90)
+    home.run("beta-1", name="second")
+    for word in ("beta-1", "beta", "second", "latest", f"{home.root}/beta-1", "runs/beta-1/"):
+        assert json.loads(home.runctl("show", word, "--json").stdout)["run"]["run_id"] == "beta-1", word
+
+
+def test_an_ambiguous_word_lists_the_candidates(home: Home) -> None:
+    home.run("job-1")
+    home.run("job-2")
+    said = home.runctl("show", "job", expect=2).stderr
+    assert "job-1" in said and "job-2" in said and "by its id" in said
+
+
+def test_an_unknown_run_is_refused_with_what_may_be_meant(home: Home) -> None:
+    home.run("digits-1")
+    assert "did you mean digits-1?" in home.runctl("logs", "digts-1", expect=2).stderr
+    assert "runctl reindex" in home.runctl("logs", "zzz", expect=2).stderr
+    assert "no spec.json" in home.runctl("logs", "./nowhere", expect=2).stderr
+
+
+def test_a_run_of_another_machine_is_found_where_runs_lie(home: Home) -> None:
+    home.run("here")
+    home.run("theirs", noted=False)
+    assert home.registry.at(f"{home.root}/theirs") is None
+    assert "theirs" in home.runctl("show", "theirs").stdout
+    assert home.registry.at(f"{home.root}/theirs") is not None
+
+
+def test_show_tells_of_every_attempt_and_why_it_ended(home: Home) -> None:
+    home.run("run-1", state=RunState.FAILED, attempts=2)
+    shown = home.runctl("show", "run-1").stdout
+    assert "failed" in shown and "step 50, step 100" in shown
+    rows = shown[shown.index("#  STATE") :].splitlines()
+    assert "interrupted" in rows[1] and "0–100" in rows[1]
+    assert "failed" in rows[2] and "40–100" in rows[2]
+
+
+def test_show_config_is_the_effective_configuration(home: Home) -> None:
+    home.run("run-1", config="args:\n  lr: 0.5\n")
+    assert home.runctl("show", "run-1", "--config").stdout == "args:\n  lr: 0.5\n"
+
+
+def test_diff_names_the_keys_that_differ_and_exits_with_1(home: Home) -> None:
+    home.run("a", config="args: {lr: 0.1, depth: 3}\n")
+    home.run("b", config="args: {lr: 0.2, depth: 3, wide: true}\n")
+    home.run("c", config="args: {lr: 0.1, depth: 3}\n")
+    shown = home.runctl("diff", "a", "b", expect=1).stdout
+    assert "args.lr" in shown and "0.1" in shown and "0.2" in shown and "args.wide" in shown and "depth" not in shown
+    assert json.loads(home.runctl("diff", "a", "b", "--json", expect=1).stdout)["args.lr"] == [0.1, 0.2]
+    assert "same" in home.runctl("diff", "a", "c").stdout
+
+
+def test_logs_filters_by_attempt_expression_and_time(home: Home) -> None:
+    home.run("run-1", log="step=1 loss=2\nstep=2 loss=1\nwarning\n", attempts=2)
+    assert home.runctl("logs", "run-1", "--attempt", "1").stdout == "step=1 loss=2\nstep=2 loss=1\nwarning\n"
+    assert home.runctl("logs", "run-1").stdout.count("step=1") == 2
+    assert home.runctl("logs", "run-1", "--attempt", "2", "--grep", "^step=.*1$").stdout == "step=2 loss=1\n"
+    # All of it was there before the time from which it is wanted.
+    time.sleep(0.01)
+    assert home.runctl("logs", "run-1", "--since", "1ms").stdout == ""
+    assert home.runctl("logs", "run-1", "--attempt", "1", "--since", "1h").stdout.endswith("warning\n")
+
+
+def test_logs_of_all_ranks_name_the_rank(home: Home) -> None:
+    rundir = home.run("run-1", log="zero\n")
+    other = rundir.log_stream(1, 0, "r1")
+    other.append(b"one\n")
+    other.close()
+    assert home.runctl("logs", "run-1").stdout == "zero\n"
+    assert "1 more rank(s)" in home.runctl("logs", "run-1").stderr
+    assert home.runctl("logs", "run-1", "--rank", "1").stdout == "one\n"
+    assert sorted(home.runctl("logs", "run-1", "--rank", "all").stdout.splitlines()) == ["[rank0] zero", "[rank1] one"]
+    assert "r0, r1" in home.runctl("logs", "run-1", "--rank", "7", expect=2).stderr
+
+
+def test_bad_words_of_logs_are_refused(home: Home) -> None:
+    home.run("run-1", log="x\n")
+    assert "--grep (" in home.runctl("logs", "run-1", "--grep", "(", expect=2).stderr
+    assert "--rank two" in home.runctl("logs", "run-1", "--rank", "two", expect=2).stderr
+    assert "--attempt 9: there are 1" in home.runctl("logs", "run-1", "--attempt", "9", expect=2).stderr
+    assert "--since=soon" in home.runctl("logs", "run-1", "--since", "soon", expect=2).stderr
+
+
+def test_rm_removes_what_has_ended_and_nothing_that_goes_on(home: Home) -> None:
+    ended = home.run("ended")
+    home.run("going", state=RunState.RUNNING)
+    assert "runctl stop going" in home.runctl("rm", "-f", "going", expect=2).stderr
+    home.runctl("rm", "-f", "ended")
+    assert not Path(ended.url).exists() and home.registry.at(ended.url) is None
+    assert Path(home.root, "going", "spec.json").exists()
+
+
+def test_rm_without_a_yes_removes_nothing(home: Home) -> None:
+    ended = home.run("ended")
+    home.runctl("rm", "ended", expect=1)
+    assert Path(ended.url, "spec.json").exists()
+
+
+def test_reindex_makes_the_index_anew_from_run_directories(home: Home) -> None:
+    home.run("a", noted=False)
+    home.run("b", noted=False, state=RunState.FAILED)
+    (Path(home.root) / "no-run").mkdir()
+    home.registry.note(Entry(f"{home.root}/gone", "gone", "gone", "local", "failed", 1.0, 1.0))
+    assert json.loads(home.runctl("reindex", home.root, "--json").stdout) == {home.root: 2}
+    assert {one.id: one.state for one in home.registry.entries()} == {"a": "succeeded", "b": "failed"}
+
+
+def test_what_a_shell_completes_a_run_by_are_ids_and_latest(home: Home) -> None:
+    from runctl.cli.reference import complete
+
+    home.run("alpha-1")
+    home.run("alpha-2")
+    assert [word for word, _ in complete("al")] == ["alpha-2", "alpha-1"]
+    assert [word for word, _ in complete("la")] == ["latest"]

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import gzip
+import hashlib
 import importlib
 import importlib.metadata
 import io
 import os
+import re
 import stat
 import subprocess
 import tarfile
@@ -71,6 +73,15 @@ def pack(project_dir: Path, target_dir: Path, *, max_bytes: int) -> Bundle:
     return Bundle(path, sha256_of(path), path.stat().st_size, len(names))
 
 
+def code_digest(project_dir: Path) -> str:
+    """SHA-256 of all that is Python in a project as git sees it: names and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name in _names(project_dir) if name.endswith(".py")):
+        with contextlib.suppress(OSError):  # a link to nothing
+            digest.update(f"{name}\0{sha256_of(project_dir / name)}\n".encode())
+    return digest.hexdigest()
+
+
 def program(source: Path, name: str, target_dir: Path) -> Path:
     """Pack one program alone, so that it is one where it is unpacked: a file that is fetched may not be executed."""
     path = target_dir / f"{name}.tar.gz"
@@ -122,6 +133,12 @@ def wheel(target_dir: Path) -> Path:
         put(f"{info}/entry_points.txt", (installed.read_text("entry_points.txt") or "").encode())
         put(f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,", ""]).encode())
     return path
+
+
+def extra(name: str) -> list[str]:
+    """What one of runctl's extras needs, as installers are told."""
+    needed = importlib.metadata.requires("runctl") or []
+    return [one.partition(";")[0].replace(" ", "") for one in needed if re.search(rf"extra == ['\"]{name}['\"]", one)]
 
 
 def _package_files() -> Iterator[tuple[str, Path]]:

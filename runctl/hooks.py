@@ -25,6 +25,7 @@ from runctl.errors import HookFailed, PluginError, RunctlError
 from runctl.spec import LaunchSpec
 
 if TYPE_CHECKING:
+    from runctl.cost import Rates
     from runctl.outcome import Attempt, Outcome
     from runctl.rundir import RunDir
     from runctl.spec import Plan
@@ -35,7 +36,9 @@ PROJECT_FILE = "runctl_plugins.py"
 BUILT_INS = {
     "provenance": "runctl.plugins.provenance",
     "cost": "runctl.plugins.cost",
+    "budget": "runctl.plugins.budget",
     "registry": "runctl.plugins.registry",
+    "notify": "runctl.plugins.notify",
 }
 
 hookspec = pluggy.HookspecMarker("runctl")
@@ -61,7 +64,9 @@ class LauncherHooks:
         """An attempt was submitted."""
 
     @hookspec
-    def runctl_attempt_ended(self, spec: LaunchSpec, attempt: Attempt, price_usd_per_hour: float | None) -> None:
+    def runctl_attempt_ended(
+        self, spec: LaunchSpec, attempt: Attempt, price_usd_per_hour: float | None, rates: Rates | None
+    ) -> None:
         """An attempt ended; `attempt` may be filled in further (the cost book does)."""
 
     @hookspec
@@ -82,6 +87,16 @@ class HostHooks:
 
         `at` is when (seconds since the epoch); of a `rebalance`, when it was said. The stop for an interruption has
         begun already; this is called in a thread beside it.
+        """
+
+    @hookspec
+    def runctl_milestone(
+        self, spec: LaunchSpec, attempt: int, kind: str, about: dict[str, Any], secrets: dict[str, str]
+    ) -> None:
+        """Something that people want to know of: `kind` is one of `runctl.milestones.KINDS`.
+
+        `about` tells of it (`step`, `host`, `reason`, …), `secrets` has the values of what `notify` names. Called in a
+        thread beside the training, one after the other; at the attempt's end it is waited for ten seconds at most.
         """
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,9 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     """
     from omegaconf import OmegaConf
 
+    from runctl import terminal
     from runctl.carrying import carry_out
+    from runctl.composed import Composed, Manner
     from runctl.config import again, compose
     from runctl.config.argv import parse
     from runctl.hooks import Hooks
@@ -58,7 +61,13 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     spec = _going_on(before, now, changed, fetched=project is None)
     hooks = Hooks.load(workdir, cfg.plugins.disable)
     platform = _platform(cfg, top)
-    return carry_out(cfg, platform.completed(spec), platform, hooks, OmegaConf.to_yaml(composed), key=None)
+    yaml = OmegaConf.to_yaml(composed)
+    launch = Composed(cfg, platform.completed(spec), hooks, lambda: yaml, None, tuple(words), ())
+    as_json = cfg.output.value == "json"
+    carried = carry_out(launch, platform, Manner(output=sys.stderr if as_json else sys.stdout))
+    if as_json:
+        terminal.show_json(carried.to_json())
+    return carried.exit_code
 
 
 def rejoin(rundir: RunDir) -> int | None:

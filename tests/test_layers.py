@@ -27,14 +27,20 @@ LAYER_0 = [
     "durations",
     "command",
     "cost",
+    "stalls",
+    "variables",
+    "milestones",
 ]
 LAYER_1 = [
     "processes",
     "storage",
+    "lease",
     "rundir",
     "saves",
     "nodelogs",
+    "extension",
     "hostdir",
+    "metrics",
     "agreement",
     "checkpoint",
     "hosts",
@@ -43,19 +49,40 @@ LAYER_1 = [
     "config",
     "registry",
     "standing",
+    "bills",
     "holdings",
     "copying",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
-LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "leftovers", "drill"]
-LAYER_4 = ["terminal", "usage", "smoke", "carrying", "launch", "resuming", "cli"]
+LAYER_3 = [
+    "identity",
+    "asking",
+    "following",
+    "buying",
+    "signals",
+    "supervisor",
+    "report",
+    "leftovers",
+    "drill",
+    "terminal",
+    "composed",
+    "carrying",
+    "sweeps",
+]
+LAYER_4 = ["usage", "smoke", "launch", "resuming", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
 HOME = {
-    "hydra": {"runctl/config", "runctl/launch.py"},
-    "omegaconf": {"runctl/config", "runctl/launch.py", "runctl/resuming.py"},
+    "hydra": {"runctl/config", "runctl/composed.py", "runctl/sweeps", "runctl/launch.py"},
+    "omegaconf": {
+        "runctl/config",
+        "runctl/sweeps/composing.py",
+        "runctl/sweeps/launcher.py",
+        "runctl/launch.py",
+        "runctl/resuming.py",
+    },
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill", "runctl/platforms/runpod/credentials.py"},
@@ -74,7 +101,15 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
-    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
+    "apprise": {"runctl/plugins/notify.py"},
+    "plotly": {"runctl/report", "runctl/cli/report.py"},
+    "rich": {
+        "runctl/terminal.py",
+        "runctl/checkpoint/progress.py",
+        "runctl/cli/dashboard.py",
+        "runctl/cli/monitor.py",
+        "runctl/sweeps/board.py",
+    },
 }
 SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}

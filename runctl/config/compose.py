@@ -32,6 +32,7 @@ _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEPT = re.compile(r"env:\w+|ssm:/[\w./-]+|secretsmanager:[\w/+=.@:-]+|runpod:[\w-]+", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NPROC_WORDS = ("auto", "gpu", "cpu")
+_SCHEMAS: dict[type, DictConfig] = {}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ class Typed:
             if path == key or (path.startswith(f"{key}.") and key not in GROUPS and path in _paths(override)):
                 return "command line" if key in self._typed_as_one else "sweep"
         return None
+
+    def swept(self) -> tuple[str, ...]:
+        """The overrides whose values a sweeper chose, without Hydra's own."""
+        keys = {override: override.split("=", 1)[0].lstrip("+~") for override in self.overrides}
+        return tuple(
+            override for override, key in keys.items()
+            if key not in self._typed_as_one and not key.startswith("hydra.")
+        )  # fmt: skip
 
     @functools.cached_property
     def _typed_as_one(self) -> set[str]:
@@ -92,6 +101,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
             f"docker.image={cfg.docker.image} and python_env={cfg.python_env.value}: add python_env=docker, under "
             "which the image is used"
         )
+    notify = _notify(cfg)
     asked = bool(typed.source_of("python_env")) or any(source.gives("python_env") for source in sources)
     return LaunchSpec(
         run=RunIdentity(run_id(cfg.run.id, name), name, root),
@@ -103,8 +113,9 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         ),
         trainer=_trainer(cfg),
         env=_strings("env", cfg.env),
-        secrets=_secrets(cfg.secrets),
+        secrets={**_secrets(cfg.secrets), **notify},
         secrets_scope=_scopes(cfg),
+        notify=tuple(notify),
         tags=_strings("tags", cfg.tags),
         resources=hosts.resources(cfg),
         limits=hosts.limits(cfg),
@@ -135,13 +146,20 @@ def checked(cfg: DictConfig, options_of: Callable[[str], type[PlatformConfig]]) 
         assert isinstance(given, dict)
         kind = cfg.platform.kind if isinstance(cfg.platform, DictConfig) and "kind" in cfg.platform else "local"
         schema = options_of(str(kind))
-        bare = OmegaConf.structured(LaunchConfig)
-        bare.platform = OmegaConf.structured(schema)
-        objects = OmegaConf.to_object(OmegaConf.merge(bare, given))
+        objects = OmegaConf.to_object(OmegaConf.merge(_bare(schema), given))
     except OmegaConfBaseException as error:
         raise complaints.translate(error, schema) from error
     assert isinstance(objects, LaunchConfig)
     return objects
+
+
+def _bare(platform: type[PlatformConfig]) -> DictConfig:
+    """The schema with a platform's options, to be merged into: making it takes as long as all the rest of a check."""
+    if platform not in _SCHEMAS:
+        bare: DictConfig = OmegaConf.structured(LaunchConfig)
+        bare.platform = OmegaConf.structured(platform)
+        _SCHEMAS[platform] = bare
+    return _SCHEMAS[platform]
 
 
 def project_root(workdir: Path) -> Path:
@@ -276,6 +294,24 @@ def _secrets(values: Mapping[str, Any]) -> dict[str, str]:
         if not _VARIABLE.fullmatch(name):
             raise ConfigError(f"secrets.{name}: the name is a variable's: letters, digits and _, no digit in front")
     return dict(values)
+
+
+def _notify(cfg: LaunchConfig) -> dict[str, str]:
+    """Where the addresses of notifications are kept, by the names of their secrets."""
+    found = {}
+    for word in cfg.notify:
+        if word in cfg.secrets:
+            found[word] = cfg.secrets[word]
+        elif _KEPT.fullmatch(word):
+            found[re.sub(r"\W+", "_", f"NOTIFY_{word.partition(':')[2]}", flags=re.ASCII)] = word
+        else:
+            # An address is a secret: it may have been written here by mistake, and is not repeated.
+            shown = f"there is no secrets.{word}" if _VARIABLE.fullmatch(word) else "this is neither"
+            raise ConfigError(
+                f"notify: {shown}; name a secret, or where one is kept, whose value is an apprise URL, as in "
+                "notify=[env:SLACK_URL], and keep the URL itself in that variable"
+            )
+    return _secrets(found)
 
 
 def _scopes(cfg: LaunchConfig) -> dict[str, str]:

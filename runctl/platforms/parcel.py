@@ -23,6 +23,7 @@ from typing import Any
 from runctl import bundle, processes
 from runctl.checkpoint.transfer import readable
 from runctl.digests import sha256_of
+from runctl.hosts.keeper import MORE
 from runctl.platforms import containers
 from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, RunHandle
@@ -122,10 +123,13 @@ def orders(
         lives_s: how long it may live altogether.
         keep_s: how long it stays afterwards, however that ends.
     """
+    about = containers.orders(spec, attempt, setup)
+    if spec.notify:
+        about["env"][MORE] = " ".join(bundle.extra("notify"))
     return {
         "run_id": spec.run.id,
         "attempt": attempt,
-        **containers.orders(spec, attempt, setup),
+        **about,
         "bring_up_s": bring_up_s,
         "keep_on_failure_s": keep_on_failure_s,
         "keep_s": keep_s,
@@ -146,16 +150,23 @@ def completed(orders: dict[str, Any], handle: RunHandle) -> dict[str, Any]:
     """Orders with what is known of the host: until when it may live, and what it costs since when."""
     where = handle.address
     told = {key: value for key, value in orders.items() if key != "lives_s"}
+    deadline = where["launched_at"] + orders["lives_s"]
     return {
         **told,
-        "deadline": where["launched_at"] + orders["lives_s"],
+        "deadline": deadline,
         "order": {
             **orders["order"],
+            "deadline": deadline,
             "market": where["market"],
             "price_usd_per_hour": where["price_usd_per_hour"],
             "billed_from": where.get("billed_from", where["launched_at"]),
         },
     }
+
+
+def orders_name(attempt: int) -> str:
+    """Where the orders of an attempt's keeper lie below the run directory."""
+    return f"hosts/a{attempt}.json"
 
 
 def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[str, str]:
@@ -165,7 +176,7 @@ def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[st
         Where, below the run directory, and the SHA-256 of it.
     """
     data = json.dumps(orders, ensure_ascii=False).encode()
-    name = f"hosts/a{attempt}.json"
+    name = orders_name(attempt)
     open_store(run_dir).write(name, data)
     return name, hashlib.sha256(data).hexdigest()
 

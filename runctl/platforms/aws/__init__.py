@@ -10,6 +10,7 @@ rights       whether EC2 would let us launch
 network      subnets, and whether a host there can be heard of
 fitting      types of instances that have what is asked for
 prices       what it costs
+rates        what it has cost
 capabilities of the GPUs in the types
 place        an account's names, as policies write them
 quotas       what the account may rent at once
@@ -33,10 +34,11 @@ from typing import Any, ClassVar
 
 from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
+from runctl.cost import Rates
 from runctl.environment import note
 from runctl.errors import RunctlError
 from runctl.platforms import local_data, parcel
-from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, requests, rights
+from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, rates, requests, rights
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.hosts import AwsHosts, end_attempt
 from runctl.platforms.aws.instances import Instances
@@ -49,6 +51,7 @@ from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
 from runctl.platforms.watching import bring_up_log
+from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 
 #: What looking at offers does not tell.
@@ -63,6 +66,7 @@ class AwsPlatform(RentingPlatform[Watch]):
 
     kind = "aws"
     containers = True
+    has_berths = True
     options: ClassVar[type[PlatformConfig]] = AwsConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -154,7 +158,7 @@ class AwsPlatform(RentingPlatform[Watch]):
         asked += [*put, {"call": "SendCommand", "orders": self._orders(spec, quote, attempt, lives_s, put)}]
         size = quote.facts["files"][0]["size_bytes"]
         return replace(
-            estimated(planned(spec, quote, attempt, self.kind), lives_s),
+            estimated(planned(spec, quote, attempt, self.kind), lives_s, self._disks_usd_per_hour(quote)),
             requests=tuple(asked),
             notes=(
                 *chosen(quote),
@@ -167,25 +171,60 @@ class AwsPlatform(RentingPlatform[Watch]):
             ),
         )
 
+    def _disks_usd_per_hour(self, quote: Quote) -> float | None:
+        """What a host's disks cost where they are dearest; None if one price is not known."""
+        regions = {str(offer.region) for offer in quote.offers}
+        prices = [quote.facts["regions"].get(one, {}).get("disk_usd_per_gib_hour") for one in regions]
+        size_gib = self._options.root_volume_gib + (self._options.data_volume_gib or 0)
+        return None if None in prices else max(prices, default=0.0) * size_gib
+
     def _submit(self, plan: Plan) -> RunHandle:
         purchase = Purchase(self._clients, self._tell)
         handle = purchase.find(plan) if (plan.run_id, plan.attempt) in self._watches else None
         if handle is None:
-            rights.check(self._clients, plan, self._may_launch)
+            handle = used(plan) or self._from_berth(plan)
+            if handle is None:
+                rights.check(self._clients, plan, self._may_launch)
             self._parcels[plan.run_id].send(_root(plan), self._tell)  # made with the quote
-            handle = used(plan) or purchase.make(plan)
+            handle = handle or purchase.make(plan)
         self._attend(plan, handle)
         return handle
+
+    def _from_berth(self, plan: Plan) -> RunHandle | None:
+        """The host that waits for the next run, if it lives and is one that the plan would rent."""
+        berth = self.berth
+        if berth is None or berth.host is None:
+            return None
+        where, berth.host = berth.host.address, None
+        instances = Instances(self._clients, where["region"])
+        if not instances.get(where["instance"], where["launched_at"]).alive:
+            return None
+        if (where["region"], where["machine"]) not in {(one.region, one.machine) for one in plan.offers}:
+            instances.terminate(where["instance"])
+            return None
+        self._tell(f"{where['instance']} is warm")
+        kept = {**where, "launched_at": berth.free_since, "kept": True}
+        return RunHandle(self.kind, plan.run_id, plan.attempt, kept)
 
     def _find(self, plan: Plan) -> RunHandle | None:
         handle = used(plan)
         if handle is None:
-            handle = Purchase(self._clients, self._tell).find(plan)
+            handle = Purchase(self._clients, self._tell).find(plan) or self._kept_for(plan)
         elif not Instances(self._clients, handle.address["region"]).ours(handle.address["instance"]):
             return None
         if handle is not None:
             self._attend(plan, handle)
         return handle
+
+    def _kept_for(self, plan: Plan) -> RunHandle | None:
+        """The living host of a plan's attempt that was rented for an earlier run, whose tags it carries."""
+        submitted = RunDir(plan.run_dir).submission(plan.attempt)
+        handle = None if submitted is None else submitted[1]
+        if handle is None or not handle.address.get("kept"):
+            return None
+        where = handle.address
+        lives = Instances(self._clients, where["region"]).get(where["instance"], where["launched_at"]).alive
+        return handle if lives else None
 
     def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
         if (plan := self._plans.get((handle.run_id, handle.attempt))) is not None:
@@ -205,6 +244,19 @@ class AwsPlatform(RentingPlatform[Watch]):
             self.kind, where["machine"], where["market"], where["region"], where["zone"], where["price_usd_per_hour"]
         )
 
+    def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
+        # For people who look at the instance; what ends it is its own shutdown.
+        where = handle.address
+        try:
+            Instances(self._clients, where["region"]).tag(
+                where["instance"], {requests.TAG_DEADLINE: requests.after_launch(deadline - where["launched_at"])}
+            )
+        except RunctlError as error:
+            self._tell(f"its tag {requests.TAG_DEADLINE} tells the deadline of its launch as before: {error}")
+
+    def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        return rates.look(self._clients, plan, handle, begin, end)
+
     def _attend(self, plan: Plan, handle: RunHandle) -> None:
         self._plans[plan.run_id, plan.attempt] = plan
         self._watches.setdefault(
@@ -216,6 +268,7 @@ class AwsPlatform(RentingPlatform[Watch]):
                 start=lambda: self._start(plan, handle),
                 bring_up_s=self._options.bring_up_s,
                 tell=self._tell,
+                shared=self.berth is not None,
             ),
         )
 
@@ -232,10 +285,13 @@ class AwsPlatform(RentingPlatform[Watch]):
         secrets = {
             "secrets": parameters.references(put, spec.secrets_for("worker")),
             "setup_secrets": setup,
+            "agent_secrets": parameters.references(put, spec.secrets_for("agent")),
             "parameters": [one["arguments"]["Name"] for one in put],
         }
+        warm_s = 0.0 if self.berth is None else self.berth.keep_s
         return {
-            **told, "files": quote.facts["files"], "setup_secrets": setup, "order": {**told["order"], **secrets},
+            **told, "keep_warm_s": warm_s, "files": quote.facts["files"], "setup_secrets": setup,
+            "order": {**told["order"], **secrets},
         }  # fmt: skip
 
     def _start(self, plan: Plan, handle: RunHandle) -> str:

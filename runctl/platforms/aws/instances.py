@@ -132,6 +132,16 @@ class Instances:
             else:
                 return
 
+    def tag(self, instance_id: str, tags: dict[str, str]) -> None:
+        """Give an instance other values of its tags.
+
+        Raises:
+            RunctlError: what AWS says.
+        """
+        told = [{"Key": key, "Value": value} for key, value in tags.items()]
+        with translated(f"tagging instance {instance_id} (ec2:CreateTags)"):
+            self._clients.ec2(self._region).create_tags(Resources=[instance_id], Tags=told)
+
     def console(self, instance_id: str) -> bytes:
         """The last of what an instance printed on its console, for a while also after its end; empty if nothing.
 

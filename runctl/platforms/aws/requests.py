@@ -49,10 +49,15 @@ def tags(spec: LaunchSpec, attempt: int, owner: str, lives_s: float) -> list[dic
         TAG_ATTEMPT: str(attempt),
         TAG_OWNER: owner,
         # From the launch on, which the instance tells: a time of day would differ between two requests for the same.
-        TAG_DEADLINE: f"{math.ceil(lives_s / 60)} minutes after launch",
+        TAG_DEADLINE: after_launch(lives_s),
     }
     both = {"Name": ours["Name"], "Project": ours["Project"], **spec.tags}
     return [{"Key": key, "Value": value} for key, value in ({**ours, **both} | _kept(ours)).items()]
+
+
+def after_launch(lives_s: float) -> str:
+    """When an instance ends itself, in the words of its tag."""
+    return f"{math.ceil(lives_s / 60)} minutes after launch"
 
 
 def _kept(ours: dict[str, str]) -> dict[str, str]:

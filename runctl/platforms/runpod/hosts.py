@@ -17,7 +17,7 @@ from runctl.config.files import state_home
 from runctl.errors import ConfigError, PlatformError
 from runctl.platforms.hosts import BY_HAND, Host, Hosts, Ran, folder, new_name, not_ours, note, noted, program, spec_of
 from runctl.platforms.planned import planned
-from runctl.platforms.runpod import market, requests, start
+from runctl.platforms.runpod import boot, market, requests, start
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.files import PodFiles
 from runctl.platforms.runpod.keys import KeyPair, PinnedHost, of_attempt
@@ -60,7 +60,7 @@ class RunpodHosts(Hosts):
         spec = replace(spec_of(new_name(), resources), limits=Limits(max_time_s=lives_s))
         facts = {"gpu_count": found.gpu_count, "bids": found.bids, "volume": found.volume}
         asked = [
-            start.with_boot(
+            boot.with_boot(
                 {**requests.rent(spec, self._options, BY_HAND, offer, facts), "offer": number, "lives_s": lives_s},
                 lives_s, self._options.start,
             )

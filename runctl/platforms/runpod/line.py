@@ -172,12 +172,13 @@ class Line(threading.Thread):
             return lambda: False
         spec, workdir = self._mirrored.rundir.read_spec(), self._mirrored.workdir()
         mirror = held.enter_context(contextlib.closing(Mirror(connection, place.run_dir, self._rundir, self._attempt)))
-        outputs = Outputs(connection, place.run_dir, spec.data.outputs, workdir, self._tell)
+        bar = ProgressBar(attached=True)
+        outputs = Outputs(connection, place.run_dir, spec.data.outputs, workdir, bar=bar, tell=self._tell)
         pulled: PulledCheckpoints | None = None
         if spec.checkpoint.url is None:
             pulled = PulledCheckpoints(
                 connection, place.run_dir, Catalog(Path(self._rundir.url) / "checkpoints"), spec.checkpoint.retention,
-                arrived=self._note_arrival, bar=ProgressBar(attached=True), tell=self._tell,
+                arrived=self._note_arrival, bar=bar, tell=self._tell,
             )  # fmt: skip
             held.callback(pulled.close)
             held.callback(connection.close)  # first: what is on its way ends with it

@@ -47,8 +47,8 @@ LAYER_1 = [
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
-LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "drill"]
-LAYER_4 = ["terminal", "usage", "smoke", "launch", "cli"]
+LAYER_3 = ["identity", "asking", "following", "buying", "leftovers", "supervisor", "drill"]
+LAYER_4 = ["terminal", "usage", "smoke", "launch", "checkup", "beginnings", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
@@ -75,7 +75,7 @@ HOME = {
     "typer": {"runctl/cli"},
     "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "holdings")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from runctl.cli import aws, cost, extend, logs, ps, show, steer
+from runctl.cli import aws, cleanup, cost, doctor, extend, init, logs, offers, ps, show, steer
 from runctl.errors import ExitCode, RunctlError
 
 _RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
@@ -24,6 +24,10 @@ app = typer.Typer(
 for command in (ps.ps, show.show, logs.logs, steer.wait, steer.stop, extend.extend, show.diff, steer.rm, ps.reindex):
     app.command(rich_help_panel=_RUNS)(command)
 app.command(rich_help_panel=_MONEY)(cost.cost)
+app.command(rich_help_panel=_MONEY)(cleanup.cleanup)
+app.command(rich_help_panel=_MONEY)(offers.offers)
+app.command(rich_help_panel=_ACCOUNTS)(doctor.doctor)
+app.command(rich_help_panel=_ACCOUNTS)(init.init)
 app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)
 
 

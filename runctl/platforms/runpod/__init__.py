@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,6 +37,7 @@ from runctl.errors import ConfigError, NotBuiltYet, PlatformError
 from runctl.extension import deadline as deadline_of
 from runctl.hosts.secrets import RUNPOD
 from runctl.platforms import local_data, parcel
+from runctl.platforms.holdings import Holding
 from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
@@ -67,6 +69,9 @@ class RunpodPlatform(RentingPlatform[Watch]):
         self._api = Api()
         self._pods = Pods(self._api)
         self.terms = self._options.terms
+
+    def gpus(self, offer: Offer) -> str:
+        return offer.machine.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         if orders.is_mirrored(spec.run.root):
@@ -177,6 +182,13 @@ class RunpodPlatform(RentingPlatform[Watch]):
         return Offer(
             self.kind, where["machine"], where["market"], where["cloud"], where["zone"], where["price_usd_per_hour"]
         )
+
+    def _holdings(self, roots: Sequence[str]) -> Iterable[Holding]:
+        self._api.require_key()
+        return self._pods.ours()
+
+    def _release(self, holding: Holding) -> None:
+        self._pods.terminate(holding.id)
 
     def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
         ends_at = time.strftime("%H:%M:%S UTC on %F", time.gmtime(deadline_of(plan, handle) or deadline))

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from runctl import extension, standing
@@ -19,6 +20,7 @@ from runctl.platforms.holdings import HOSTS, Holding
 from runctl.registry import Registry
 from runctl.rundir import RunDir, run_url
 from runctl.spec import RunState
+from runctl.storage import open_store
 
 #: An agent that was silent for so long is gone, or cut off: launchers give up after 3 minutes, and clocks differ.
 _SILENT_S = 900.0
@@ -28,6 +30,7 @@ _SPARE_S = 300.0
 _YOUNG_S = 3600.0
 #: What belongs to no run in particular, such as a project that is being sent.
 _OF_NOBODY_S = 24 * 3600.0
+_AT_ONCE = 16
 _LIVING = (RunState.PENDING.value, RunState.RUNNING.value, RunState.STOPPING.value)
 
 
@@ -101,6 +104,8 @@ class Leftovers:
             # Two roots may each hold a run of that id, and what does not say whose it is may be either's.
             verdicts = [_of_run(one, rundir, now) for rundir in self._runs_of(one)] or [_of_unknown(one, now)]
             left, why = min(verdicts)
+            if left and one.kind in HOSTS and one.root is not None and (user := _other_user(one, one.root, now)):
+                left, why = False, f"run {user} has it now"
         except RunctlError as error:
             left, why = False, f"its run cannot be looked at: {error}"
         return Judged(one, left, why)
@@ -115,6 +120,29 @@ class Leftovers:
         ]  # fmt: skip
         found = {rundir.url: rundir for rundir in map(RunDir, urls)}
         return [rundir for rundir in found.values() if rundir.exists()]
+
+
+def _other_user(one: Holding, root: str, now: float) -> str | None:
+    """Another run that lives on a host: hosts of a sweep take one job after the other, and keep the tags of the first.
+
+    Args:
+        one: the host.
+        root: of the run for which it was rented, below which the others of its sweep lie.
+        now: seconds since the epoch.
+    """
+
+    def uses(run_id: str) -> bool:
+        rundir = RunDir(run_url(root, run_id))
+        plan = rundir.last_submission()
+        submitted = None if plan is None else rundir.submission(plan.attempt)
+        if plan is None or submitted is None or submitted[1] is None or submitted[1].address.get("instance") != one.id:
+            return False
+        since = float(submitted[1].address.get("launched_at", now))
+        return not _host(replace(one, created_at=since, ends_at=None), rundir, plan.attempt, now)[0]
+
+    ids = [name for name in open_store(root).names("") if not name.startswith(".") and name != one.run_id]
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        return next((run_id for run_id, used in zip(ids, threads.map(uses, ids), strict=True) if used), None)
 
 
 def _of_unknown(one: Holding, now: float) -> tuple[bool, str]:
@@ -169,14 +197,16 @@ def _host(one: Holding, rundir: RunDir, attempt: int, now: float) -> tuple[bool,
         return True, "its agent never spoke"
     told = [one for one in (rundir.read_status(), rundir.heartbeat()) if one and one.get("attempt") == attempt]
     heard = max([record.started_at, *(float(one.get("at", 0.0)) for one in told)])
-    if now - heard < _SILENT_S or rundir.is_held():
+    if now - heard < _SILENT_S or rundir.lease.is_held():
         return False, f"it was heard of {_ago(now - heard)}"
     return True, f"it was heard of last {_ago(now - heard)}"
 
 
 def _ended(record: Attempt, orders: dict[str, Any], now: float, *, mirrored: bool) -> tuple[bool, str]:
     ended_s = now - (record.ended_at or now)
-    stays_s = _SPARE_S + (float(orders.get("collect_s", 0.0)) if mirrored else 0.0)
+    stays_s = (
+        _SPARE_S + float(orders.get("keep_warm_s", 0.0)) + (float(orders.get("collect_s", 0.0)) if mirrored else 0.0)
+    )
     if record.state is RunState.FAILED:
         stays_s += float(orders.get("keep_on_failure_s", 0.0))
     why = f"its attempt {record.state.value} {_ago(ended_s)}"

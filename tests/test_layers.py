@@ -27,14 +27,19 @@ LAYER_0 = [
     "durations",
     "command",
     "cost",
+    "stalls",
+    "variables",
 ]
 LAYER_1 = [
     "processes",
     "storage",
+    "lease",
     "rundir",
+    "saves",
     "nodelogs",
     "extension",
     "hostdir",
+    "metrics",
     "agreement",
     "checkpoint",
     "hosts",
@@ -44,17 +49,39 @@ LAYER_1 = [
     "registry",
     "standing",
     "bills",
+    "holdings",
+    "copying",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
-LAYER_3 = ["identity", "asking", "following", "buying", "leftovers", "supervisor", "drill"]
-LAYER_4 = ["terminal", "usage", "smoke", "launch", "checkup", "beginnings", "cli"]
+LAYER_3 = [
+    "identity",
+    "asking",
+    "following",
+    "buying",
+    "leftovers",
+    "signals",
+    "supervisor",
+    "report",
+    "drill",
+    "terminal",
+    "composed",
+    "carrying",
+    "sweeps",
+]
+LAYER_4 = ["usage", "smoke", "launch", "resuming", "checkup", "beginnings", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
 HOME = {
-    "hydra": {"runctl/config", "runctl/launch.py"},
-    "omegaconf": {"runctl/config", "runctl/launch.py"},
+    "hydra": {"runctl/config", "runctl/composed.py", "runctl/sweeps", "runctl/launch.py"},
+    "omegaconf": {
+        "runctl/config",
+        "runctl/sweeps/composing.py",
+        "runctl/sweeps/launcher.py",
+        "runctl/launch.py",
+        "runctl/resuming.py",
+    },
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill", "runctl/platforms/runpod/credentials.py"},
@@ -73,7 +100,14 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
-    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py"},
+    "plotly": {"runctl/report", "runctl/cli/report.py"},
+    "rich": {
+        "runctl/terminal.py",
+        "runctl/checkpoint/progress.py",
+        "runctl/cli/dashboard.py",
+        "runctl/cli/monitor.py",
+        "runctl/sweeps/board.py",
+    },
 }
 SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "holdings")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}

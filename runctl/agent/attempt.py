@@ -22,11 +22,13 @@ from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.lifetime import Lifetime, with_disks
 from runctl.agent.limits import LimitWatch
+from runctl.agent.load import LoadWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
 from runctl.agent.order import Order
 from runctl.agent.pace import Pace
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
+from runctl.agent.saving import Saving
 from runctl.agent.staging import Staging
 from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
@@ -90,23 +92,22 @@ class RunningAttempt:
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR, order.python)
         bar = ProgressBar(attached=order.attached)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc, bar=bar)
+        self._saving = Saving(inbox, self._checkpoints, rundir)
         self._environment = RanksEnvironment(order, spec, _say)
         self._stopping = Stopping(
             inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,
             announce=self._say_stopping,
         )  # fmt: skip
         self._pace = Pace(self._host_dir)
+        self._load = LoadWatch(rundir, order.attempt, NODE, troubles)
         self._restart = 0
         self._began = time.monotonic()
         self._beat_at = self._polled_at = 0.0
 
     def progress(self) -> dict[str, Any]:
         """Step, metrics and checkpoints so far, for the status."""
-        return {
-            "step": self._metrics.step,
-            "metrics": dict(self._metrics.latest),
-            **self._checkpoints.progress(),
-        }
+        latest = dict(self._metrics.latest)
+        return {"step": self._metrics.step, "metrics": latest, **self._checkpoints.progress()}
 
     def run(self, warm: TorchrunRanks | None) -> Verdict:
         """Start the ranks, watch them to their end, and judge it.
@@ -124,6 +125,7 @@ class RunningAttempt:
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
         staging = Staging(spec.data, Path(command.workdir(spec, here)), _say)
+        self._load.start()
         try:
             ready = self._environment.prepare(setup, self._meanwhile, self._stopped)
             if ready is None:
@@ -135,8 +137,7 @@ class RunningAttempt:
                 warm = None
             env = {**ready.variables, **env, **values}
             if ready.about:
-                told = {"attempt": self._order.attempt, "source": ready.source, **ready.about}
-                self._events.append(event_line("environment", **told))
+                self._note({"event": "environment", "source": ready.source, **ready.about})
             staging.before(here.python, {**os.environ, **env}, self._meanwhile, self._stopped)
             if self._stopping.stop is not None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
@@ -149,6 +150,7 @@ class RunningAttempt:
             return verdict
         finally:
             end_notices()
+            self._load.end()
             self._metrics.close()
             self._checkpoints.close()
             processes.end_descendants()
@@ -315,13 +317,14 @@ class RunningAttempt:
             self._polled_at = now
             self._metrics.poll()
             self._checkpoints.poll()
+            self._saving.poll()
             self._note_restart()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             self._metrics.flush()
             with self._troubles.kept():
                 pace = self._pace.progress(self._metrics.step)
-                told = {**self.progress(), **pace, **self._lifetime.told()}
+                told = {**self.progress(), **pace, **self._lifetime.told(), "load": self._load.latest}
                 self._rundir.beat(self._order.attempt, self._host, os.getpid(), **told)
 
     def _note(self, event: dict[str, Any]) -> None:
@@ -338,10 +341,7 @@ class RunningAttempt:
         self._restart = restart
         self._metrics.begin_anew()
         _say(f"{why or 'a rank failed'}; restart {restart} of {allowed}")
-        with self._troubles.kept():
-            self._events.append(
-                event_line("restarted", attempt=self._order.attempt, restart=restart, reason=why or None)
-            )
+        self._note({"event": "restarted", "restart": restart, "reason": why or None})
 
 
 def _say(text: str) -> None:

@@ -4,28 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import threading
 import time
-from typing import Any
 
 from runctl.agent.troubles import Troubles
-from runctl.hostdir import HostDir, finite
+from runctl.hostdir import HostDir
+from runctl.metrics import GARBAGE, PLACES, found_in, values_of
 from runctl.storage import Stream
-
-_PAIR = re.compile(
-    rb"(?:^|[\s,;|(\[])([A-Za-z_][\w./-]*)\s*[=:]\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|[-+]?inf|nan)(?![\w.])"
-)
-_POSITION = (b"step", b"epoch")
-_NO_METRICS = ("step", "at", "attempt")
-#: What a line raises that only looks like metrics: broken JSON, a number beyond all bounds, brackets without end.
-_GARBAGE = (ValueError, OverflowError, RecursionError)
 
 
 class MetricsLog:
     """Collects metrics from rank 0's output and from `runctl.log`, and keeps the latest value of each.
-
-    A line counts if it names a step or an epoch (`step=120 loss=0.31`) or is a JSON object that does.
 
     Args:
         stream: the run's metrics.
@@ -51,12 +40,8 @@ class MetricsLog:
 
     def feed(self, output: bytes) -> None:
         """Look for metrics in whole lines of output."""
-        if not any(word in output for word in _POSITION):
-            return
-        for line in re.split(rb"[\r\n]+", output):
-            if any(word in line for word in _POSITION):
-                with contextlib.suppress(*_GARBAGE):
-                    self._record(json.loads(line) if line.lstrip().startswith(b"{") else _from_text(line))
+        for values in found_in(output):
+            self._record(values)
 
     def poll(self) -> None:
         """Take in what `runctl.log` left since the last time."""
@@ -69,8 +54,8 @@ class MetricsLog:
         whole = data[: data.rfind(b"\n") + 1]
         self._offset += len(whole)
         for line in whole.splitlines():
-            with contextlib.suppress(*_GARBAGE):
-                self._record(json.loads(line), keep=self._forward)
+            with contextlib.suppress(*GARBAGE):
+                self._record(values_of(json.loads(line)), keep=self._forward)
 
     def begin_anew(self) -> None:
         """The ranks were restarted: their steps count from where they begin now."""
@@ -86,33 +71,17 @@ class MetricsLog:
         with self._lock, self._troubles.kept():
             self._stream.close()
 
-    def _record(self, entry: dict[str, Any], *, keep: bool = True) -> None:
-        """Take in one entry, numbers by name with a finite `step` or `epoch` among them, and keep it in the stream."""
-        values = {name: finite(value) for name, value in entry.items() if _is_number(value)}
-        if all(isinstance(values.get(name, "nan"), str) for name in ("step", "epoch")):
+    def _record(self, values: dict[str, float | str], *, keep: bool = True) -> None:
+        """Take in one entry and keep it in the stream."""
+        if not values:
             return
         with self._lock, self._troubles.kept():
             step = values.get("step")
-            if isinstance(step, (int, float)):
-                values["step"] = step = int(step)
-            else:
-                step = self.step
+            step = step if isinstance(step, int) else self.step
             # What is printed and what is logged come by two ways, and the later news need not be of the later step.
             if self.step is None or (step is not None and step >= self.step):
                 self.step = step
-                self.latest.update({name: value for name, value in values.items() if name not in _NO_METRICS})
+                self.latest.update({name: value for name, value in values.items() if name not in PLACES})
             if keep:
                 line = {"at": round(time.time(), 3), "attempt": self._attempt, **values}
                 self._stream.append(json.dumps(line).encode() + b"\n")
-
-
-def _from_text(line: bytes) -> dict[str, Any]:
-    return {name.decode(): _number(text.decode()) for name, text in _PAIR.findall(line)}
-
-
-def _number(text: str) -> float:
-    return int(text) if text.lstrip("+-").isdigit() else float(text)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

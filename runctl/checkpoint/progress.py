@@ -36,17 +36,18 @@ class ProgressBar:
         self._label = ""
         self._drawn_at: float | None = None
 
-    def show(self, verb: str, transfer: Transfer) -> None:
+    def show(self, verb: str, transfer: Transfer, what: str | None = None) -> None:
         """Draw it, if there is something under way; not too often.
 
         Args:
-            verb: what is being done to the checkpoint: `restoring`.
+            verb: what is being done to it: `restoring`.
             transfer: how far it has come.
+            what: for people; the checkpoint's step if None.
         """
         step, now = transfer.step, time.monotonic()
         if not self._shown or step is None or (self._drawn_at is not None and now - self._drawn_at < _DRAW_S):
             return
-        text = self._rendered(f"{verb} step {step}", transfer)
+        text = self._rendered(f"{verb} {what or f'step {step}'}", transfer)
         # The cursor goes back to the line's beginning, so that what another process writes comes over the bar.
         sys.stderr.write(f"{_CLEAR}{text}\r")
         sys.stderr.flush()

@@ -9,7 +9,24 @@ import sys
 
 import typer
 
-from runctl.cli import aws, cleanup, cost, doctor, extend, init, logs, offers, ps, show, steer
+from runctl.cli import (
+    aws,
+    checkpoint,
+    cleanup,
+    cost,
+    doctor,
+    extend,
+    init,
+    launching,
+    logs,
+    monitor,
+    offers,
+    ps,
+    report,
+    s3,
+    show,
+    steer,
+)
 from runctl.errors import ExitCode, RunctlError
 
 _RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
@@ -21,8 +38,25 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (ps.ps, show.show, logs.logs, steer.wait, steer.stop, extend.extend, show.diff, steer.rm, ps.reindex):
+for command in (
+    ps.ps,
+    show.show,
+    logs.logs,
+    monitor.monitor,
+    report.report,
+    steer.wait,
+    steer.stop,
+    extend.extend,
+    show.diff,
+    steer.rm,
+    ps.reindex,
+):
     app.command(rich_help_panel=_RUNS)(command)
+app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
+app.command(rich_help_panel=_RUNS)(launching.local)
+app.command(rich_help_panel=_RUNS)(launching.resume)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
+app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.command(rich_help_panel=_MONEY)(cost.cost)
 app.command(rich_help_panel=_MONEY)(cleanup.cleanup)
 app.command(rich_help_panel=_MONEY)(offers.offers)

@@ -27,6 +27,9 @@ FREE_MAPS = (
     "platform.args",
 )
 
+#: What carries the jobs of `-m` out. Hydra takes plugins from this namespace alone.
+LAUNCHER = "hydra_plugins.runctl.RunctlLauncher"
+
 
 class ArgsStyle(Enum):
     argparse = "argparse"
@@ -89,6 +92,12 @@ class Prefix(Enum):
     others = "others"
     all = "all"
     none = "none"
+
+
+class Reduce(Enum):
+    last = "last"
+    best = "best"
+    mean = "mean"
 
 
 class Changed(Enum):
@@ -237,6 +246,29 @@ class DrillConfig:
 
 
 @dataclass
+class SweepConfig:
+    """metric: what a job of -m is judged by, a name in its metrics or several; reduce: its last, best or mean value.
+
+    goal: minimize or maximize, one for each metric; max_parallel: jobs at once; gpus_per_job: of this machine's.
+
+    hosts: so many are rented once and stay, for one job after the other.
+
+    max_usd: once the sweep has cost so much, no new job starts; fresh: begin every job anew; retry_failed: go on with
+    those that failed.
+    """
+
+    metric: Any = None
+    reduce: Reduce = Reduce.last
+    goal: Any = None
+    max_parallel: Optional[int] = None
+    gpus_per_job: Optional[int] = None
+    hosts: Optional[int] = None
+    max_usd: Optional[float] = None
+    fresh: bool = False
+    retry_failed: bool = False
+
+
+@dataclass
 class DockerConfig:
     """image: in which everything runs under python_env=docker; it has the ranks' Python, with torch."""
 
@@ -285,6 +317,7 @@ class LaunchConfig:
     logs: LogsConfig = field(default_factory=LogsConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     drill: DrillConfig = field(default_factory=DrillConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     detach: bool = False
     dry_run: bool = False
     smoke: bool = False
@@ -311,5 +344,6 @@ def register(kinds: Iterable[str] = ()) -> None:
     """
     store = ConfigStore.instance()
     store.store(name="runctl_schema", node=schema(), provider="runctl")
+    store.store(group="hydra/launcher", name="runctl", node={"_target_": LAUNCHER}, provider="runctl")
     for kind in kinds:
         store.store(group="platform", name=kind, node={"kind": kind}, provider="runctl")

@@ -29,6 +29,12 @@ class _Utilization(ctypes.Structure):
     _fields_ = (("gpu", ctypes.c_uint), ("memory", ctypes.c_uint))
 
 
+class _Memory(ctypes.Structure):
+    """`nvmlMemory_t`: bytes of a GPU's memory."""
+
+    _fields_ = (("total", ctypes.c_ulonglong), ("free", ctypes.c_ulonglong), ("used", ctypes.c_ulonglong))
+
+
 class GpuLoad:
     """How busy this host's GPUs are, as the driver's own library tells it."""
 
@@ -46,15 +52,34 @@ class GpuLoad:
 
     def busiest(self) -> float | None:
         """The share of its time, from 0 to 1, that the busiest GPU works; 0 without one, None if one does not tell."""
+        shares = self._shares()
+        return None if shares is None else max(shares, default=0.0)
+
+    def share(self) -> float | None:
+        """How much of their time (0 to 1) the GPUs work on average; None without any, or if one is silent."""
+        shares = self._shares()
+        return sum(shares) / len(shares) if shares else None
+
+    def memory_share(self) -> float | None:
+        """The share of the GPUs' memory that is taken, from 0 to 1; None without any, or if one does not tell."""
+        used = total = 0
+        for handle in self._handles:
+            found = _Memory()
+            if self._nvml is None or self._nvml.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(found)) != 0:
+                return None
+            used, total = used + found.used, total + found.total
+        return None if self._silent or total == 0 else used / total
+
+    def _shares(self) -> list[float] | None:
         if self._silent:
             return None
-        busiest = 0
+        shares = []
         for handle in self._handles:
             found = _Utilization()
             if self._nvml is None or self._nvml.nvmlDeviceGetUtilizationRates(handle, ctypes.byref(found)) != 0:
                 return None  # sliced with MIG, for one
-            busiest = max(busiest, found.gpu)
-        return busiest / 100
+            shares.append(found.gpu / 100)
+        return shares
 
 
 def _listed(value: str) -> int:

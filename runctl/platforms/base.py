@@ -38,6 +38,21 @@ class Terms:
     keep_on_failure_s: float = 0.0
 
 
+@dataclass
+class Berth:
+    """A place for one rented host that outlives its attempts: one run after the other is brought to it.
+
+    Attributes:
+        keep_s: how long a host waits for the next run before it ends itself.
+        host: what waits there now, by the handle of its last attempt; None if nothing does.
+        free_since: since when it waits (seconds since the epoch); whoever comes next pays from then on.
+    """
+
+    keep_s: float
+    host: RunHandle | None = None
+    free_since: float = 0.0
+
+
 class Platform(ABC):
     """Where an attempt can run. Subclasses fill in the methods with an underscore.
 
@@ -54,6 +69,10 @@ class Platform(ABC):
     terms: Terms = Terms()
     #: Whether it starts the agent in a container if that is asked for (`python_env=docker`).
     containers: ClassVar[bool] = False
+    #: Whether its hosts can outlive their attempts.
+    has_berths: ClassVar[bool] = False
+    #: Where hosts are taken from, and kept, while several runs follow each other; None for a host for each attempt.
+    berth: Berth | None = None
 
     def __init__(
         self,

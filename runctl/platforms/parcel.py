@@ -158,6 +158,11 @@ def completed(orders: dict[str, Any], handle: RunHandle) -> dict[str, Any]:
     }
 
 
+def orders_name(attempt: int) -> str:
+    """Where the orders of an attempt's keeper lie below the run directory."""
+    return f"hosts/a{attempt}.json"
+
+
 def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[str, str]:
     """Put down what a keeper is to do.
 
@@ -165,7 +170,7 @@ def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[st
         Where, below the run directory, and the SHA-256 of it.
     """
     data = json.dumps(orders, ensure_ascii=False).encode()
-    name = f"hosts/a{attempt}.json"
+    name = orders_name(attempt)
     open_store(run_dir).write(name, data)
     return name, hashlib.sha256(data).hexdigest()
 

@@ -16,11 +16,12 @@ from imds import Imds
 from real_launches import TIMEOUT_S
 from waiting import wait_until
 
-from runctl import extension
+from runctl import extension, saves
 from runctl.agent.control import ControlWatch
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.streamed import StreamedOutput
 from runctl.agent.troubles import Troubles
+from runctl.checkpoint.remote import RemoteCatalog
 from runctl.errors import StorageError
 from runctl.rundir import RunDir, StopRequest
 from runctl.storage import Stream
@@ -103,6 +104,35 @@ def test_a_stop_for_now_leaves_no_time(detached: Detached) -> None:
     assert time.monotonic() - began < 9
 
 
+def test_a_save_through_the_run_directory_is_made_once_and_answered(detached: Detached) -> None:
+    detached.write(SAVING)
+    agent = detached.start()
+    detached.ready()
+    request = saves.ask(detached.rundir, 1)
+    said: list[saves.SaveAnswer | None] = [None]
+
+    def has_answered() -> bool:
+        said[0] = saves.answered(detached.rundir, request)
+        return said[0] is not None and said[0].step is not None
+
+    wait_until(has_answered, TIMEOUT_S, "the answer")
+    catalog = RemoteCatalog(detached.rundir.store)
+    assert said[0] is not None and catalog.steps() == [said[0].step]  # it has arrived
+    detached.rundir.ask_to_stop(1, "user")
+    assert agent.wait(TIMEOUT_S) == 130
+    assert catalog.steps()[0] == said[0].step and len(catalog.steps()) == 2
+
+
+def test_a_save_of_a_script_that_knows_none_is_told_so(detached: Detached) -> None:
+    detached.write(WAITING)
+    detached.start()
+    detached.ready()
+    request = saves.ask(detached.rundir, 1)
+    wait_until(lambda: saves.answered(detached.rundir, request) is not None, TIMEOUT_S, "the answer")
+    said = saves.answered(detached.rundir, request)
+    assert said is not None and said.step is None and "runctl.attach" in said.waiting
+
+
 def test_a_stop_of_an_earlier_attempt_does_not_end_this_one(detached: Detached) -> None:
     detached.write("print('done')")
     detached.rundir.ask_to_stop(1, "user")
@@ -118,14 +148,11 @@ def test_sigterm_to_the_agent_is_a_stop(detached: Detached) -> None:
     assert detached.record()["state"] == "stopped"
 
 
-def test_storage_that_fails_or_hangs_keeps_no_stop_from_being_heard_later() -> None:
+def test_storage_that_fails_or_hangs_keeps_no_stop_from_being_heard_later(tmp_path: Path) -> None:
     hangs = threading.Event()
 
     class Flaky(RunDir):
         looks = 0
-
-        def __init__(self) -> None:
-            pass
 
         def stop_request(self, attempt: int) -> StopRequest | None:
             self.looks += 1
@@ -136,7 +163,7 @@ def test_storage_that_fails_or_hangs_keeps_no_stop_from_being_heard_later() -> N
             return StopRequest("user", False, 1.0, attempt)
 
     inbox = Inbox(None)
-    watch = ControlWatch(Flaky(), 1, inbox)
+    watch = ControlWatch(Flaky(str(tmp_path)), 1, inbox)
     watch.INTERVAL_S = 0.05  # type: ignore[misc]
     watch.start()
     assert inbox.wait([], 0.3) == []

@@ -129,6 +129,22 @@ def test_a_run_of_the_same_id_below_another_root_says_nothing(home: Home) -> Non
     assert not judge(home, replace(host(home, "run-1"), root=str(home.folder / "other")))[0]
 
 
+def test_a_host_that_takes_one_job_of_a_sweep_after_the_other_is_its_last_ones(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = home.run("run-1")
+    submitted(first, keep_warm_s=300.0)
+    second = home.run("run-2", state=RunState.RUNNING)
+    submitted(second, keep_warm_s=300.0)
+    on_s3(monkeypatch)
+    ended_ago(first, 2 * HOUR)
+    assert judge(home, host(home, "run-1")) == (False, "run run-2 has it now")
+    assert judge(home, host(home, "gone", ends_at=time.time() - HOUR)) == (False, "run run-2 has it now")
+    assert judge(home, replace(host(home, "run-1"), id="i-2"))[0], "another host"
+    ended_ago(second, 2 * HOUR)
+    assert judge(home, host(home, "run-1"))[0]
+
+
 def test_a_pod_that_keeps_its_run_directory_itself_is_not_judged_by_its_silence(home: Home) -> None:
     rundir = home.run("run-1", state=RunState.RUNNING)
     submitted(rundir)

@@ -36,6 +36,11 @@ class Driver:
         found._obj.gpu = busy
         return 0
 
+    def nvmlDeviceGetMemoryInfo(self, handle: ctypes.c_void_p, found: Any) -> int:
+        assert handle.value is not None
+        found._obj.total, found._obj.used = 80 << 30, (handle.value * 20) << 30
+        return 0
+
 
 @pytest.fixture(autouse=True)
 def no_amd(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,8 +57,16 @@ def test_the_busiest_counts(monkeypatch: pytest.MonkeyPatch, busy: tuple[int, ..
     assert driven(monkeypatch, *busy).busiest() == expected
 
 
+def test_shares_are_of_all_gpus_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    load = driven(monkeypatch, 20, 60)
+    assert (load.share(), load.memory_share()) == (0.4, (20 + 40) / 160)
+    none = driven(monkeypatch)
+    assert (none.share(), none.memory_share()) == (None, None)
+
+
 def test_one_that_does_not_tell_leaves_it_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert driven(monkeypatch, 50, None).busiest() is None
+    load = driven(monkeypatch, 50, None)
+    assert (load.busiest(), load.share()) == (None, None)
 
 
 def test_without_a_driver_there_is_nothing_to_be_busy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -376,7 +376,9 @@ def test_without_one_an_environment_is_made(host: Host, tmp_path: Path) -> None:
     data = (tmp_path / "w.whl").read_bytes()
     host.describe(files=[host.files.add("runctl-0.1.0-py3-none-any.whl", data)], bring_up_s=150)
     assert host.keep().wait(170) == 0, host.log
-    assert (host.home / "prefix").read_text() == str(host.home / "venv")
+    made = Path((host.home / "prefix").read_text())
+    assert made.parent == host.home.parent.parent, "the next run on this host finds it again"
+    assert (made / "ready").exists()
 
 
 def test_an_environment_that_cannot_be_made_is_told_with_what_to_do(host: Host, tmp_path: Path) -> None:

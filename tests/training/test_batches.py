@@ -114,7 +114,7 @@ for epoch in ck.epochs(3):
     for batch in ck.batches():
         ck.log(loss=float(batch.sum()))
     if "die" in sys.argv:
-        ck.saver.finish()
+        ck.saver.finish(60.0)
         os._exit(9)
     print(epoch, ck.step, ck.loss, flush=True)
 """

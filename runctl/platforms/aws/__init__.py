@@ -51,6 +51,7 @@ from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
 from runctl.platforms.watching import bring_up_log
+from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 
 #: What looking at offers does not tell.
@@ -65,6 +66,7 @@ class AwsPlatform(RentingPlatform[Watch]):
 
     kind = "aws"
     containers = True
+    has_berths = True
     options: ClassVar[type[PlatformConfig]] = AwsConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -165,11 +167,29 @@ class AwsPlatform(RentingPlatform[Watch]):
         purchase = Purchase(self._clients, self._tell)
         handle = purchase.find(plan) if (plan.run_id, plan.attempt) in self._watches else None
         if handle is None:
-            self._check_rights(plan)
             self._parcels[plan.run_id].send(_root(plan), self._tell)  # made with the quote
+            handle = self._from_berth(plan)
+        if handle is None:
+            self._check_rights(plan)
             handle = purchase.make(plan)
         self._attend(plan, handle)
         return handle
+
+    def _from_berth(self, plan: Plan) -> RunHandle | None:
+        """The host that waits for the next run, if it lives and is one that the plan would rent."""
+        berth = self.berth
+        if berth is None or berth.host is None:
+            return None
+        where, berth.host = berth.host.address, None
+        instances = Instances(self._clients, where["region"])
+        if not instances.get(where["instance"], where["launched_at"]).alive:
+            return None
+        if (where["region"], where["machine"]) not in {(one.region, one.machine) for one in plan.offers}:
+            instances.terminate(where["instance"])
+            return None
+        self._tell(f"{where['instance']} is warm")
+        kept = {**where, "launched_at": berth.free_since, "kept": True}
+        return RunHandle(self.kind, plan.run_id, plan.attempt, kept)
 
     def _check_rights(self, plan: Plan) -> None:
         """Check, before anything is sent, that EC2 will not refuse the first request of a market for want of a right.
@@ -187,10 +207,20 @@ class AwsPlatform(RentingPlatform[Watch]):
                 self._may_launch.add((region, market_name))
 
     def _find(self, plan: Plan) -> RunHandle | None:
-        handle = Purchase(self._clients, self._tell).find(plan)
+        handle = Purchase(self._clients, self._tell).find(plan) or self._kept_for(plan)
         if handle is not None:
             self._attend(plan, handle)
         return handle
+
+    def _kept_for(self, plan: Plan) -> RunHandle | None:
+        """The living host of a plan's attempt that was rented for an earlier run, whose tags it carries."""
+        submitted = RunDir(plan.run_dir).submission(plan.attempt)
+        handle = None if submitted is None else submitted[1]
+        if handle is None or not handle.address.get("kept"):
+            return None
+        where = handle.address
+        lives = Instances(self._clients, where["region"]).get(where["instance"], where["launched_at"]).alive
+        return handle if lives else None
 
     def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
         if (plan := self._plans.get((handle.run_id, handle.attempt))) is not None:
@@ -220,6 +250,8 @@ class AwsPlatform(RentingPlatform[Watch]):
     def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
         # For people who look at the instance; what ends it is its own shutdown.
         where = handle.address
+        if where.get("kept"):
+            return  # rented for an earlier run, whose launch the tag speaks of
         try:
             Instances(self._clients, where["region"]).tag(
                 where["instance"], {requests.TAG_DEADLINE: requests.after_launch(deadline - where["launched_at"])}
@@ -258,8 +290,10 @@ class AwsPlatform(RentingPlatform[Watch]):
             "setup_secrets": setup,
             "parameters": [one["arguments"]["Name"] for one in put],
         }
+        warm_s = 0.0 if self.berth is None else self.berth.keep_s
         return {
-            **told, "files": quote.facts["files"], "setup_secrets": setup, "order": {**told["order"], **secrets},
+            **told, "keep_warm_s": warm_s, "files": quote.facts["files"], "setup_secrets": setup,
+            "order": {**told["order"], **secrets},
         }  # fmt: skip
 
     def _start(self, plan: Plan, handle: RunHandle) -> str:

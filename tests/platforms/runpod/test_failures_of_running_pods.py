@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from rented_pods import FIRST_IS_LONG, Launch, Yard, loopback, trains
+from rented_pods import EVERY_100, FIRST_IS_LONG, SAVES_ONCE, Launch, Yard, loopback, saved, stopped_and_went_on, trains
 
 from runctl.spec import Data, RunState, Transfer
 
@@ -72,6 +72,22 @@ there.touch()
     went_on(launch)
     assert "found False" in launch.output
     assert "found True" in launch.output
+
+
+def test_runpods_sigterm_is_heard_in_time(yard: Yard) -> None:
+    launch = yard.run(FIRST_IS_LONG, when=trains, then=yard.cloud.interrupt)
+    assert "RunPod takes the pod back at" in went_on(launch)
+    [notice] = [one for one in launch.rundir.events() if one["event"] == "notice"]
+    assert 4.0 < notice["host_ends_at"] - notice["at"] <= 5.0
+
+
+@pytest.mark.soak  # 20 s
+def test_runpods_sigterm_is_heard_and_the_training_saves_before_the_sigkill(yard: Yard) -> None:
+    launch = yard.run(
+        SAVES_ONCE, when=saved, then=yard.cloud.interrupt, network_volume=yard.cloud.make_volume("saved"),
+        spec={"checkpoint": EVERY_100},
+    )  # fmt: skip
+    stopped_and_went_on(launch)
 
 
 def test_another_host_key_is_refused_and_the_run_goes_on_elsewhere(yard: Yard) -> None:

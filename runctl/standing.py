@@ -20,6 +20,15 @@ LOST = "lost"
 _SILENT_S = 3600.0
 
 
+#: The states of runs that will not go on by themselves.
+_ENDED = {LOST, *(one.value for one in RunState if one.ended)}
+
+
+def has_ended(state: str) -> bool:
+    """Whether a run in that state will not go on by itself."""
+    return state in _ENDED
+
+
 @dataclass(frozen=True)
 class Standing:
     """One run, as its run directory told of it at one moment.
@@ -72,7 +81,7 @@ class Standing:
     @property
     def ended(self) -> bool:
         """Whether it will not go on by itself; one whose host was lost counts while its launcher may rent another."""
-        return self.state == LOST or RunState(self.state).ended
+        return has_ended(self.state)
 
     @property
     def eta_s(self) -> float | None:

@@ -21,6 +21,7 @@ from runctl.cli import (
     report,
     runpod,
     s3,
+    shell,
     show,
     steer,
 )
@@ -52,6 +53,7 @@ for command in (
 app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
 app.command(rich_help_panel=_RUNS)(launching.local)
 app.command(rich_help_panel=_RUNS)(launching.resume)
+app.command(rich_help_panel=_RUNS)(shell.shell)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
 app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.command(rich_help_panel=_MONEY)(cost.cost)

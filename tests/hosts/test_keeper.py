@@ -121,6 +121,15 @@ def test_the_keeper_of_the_next_run_waits_for_the_last_word_of_the_one_before(ho
     assert (host.home / "seen").exists()
 
 
+@pytest.mark.parametrize(("code", "deadline_s", "expected"), [(0, 3600, "+59"), (3, 3600, "+59"), (143, 30, "now")])
+def test_a_host_that_is_to_stay_stays_however_its_attempt_ends_until_its_deadline(
+    host: Host, code: int, deadline_s: int, expected: str
+) -> None:
+    host.describe(agent_python=host.agent(f"sys.exit({code})"), keep_s=9000, deadline=time.time() + deadline_s)
+    assert host.run() == code
+    assert host.shutdowns == [f"-P {expected}"]
+
+
 def test_an_agent_that_is_killed_ends_the_host(host: Host) -> None:
     host.describe(agent_python=host.agent("os.kill(os.getpid(), signal.SIGKILL)"))
     assert host.run() == 137

@@ -36,7 +36,7 @@ from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
 from runctl.cost import Rates
 from runctl.environment import note
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import RunctlError
 from runctl.platforms import local_data, parcel
 from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, rates, requests, rights
 from runctl.platforms.aws.clients import Clients
@@ -108,16 +108,13 @@ class AwsPlatform(RentingPlatform[Watch]):
         return replace(spec, limits=host.limited(spec.limits, spec.checkpoint.grace_s))
 
     def _given(self) -> Host | None:
-        """The host that was named; None without one, and once it is gone, for then the run goes on elsewhere."""
+        """The host that was named; None without one, and for a run that was interrupted there: it goes on elsewhere."""
         if self._options.host is None:
             return None
-        try:
-            return self.hosts().get(self._options.host)
-        except ConfigError:
-            if not self._watches:
-                raise
-            self._tell(f"{self._options.host} is gone; a host is rented for what is left, and ends with the run")
+        if self._watches:
+            self._tell(f"{self._options.host} is lost to this run; it goes on on one that is rented, and ends with it")
             return None
+        return self.hosts().get(self._options.host)
 
     def _quote(self, spec: LaunchSpec) -> Quote:
         host = self._given()

@@ -85,20 +85,13 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
             self._host = self.hosts().get(self._options.host)
         if self._host is None:
             return super()._completed(spec)
-        if self._host.ends_at is None or not self._host.by_hand:
-            raise ConfigError(
-                f"platform.host={self._host.id}: trainings go to pods that `runctl runpod create` made on this machine"
-            )
         return replace(spec, limits=self._host.limited(spec.limits, spec.checkpoint.grace_s))
 
     def _given(self) -> Host | None:
-        """The host that was named; None without one, and once it is gone, for then the run goes on elsewhere."""
+        """The pod that was named; None without one, and for a run that was interrupted there: it goes on elsewhere."""
         if self._host is not None and self._watches:
-            try:
-                self._host = self.hosts().get(self._host.id)
-            except ConfigError:
-                self._tell(f"{self._host.id} is gone; a pod is rented for what is left, and ends with the run")
-                self._host = None
+            self._tell(f"{self._host.id} is lost to this run; it goes on on one that is rented, and ends with it")
+            self._host = None
         return self._host
 
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:

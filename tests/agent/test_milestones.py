@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from web_inbox import Inbox
 
 from runctl.agent import milestones
 from runctl.agent.limits import LimitWatch
@@ -32,41 +30,6 @@ def runctl_milestone(kind, about, secrets):
         print(kind, about.get("step"), about.get("share"), sorted(secrets), file=file)
 """
 DONE = Verdict(RunState.SUCCEEDED, 0, "succeeded")
-
-
-class Inbox:
-    """A web server that takes notifications; one that `hangs` answers nothing."""
-
-    def __init__(self) -> None:
-        inbox = self
-        self.taken: list[dict[str, Any]] = []
-        self.status = 200
-        self.hangs = False
-        self.released = threading.Event()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                data = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if inbox.hangs:
-                    inbox.released.wait(60)
-                    return
-                if inbox.status == 200:
-                    inbox.taken.append(data)
-                self.send_response(inbox.status)
-                self.end_headers()
-
-            def log_message(self, *words: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"json://127.0.0.1:{self._server.server_address[1]}/a-secret-path"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def shut(self) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture

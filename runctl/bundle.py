@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import gzip
+import hashlib
 import importlib
 import importlib.metadata
 import io
@@ -70,6 +71,15 @@ def pack(project_dir: Path, target_dir: Path, *, max_bytes: int) -> Bundle:
         for name in names:
             _add(tar, project_dir, name)
     return Bundle(path, sha256_of(path), path.stat().st_size, len(names))
+
+
+def code_digest(project_dir: Path) -> str:
+    """SHA-256 of all that is Python in a project as git sees it: names and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name in _names(project_dir) if name.endswith(".py")):
+        with contextlib.suppress(OSError):  # a link to nothing
+            digest.update(f"{name}\0{sha256_of(project_dir / name)}\n".encode())
+    return digest.hexdigest()
 
 
 def program(source: Path, name: str, target_dir: Path) -> Path:

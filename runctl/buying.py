@@ -16,6 +16,7 @@ from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 #: Between two rounds over all offers (seconds): capacity comes back in minutes, and questions cost patience only.
 _FIRST_PAUSE_S = 15.0
 _LONGEST_PAUSE_S = 300.0
+_NAP_S = 0.5
 
 
 class Buyer:
@@ -106,7 +107,7 @@ class Buyer:
                         f"{terms.wait_for_capacity_s / 3600:g}h: {error}"
                     ) from error
                 self._tell(f"no {self._word()} capacity: {error}; looking again in {pause_s:.0f} s")
-                time.sleep(pause_s * random.uniform(0.8, 1.0))
+                _wait(pause_s * random.uniform(0.8, 1.0))
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
                 plan = self.plan(plan.attempt, lost)
             else:
@@ -146,6 +147,13 @@ class Buyer:
             return True
         self._market -= 1
         return False
+
+
+def _wait(seconds: float) -> None:
+    """Sleep in naps: what is raised in a thread, for one run of several that is to stop, comes only between two."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, _NAP_S))
 
 
 def of_market(quote: Quote, market: str) -> Quote:

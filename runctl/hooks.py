@@ -25,6 +25,7 @@ from runctl.errors import HookFailed, PluginError, RunctlError
 from runctl.spec import LaunchSpec
 
 if TYPE_CHECKING:
+    from runctl.cost import Rates
     from runctl.outcome import Attempt, Outcome
     from runctl.rundir import RunDir
     from runctl.spec import Plan
@@ -35,6 +36,7 @@ PROJECT_FILE = "runctl_plugins.py"
 BUILT_INS = {
     "provenance": "runctl.plugins.provenance",
     "cost": "runctl.plugins.cost",
+    "budget": "runctl.plugins.budget",
     "registry": "runctl.plugins.registry",
     "notify": "runctl.plugins.notify",
 }
@@ -62,7 +64,9 @@ class LauncherHooks:
         """An attempt was submitted."""
 
     @hookspec
-    def runctl_attempt_ended(self, spec: LaunchSpec, attempt: Attempt, price_usd_per_hour: float | None) -> None:
+    def runctl_attempt_ended(
+        self, spec: LaunchSpec, attempt: Attempt, price_usd_per_hour: float | None, rates: Rates | None
+    ) -> None:
         """An attempt ended; `attempt` may be filled in further (the cost book does)."""
 
     @hookspec
@@ -84,6 +88,10 @@ class HostHooks:
         `at` is when (seconds since the epoch); of a `rebalance`, when it was said. The stop for an interruption has
         begun already; this is called in a thread beside it.
         """
+
+    @hookspec
+    def runctl_budget(self, spec: LaunchSpec, attempt: int, share: float, spent_usd: float, max_usd: float) -> None:
+        """The run has spent a `share` of its limits.max_usd: 0.5, 0.8, and at 1.0 it stops."""
 
     @hookspec
     def runctl_milestone(

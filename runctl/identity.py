@@ -10,7 +10,6 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from runctl.encoding import dumps
 from runctl.errors import ConfigError
 from runctl.outcome import Attempt
 from runctl.rundir import RunDir
@@ -29,16 +28,11 @@ def remember(root: str, key: str, run_id: str) -> None:
     open_store(root).write(f".names/{key}.json", json.dumps({"run_id": run_id}).encode())
 
 
-def key_of(spec: LaunchSpec, *, with_args: bool) -> str:
-    """A name as part of a path.
-
-    Args:
-        with_args: tell runs apart by their arguments as well, as the jobs of a sweep must be.
-    """
-    told = spec.run.name + (dumps(spec.effective_args()) if with_args else "")
+def key_of(spec: LaunchSpec) -> str:
+    """A name as part of a path."""
     # The name itself for people, the hash for names that differ only in what a path cannot hold.
     word = "".join(letter if letter.isalnum() else "-" for letter in spec.run.name)[:40]
-    return f"{word}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
+    return f"{word}-{hashlib.sha256(spec.run.name.encode()).hexdigest()[:8]}"
 
 
 def under_id(spec: LaunchSpec, run_id: str) -> LaunchSpec:

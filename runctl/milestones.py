@@ -14,5 +14,3 @@ KINDS = {
     "finished": "has finished",
     "failed": "has failed",
 }
-#: Shares of `limits.max_usd` of which each is told once.
-BUDGET_SHARES = (0.5, 0.8, 1.0)

@@ -10,18 +10,20 @@ import contextlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runctl.config.files import state_home
+from runctl.cost import Bill
+from runctl.encoding import from_data, to_data
 from runctl.errors import StorageError
 from runctl.spec import LaunchSpec
 
 #: How long a writer waits for another one.
 _BUSY_S = 10.0
-_VERSION = 1
+_VERSION = 2
 _TABLE = """
 create table if not exists runs (
     url text primary key,
@@ -39,6 +41,7 @@ create index if not exists runs_by_id on runs (id);
 create index if not exists runs_by_name on runs (name, created_at);
 create index if not exists runs_by_time on runs (created_at);
 create index if not exists runs_by_state on runs (state);
+create table if not exists bills (url text primary key, bills text not null);
 """
 
 
@@ -113,6 +116,21 @@ class Registry:
         """Leave a run out from now on."""
         with self._open() as database:
             database.execute("delete from runs where url = ?", (url,))
+            database.execute("delete from bills where url = ?", (url,))
+
+    def keep_bills(self, bills: Mapping[str, Sequence[Bill]]) -> None:
+        """Keep what runs cost that have ended, by run directory: so that nobody has to be asked again."""
+        rows = [(url, json.dumps(to_data(list(of_run)))) for url, of_run in bills.items()]
+        with self._open() as database:
+            database.executemany("insert or replace into bills values (?, ?)", rows)
+
+    def bills(self) -> dict[str, list[Bill]]:
+        """What was kept of those, by run directory."""
+        if not self.path.exists():
+            return {}
+        with self._open() as database:
+            rows = database.execute("select url, bills from bills").fetchall()
+        return {row["url"]: [from_data(Bill, one) for one in json.loads(row["bills"])] for row in rows}
 
     def entries(
         self, *, ended: bool | None = None, since: float | None = None, limit: int | None = None
@@ -174,7 +192,7 @@ class Registry:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as database:
                 (version,) = database.execute("pragma user_version").fetchone()
-                if version == 0:
+                if version < _VERSION:  # a new file, or one from before there were bills
                     database.execute("pragma journal_mode = wal")
                     database.executescript(f"begin immediate; {_TABLE} pragma user_version = {_VERSION}; commit;")
                 elif version != _VERSION:

@@ -178,7 +178,7 @@ def run(spec: LaunchSpec, platform: Platform, hooks: Hooks, *, as_json: bool) ->
     )  # fmt: skip
     plan = supervisor.first_plan(1)
     if not platform.terms.rented:
-        rundir.take_lease(os.getpid())
+        rundir.lease.take(os.getpid())
     rundir.write_spec(platform.staged(spec))
     terminal.show_start(spec, plan)
     outcome = supervisor.run(plan)

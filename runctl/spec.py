@@ -92,11 +92,14 @@ class Limits:
         max_time_s: how long one attempt may train.
         max_usd: what all attempts together may cost.
         idle_s: how long GPUs and processors may have nothing to do.
+        max_usd_per_day: what all runs that the launcher's machine knows may cost in 24 hours, this one among them; kept
+            by launchers alone, which start nothing that could exceed it, for no host knows of the others.
     """
 
     max_time_s: float | None = None
     max_usd: float | None = None
     idle_s: float | None = None
+    max_usd_per_day: float | None = None
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,10 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any, TextIO
 
-from runctl import asking
+from runctl import asking, bills
 from runctl.buying import Buyer
 from runctl.checkpoint.manifest import folder_name
 from runctl.cost import total_usd
@@ -21,45 +19,11 @@ from runctl.hooks import Hooks
 from runctl.outcome import Attempt, Outcome
 from runctl.platforms.base import Platform
 from runctl.rundir import RunDir, event_line
+from runctl.signals import REASONS, StopSignals
 from runctl.spec import LaunchSpec, Offer, Plan, RunHandle, RunState
 from runctl.storage import Stream
 
 _TICK_S = 0.2
-_REASONS = {signal.SIGINT: "user", signal.SIGTERM: "terminated", signal.SIGHUP: "hangup"}
-
-
-class StopSignals:
-    """Signals to the launcher, collected while an attempt runs: the first asks it to stop, the next at once."""
-
-    def __init__(self) -> None:
-        self.received: list[signal.Signals] = []
-        self._raises = False
-
-    @contextmanager
-    def caught(self) -> Iterator[StopSignals]:
-        """Collect instead of dying; the handlers before are put back at the end."""
-        # A hangup that is ignored, as nohup has it, stays ignored.
-        heard = [number for number in _REASONS if signal.getsignal(number) is not signal.SIG_IGN]
-        before = {number: signal.signal(number, self._note) for number in heard}
-        try:
-            yield self
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-    @contextmanager
-    def raised(self) -> Iterator[None]:
-        """Have Ctrl-C raise KeyboardInterrupt as usual, for a while."""
-        self._raises = True
-        try:
-            yield
-        finally:
-            self._raises = False
-
-    def _note(self, signum: int, frame: FrameType | None) -> None:
-        if self._raises:
-            raise KeyboardInterrupt
-        self.received.append(signal.Signals(signum))
 
 
 class Supervisor:
@@ -71,13 +35,16 @@ class Supervisor:
         hooks: the active plugins.
         rundir: the run's directory.
         tell: called with each line for the user.
-        output: takes what a remote attempt prints.
+        output: takes what a remote attempt prints; None for nobody.
         stop_when: asked again and again with the attempt's number: why it is to be stopped, or None.
+        signals: which ask for a stop; None for those to this process.
+        attended: whether whoever sits at the terminal may be asked.
     """
 
     def __init__(
-        self, spec: LaunchSpec, platform: Platform, hooks: Hooks, rundir: RunDir, tell: Any, *, output: TextIO,
-        stop_when: Callable[[int], str | None] = lambda _: None,
+        self, spec: LaunchSpec, platform: Platform, hooks: Hooks, rundir: RunDir, tell: Any, *,
+        output: TextIO | None, stop_when: Callable[[int], str | None] = lambda _: None,
+        signals: StopSignals | None = None, attended: bool = True,
     ) -> None:  # fmt: skip
         self._spec = spec
         self._platform = platform
@@ -86,8 +53,10 @@ class Supervisor:
         self._tell = tell
         self._output = output
         self._stop_when = stop_when
+        self._signals = signals
+        self._attended = attended
         self._lost: list[Offer] = []
-        self._buyer = Buyer(spec, platform, rundir, approve=self._approve, tell=tell, agree=asking.agree)
+        self._buyer = Buyer(spec, platform, rundir, approve=self._approve, tell=tell, agree=self._agree)
 
     def first_plan(self, attempt: int) -> Plan:
         """A plan for the launch's first attempt, approved.
@@ -157,7 +126,7 @@ class Supervisor:
         """One attempt, from its submission to its record; None for one that was left to itself."""
         rented = self._platform.terms.rented
         began_at = time.time()
-        with StopSignals().caught() as signals:
+        with (self._signals or StopSignals()).caught() as signals:
             if found is not None:
                 where = found.address.get("instance")
                 self._tell(f"{plan.run_id} runs on {where}: following it · {self._rundir.url}")
@@ -173,6 +142,8 @@ class Supervisor:
                 offer.market if offer is not None else "own", started_at=began_at,
             )  # fmt: skip
             self._hooks.notify("runctl_attempt_started", spec=self._spec, attempt=attempt, rundir=self._rundir)
+            if rented:  # the agent reckons with it, and nobody may be here at its end
+                bills.ask(self._rundir, self._platform, plan, found, attempt)
             if detach:
                 return plan, None
             state = self._watch(found, signals)
@@ -182,9 +153,12 @@ class Supervisor:
             attempt = self._record_of(attempt, found, state)
         finally:
             if rented:
-                self._end_host(found, state)
+                self._end_host(found, state, attempt)
         price = offer.price_usd_per_hour if offer is not None else None
-        self._hooks.notify("runctl_attempt_ended", spec=self._spec, attempt=attempt, price_usd_per_hour=price)
+        rates = bills.ask(self._rundir, self._platform, plan, found, attempt) if rented else None
+        self._hooks.notify(
+            "runctl_attempt_ended", spec=self._spec, attempt=attempt, price_usd_per_hour=price, rates=rates
+        )
         if offer is not None and attempt.state is RunState.INTERRUPTED:
             self._lost.append(offer)
         try:
@@ -196,16 +170,23 @@ class Supervisor:
     def _approve(self, plan: Plan) -> None:
         self._hooks.require("runctl_before_submit", spec=self._spec, plan=plan)
 
+    def _agree(self, text: str) -> bool:
+        """The user's yes to something that costs money; where nobody is asked it is said and done."""
+        if self._attended:
+            return asking.agree(text)
+        self._tell(text)
+        return True
+
     def _watch(self, handle: RunHandle, signals: StopSignals) -> RunState | None:
         """Until the attempt has ended, or its user has left it.
 
         Returns:
             How the platform saw it end; None if it was left to itself.
         """
-        follower = (
-            Follower(self._rundir, handle.attempt, self._output.fileno()) if self._platform.terms.rented else None
-        )
-        if follower is not None:
+        rented = self._platform.terms.rented
+        follower = None
+        if rented and self._output is not None:
+            follower = Follower(self._rundir, handle.attempt, self._output.fileno())
             follower.start()
         told, asked, stopped = 0, False, False
         while not (state := self._platform.wait(handle, _TICK_S)).ended:
@@ -225,29 +206,36 @@ class Supervisor:
                     signals.received.clear()
             for signum in signals.received[told:]:
                 told += 1
-                if follower is not None and signum is not signal.SIGINT:
+                if rented and signum is not signal.SIGINT:
                     break
-                if told == 1 and follower is not None and asking.can_ask():
+                if told == 1 and rented and self._attended and asking.can_ask():
                     asking.ask("\nEnter leaves it running, s stops it, Ctrl-C stops it at once:")
                     asked = True
                     continue
-                self._tell(f"{signum.name}: stopping; once more to stop at once" if told == 1 else "stopping at once")
-                self._platform.cancel(handle, _REASONS[signum], now=told > 1)
+                if self._attended:  # or else it is said once for many
+                    once = f"{signum.name}: stopping; once more to stop at once"
+                    self._tell(once if told == 1 else "stopping at once")
+                self._platform.cancel(handle, REASONS[signum], now=told > 1)
             else:
                 continue
             break
-        if follower is None:
-            return state
-        if not state.ended:
-            follower.leave()
-            return None
-        follower.finish()
-        return state
+        if follower is not None:
+            if state.ended:
+                follower.finish()
+            else:
+                follower.leave()
+        return state if state.ended else None
 
-    def _end_host(self, handle: RunHandle, state: RunState) -> None:
-        """See to it that a rented host ends; one that failed may stay a while for whoever wants to look."""
+    def _end_host(self, handle: RunHandle, state: RunState, attempt: Attempt) -> None:
+        """See to it that a rented host ends; one that failed may stay a while for whoever wants to look.
+
+        A host whose agent had the last word is as good as before, and waits in its berth for the next run.
+        """
         keep_s = self._platform.terms.keep_on_failure_s if state is RunState.FAILED else 0.0
-        if keep_s:
+        berth = self._platform.berth
+        if berth is not None and state in (RunState.SUCCEEDED, RunState.FAILED) and not self._platform.why(handle):
+            berth.host, berth.free_since, keep_s = handle, attempt.ended_at or time.time(), berth.keep_s
+        elif keep_s:
             self._tell(
                 f"{handle.address.get('instance')} stays for {keep_s / 60:.0f} minutes (platform.keep_on_failure)"
             )
@@ -264,7 +252,7 @@ class Supervisor:
             return record
         if not self._platform.terms.rented:
             # Whoever else holds the lease now carries the run out: then this launch came second.
-            rundir.check_lease(besides=os.getpid())
+            rundir.lease.check(besides=os.getpid())
             self._platform.clean_up(handle)
         record = record or attempt
         record.ended_at = time.time()

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from runctl.encoding import to_data
@@ -118,7 +118,7 @@ def show_plugins(plugins: list[PluginInfo]) -> None:
         sys.stdout.write(f"{plugin.name:<{width}}  {plugin.source:<{place}}  {hooks}\n")
 
 
-def show_start(spec: LaunchSpec, plan: Plan) -> None:
+def show_start(spec: LaunchSpec, plan: Plan, tell: Callable[[str], None] = tell) -> None:
     """What begins, where, and where it leaves what."""
     count = plan.nproc_per_node or 1
     where = plan.run_dir if "://" in plan.run_dir else os.path.relpath(plan.run_dir)
@@ -126,7 +126,7 @@ def show_start(spec: LaunchSpec, plan: Plan) -> None:
     tell(f"{spec.run.id} · {count} process{'es' if count > 1 else ''} on {plan.platform}{attempt} · {where}")
 
 
-def show_left(spec: LaunchSpec, platform: str) -> None:
+def show_left(spec: LaunchSpec, platform: str, tell: Callable[[str], None] = tell) -> None:
     """That a run goes on without its launcher, and the way back to it."""
     run_id = spec.run.id
     rented = platform != "local"
@@ -136,54 +136,59 @@ def show_left(spec: LaunchSpec, platform: str) -> None:
         tell(f"the same launch with run.id={run_id} follows it again, and rents another host if this one is lost")
 
 
-def show_outcome(outcome: Outcome, rundir: RunDir) -> None:
-    """How the run ended; a failing rank's traceback last and once."""
+def show_outcome(outcome: Outcome, rundir: RunDir, tell: Callable[[str], None] = tell) -> None:
+    """How the run ended; a failing rank's traceback last and once.
+
+    Args:
+        outcome: of the launch.
+        rundir: of its run.
+        tell: takes lines, and texts of several.
+    """
     attempt = outcome.attempts[-1]
-    took = _duration((attempt.ended_at or attempt.started_at) - attempt.started_at)
+    took = duration((attempt.ended_at or attempt.started_at) - attempt.started_at)
     if outcome.state is RunState.FAILED:
-        _show_failure(attempt, rundir)
+        for text in _failure(attempt, rundir):
+            tell(text)
         tell(f"failed with exit code {outcome.exit_code} after {took} · {outcome.run_dir}")
     else:
-        _show_end(outcome, took)
+        tell(_end(outcome, took))
     if outcome.checkpoints and outcome.state is not RunState.SUCCEEDED:
         tell(f"{outcome.checkpoints[-1]} is saved; the same launch with run.id={outcome.run_id} goes on from there")
 
 
-def _show_end(outcome: Outcome, took: str) -> None:
+def _end(outcome: Outcome, took: str) -> str:
     parts = [f"{outcome.reason} after {took}"]
     if outcome.step is not None:
         parts.append(f"step {outcome.step}")
-    parts += [f"{name}={_short(value)}" for name, value in outcome.metrics.items()]
-    tell(" · ".join([*parts, outcome.run_dir]))
+    parts += [f"{name}={short(value)}" for name, value in outcome.metrics.items()]
+    return " · ".join([*parts, outcome.run_dir])
 
 
-def _show_failure(attempt: Attempt, rundir: RunDir) -> None:
+def _failure(attempt: Attempt, rundir: RunDir) -> list[str]:
+    """What is to be said of a failure: in each text the first line is ours, the others are the training's."""
     failure = attempt.failure
     if failure is None:
-        tell(attempt.end_reason)
-        return
+        return [attempt.end_reason]
     who = "torchrun" if failure.rank is None else f"rank {failure.rank}"
     if failure.traceback is not None:
-        tell(f"{who} on {failure.host} failed:")
-        sys.stderr.write(failure.traceback.rstrip("\n") + "\n")
-        return
+        return [f"{who} on {failure.host} failed:\n" + failure.traceback.rstrip("\n")]
     source = "torchrun" if failure.rank is None else f"r{failure.rank}"
     tail = b"".join(rundir.read_log(attempt.number, 0, source)).decode(errors="replace").splitlines()[-_TAIL_LINES:]
-    if tail:
-        tell(f"the end of {log_name(attempt.number, 0, source)}:")
-        sys.stderr.write("".join(f"    {line}\n" for line in tail))
-    tell(f"{who} on {failure.host} failed: {failure.message}")
+    shown = [f"the end of {log_name(attempt.number, 0, source)}:" + "".join(f"\n    {line}" for line in tail)]
+    return [*(shown if tail else []), f"{who} on {failure.host} failed: {failure.message}"]
 
 
 def _with_first(items: Sequence[T]) -> list[tuple[bool, T]]:
     return [(number == 0, item) for number, item in enumerate(items)]
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value in at most six digits, if it is a fraction."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as people read them."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -29,12 +29,16 @@ LAYER_0 = [
     "cost",
     "stalls",
     "milestones",
+    "variables",
 ]
 LAYER_1 = [
     "processes",
     "storage",
+    "lease",
     "rundir",
+    "saves",
     "nodelogs",
+    "extension",
     "hostdir",
     "metrics",
     "agreement",
@@ -45,17 +49,40 @@ LAYER_1 = [
     "config",
     "registry",
     "standing",
+    "bills",
+    "holdings",
+    "copying",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
-LAYER_3 = ["identity", "asking", "following", "buying", "supervisor", "report", "drill"]
-LAYER_4 = ["terminal", "usage", "smoke", "launch", "cli"]
+LAYER_3 = [
+    "identity",
+    "asking",
+    "following",
+    "buying",
+    "signals",
+    "supervisor",
+    "report",
+    "leftovers",
+    "drill",
+    "terminal",
+    "composed",
+    "carrying",
+    "sweeps",
+]
+LAYER_4 = ["usage", "smoke", "launch", "resuming", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
 HOME = {
-    "hydra": {"runctl/config", "runctl/launch.py"},
-    "omegaconf": {"runctl/config", "runctl/launch.py"},
+    "hydra": {"runctl/config", "runctl/composed.py", "runctl/sweeps", "runctl/launch.py"},
+    "omegaconf": {
+        "runctl/config",
+        "runctl/sweeps/composing.py",
+        "runctl/sweeps/launcher.py",
+        "runctl/launch.py",
+        "runctl/resuming.py",
+    },
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill", "runctl/platforms/runpod/credentials.py"},
@@ -76,9 +103,15 @@ HOME = {
     "typer": {"runctl/cli"},
     "apprise": {"runctl/plugins/notify.py"},
     "plotly": {"runctl/report", "runctl/cli/report.py"},
-    "rich": {"runctl/terminal.py", "runctl/checkpoint/progress.py", "runctl/cli/dashboard.py", "runctl/cli/monitor.py"},
+    "rich": {
+        "runctl/terminal.py",
+        "runctl/checkpoint/progress.py",
+        "runctl/cli/dashboard.py",
+        "runctl/cli/monitor.py",
+        "runctl/sweeps/board.py",
+    },
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

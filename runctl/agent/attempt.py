@@ -17,8 +17,10 @@ from runctl.agent import notices, secret_values
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
+from runctl.agent.control import ControlWatch
 from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.inbox import Inbox, Request
+from runctl.agent.lifetime import Lifetime, with_disks
 from runctl.agent.limits import LimitWatch
 from runctl.agent.load import LoadWatch
 from runctl.agent.logs import LogPump
@@ -27,6 +29,7 @@ from runctl.agent.milestones import Milestones
 from runctl.agent.order import Order
 from runctl.agent.pace import Pace
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
+from runctl.agent.saving import Saving
 from runctl.agent.staging import Staging
 from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
@@ -39,7 +42,7 @@ from runctl.hostdir import HostDir
 from runctl.hosts import facts, faults
 from runctl.nodelogs import NodeLogs
 from runctl.outcome import HOST_FAULT, Attempt
-from runctl.rundir import HEARTBEAT_S, RunDir, event_line
+from runctl.rundir import HEARTBEAT_S, RunDir
 from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Stream
 
@@ -61,14 +64,15 @@ class RunningAttempt:
         rundir: where all of it is kept.
         record: the attempt as the run directory tells of it.
         inbox: where stop requests come from.
+        control: hears of more time.
         events: the stream of events.
         troubles: keeps the first error of records that cannot be written.
         milestones: what people who are away are told of.
     """
 
     def __init__(
-        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, events: Stream,
-        troubles: Troubles, milestones: Milestones,
+        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, control: ControlWatch,
+        events: Stream, troubles: Troubles, milestones: Milestones,
     ) -> None:  # fmt: skip
         self._order = order
         self._spec = spec
@@ -76,7 +80,8 @@ class RunningAttempt:
         self._record = record
         earlier = rundir.attempts() if spec.limits.max_usd is not None else []
         earlier = [one for one in earlier if one.number != order.attempt]
-        self._limits = LimitWatch(spec.limits, order, record.started_at, earlier, _say)
+        self._limits = LimitWatch(spec.limits, with_disks(order, rundir), record.started_at, earlier, _say)
+        self._lifetime = Lifetime(order, spec.limits, self._limits, control)
         self._host = record.host
         self._inbox = inbox
         self._events = events
@@ -90,6 +95,7 @@ class RunningAttempt:
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR, order.python)
         bar = ProgressBar(attached=order.attached)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc, bar=bar)
+        self._saving = Saving(inbox, self._checkpoints, rundir)
         self._environment = RanksEnvironment(order, spec, _say)
         self._stopping = Stopping(
             inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,
@@ -103,11 +109,8 @@ class RunningAttempt:
 
     def progress(self) -> dict[str, Any]:
         """Step, metrics and checkpoints so far, for the status."""
-        return {
-            "step": self._metrics.step,
-            "metrics": dict(self._metrics.latest),
-            **self._checkpoints.progress(),
-        }
+        latest = dict(self._metrics.latest)
+        return {"step": self._metrics.step, "metrics": latest, **self._checkpoints.progress()}
 
     def run(self, warm: TorchrunRanks | None) -> Verdict:
         """Start the ranks, watch them to their end, and judge it.
@@ -121,8 +124,7 @@ class RunningAttempt:
         hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
         env = command.rank_env(spec, self._here, self._rundir.url, self._order.attempt)
         values = secret_values.read(self._order, spec, _say)
-        spent_share = self._limits.spent_share(self._record.billed_from or self._record.started_at)
-        self._milestones.begin(hooks, values.agent, spent_share)
+        self._milestones.begin(hooks, values.agent)
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
@@ -139,8 +141,7 @@ class RunningAttempt:
                 warm = None
             env = {**ready.variables, **env, **values.worker}
             if ready.about:
-                told = {"attempt": self._order.attempt, "source": ready.source, **ready.about}
-                self._events.append(event_line("environment", **told))
+                self._milestones.note("environment", source=ready.source, **ready.about)
             staging.before(here.python, {**os.environ, **env}, self._meanwhile, self._stopped)
             if self._stopping.stop is not None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
@@ -303,6 +304,10 @@ class RunningAttempt:
         self._do_recurring(time.monotonic())
 
     def _keep_limits(self, ranks: Ranks | None) -> None:
+        if (told := self._lifetime.hear()) is not None:
+            self._milestones.note(**told)
+        if (alert := self._limits.budget_alert()) is not None:
+            self._milestones.spent(alert)
         reached = self._limits.reached(self._checkpoints.upload_pid) if self._stopping.stop is None else None
         if reached is not None:
             self._stopping.ask(ranks, Request(reached))
@@ -316,14 +321,16 @@ class RunningAttempt:
             self._polled_at = now
             self._metrics.poll()
             self._checkpoints.poll()
+            self._saving.poll()
             self._note_restart()
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             self._metrics.flush()
-            progress = {**self.progress(), **self._pace.progress(self._metrics.step), "load": self._load.latest}
+            pace = self._pace.progress(self._metrics.step)
+            progress = {**self.progress(), **pace, **self._lifetime.told(), "load": self._load.latest}
             with self._troubles.kept():
                 self._rundir.beat(self._order.attempt, self._host, os.getpid(), **progress)
-            self._milestones.look(progress, self._limits.spent_share(time.time()))
+            self._milestones.look(progress)
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""
@@ -335,10 +342,7 @@ class RunningAttempt:
         self._restart = restart
         self._metrics.begin_anew()
         _say(f"{why or 'a rank failed'}; restart {restart} of {allowed}")
-        with self._troubles.kept():
-            self._events.append(
-                event_line("restarted", attempt=self._order.attempt, restart=restart, reason=why or None)
-            )
+        self._milestones.note("restarted", restart=restart, reason=why or None)
 
 
 def _say(text: str) -> None:

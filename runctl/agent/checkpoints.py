@@ -12,6 +12,7 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,19 @@ from runctl.hostdir import HostDir
 from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec
 from runctl.storage import RUN_ROOT, open_store
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Ranks that were asked for something.
+
+    Attributes:
+        restart: which ones, by the number of their restart.
+        step: the furthest of them had completed so many.
+    """
+
+    restart: int
+    step: int
 
 
 class Checkpoints:
@@ -143,15 +157,31 @@ class Checkpoints:
         Returns:
             False if they cannot be asked: not all of them look out for it, or not yet.
         """
-        restart = self._host_dir.restart()
+        return self._ask(Kind.STOP) is not None
+
+    def ask_to_save(self) -> Asked | None:
+        """Ask the ranks to save at their next step; None if they cannot be asked."""
+        return self._ask(Kind.SAVE)
+
+    def _ask(self, kind: Kind) -> Asked | None:
+        restart = self.restart()
         path = self._host_dir.agreement(restart)
         polling = [w for w in self._host_dir.workers() if w.get("polling") and w["restart"] == restart]
         if len(polling) < self._ranks or not path.exists():
-            return False
+            return None
         agreement = Agreement(path)
-        agreement.want(Kind.STOP)
+        asked = Asked(restart, max(agreement.steps()))
+        agreement.want(kind)
         agreement.close()
-        return True
+        return asked
+
+    def restart(self) -> int:
+        """The number of the ranks' last restart in place."""
+        return self._host_dir.restart()
+
+    def first_after(self, step: int) -> int | None:
+        """The first checkpoint of a later step that lies where the run's checkpoints do; None as long as none does."""
+        return min((one for one in self.progress()["checkpoints"] if one > step), default=None)
 
     @property
     def writer_at_work(self) -> int | None:

@@ -1,21 +1,27 @@
-"""Stops that are asked for through the run directory, by `runctl stop` or from a launcher that is elsewhere."""
+"""What is asked for through the run directory, from anywhere: a stop, a checkpoint, more time."""
 
 from __future__ import annotations
 
 import threading
 
+from runctl import extension, saves
 from runctl.agent.inbox import Inbox, Request
 from runctl.errors import StorageError
+from runctl.extension import Extension
 from runctl.rundir import RunDir, StopRequest
+from runctl.saves import SaveRequest
 
 
 class ControlWatch(threading.Thread):
-    """Looks for a stop every few seconds, in a thread of its own: storage may be slow, or gone for a while.
+    """Looks every few seconds, in a thread of its own: storage may be slow, or gone for a while.
 
     Args:
         rundir: where it is asked for.
         attempt: the attempt that may be meant.
-        inbox: what hears of it.
+        inbox: what hears of a stop.
+
+    Attributes:
+        extension: the last that was asked for, or None.
     """
 
     INTERVAL_S = 3.0
@@ -26,18 +32,25 @@ class ControlWatch(threading.Thread):
         self._attempt = attempt
         self._inbox = inbox
         self._ended = threading.Event()
+        self.extension: Extension | None = None
 
     def run(self) -> None:
         """Look, until `end`; each request is passed on once."""
         heard: StopRequest | None = None
+        last: SaveRequest | None = None
         while not self._ended.is_set():
+            stop = save = None
             try:
-                request = self._rundir.stop_request(self._attempt)
+                stop = self._rundir.stop_request(self._attempt)
+                save = saves.asked(self._rundir, self._attempt)
+                self.extension = extension.asked(self._rundir, self._attempt) or self.extension
             except StorageError:
-                request = None  # it works again some time, and the limits of the host hold without it
-            if request is not None and request != heard:
-                heard = request
-                self._inbox.post(Request(request.reason, request.now))
+                pass  # it works again some time, and the limits of the host hold without it
+            if stop is not None and stop != heard:
+                heard = stop
+                self._inbox.post(Request(stop.reason, stop.now))
+            if save is not None and save != last:
+                last = self._inbox.save = save
             self._ended.wait(self.INTERVAL_S)
 
     def end(self) -> None:

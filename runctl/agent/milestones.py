@@ -6,13 +6,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
+from runctl.agent.limits import Alert
 from runctl.agent.order import Order
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Verdict
 from runctl.hooks import Hooks
-from runctl.milestones import BUDGET_SHARES
 from runctl.outcome import Attempt
 from runctl.rundir import event_line
 from runctl.spec import LaunchSpec, RunState
@@ -54,17 +55,14 @@ class Milestones:
         self._steps: StepWatch | None = None
         self._stalled = self._stepped = False
         self._saved = 0
-        self._spent_share = 0.0
 
-    def begin(self, hooks: Hooks, secrets: dict[str, str], spent_share: float | None) -> None:
+    def begin(self, hooks: Hooks, secrets: dict[str, str]) -> None:
         """Have plugins told from now on.
 
         Args:
-            hooks: of which `runctl_milestone` is called.
-            secrets: what it is handed.
-            spent_share: how much of the budget earlier attempts took.
+            hooks: of which `runctl_milestone` and `runctl_budget` are called.
+            secrets: what `runctl_milestone` is handed.
         """
-        self._spent_share = spent_share or 0.0
         self._telling = threading.Thread(target=self._tell, args=(hooks, secrets), daemon=True)
         self._telling.start()
 
@@ -81,29 +79,29 @@ class Milestones:
         """The ranks have ended: there are to be no more steps."""
         self._steps = None
 
-    def look(self, progress: dict[str, Any], spent_share: float | None) -> None:
-        """See what has been reached.
-
-        Args:
-            progress: what the heartbeat tells.
-            spent_share: how much of the budget the run has cost.
-        """
+    def look(self, progress: dict[str, Any]) -> None:
+        """See what has been reached, from what the heartbeat tells."""
         step, saved = progress.get("step"), max(progress.get("checkpoints") or (0,))
         metrics = progress.get("metrics") or {}
         if saved > self._saved:
             self._saved = saved
-            self._note("checkpoint", step=saved)
+            self.note("checkpoint", step=saved)
         if step is not None and not self._stepped:
             self._stepped = True
-            self._note("first_step", step=step)
+            self.note("first_step", step=step)
             self._reach("first_step", step=step, metrics=metrics)
         self._look_for_stall(step, metrics)
-        for share in BUDGET_SHARES:
-            if spent_share is not None and self._spent_share < share <= spent_share:
-                about = {"share": share, "max_usd": self._spec.limits.max_usd}
-                self._note("budget", **about)
-                self._reach("budget", step=step, **about)
-        self._spent_share = max(self._spent_share, spent_share or 0.0)
+
+    def spent(self, alert: Alert) -> None:
+        """Another share of limits.max_usd has been spent."""
+        self._say(f"{alert.share:.0%} of limits.max_usd={alert.max_usd:g} are spent: {alert.spent_usd:.2f} USD")
+        self.note("budget", **asdict(alert))
+        self._reach("budget", **asdict(alert))
+
+    def note(self, event: str, **about: Any) -> None:
+        """Keep an event of this attempt's."""
+        with self._troubles.kept():
+            self._events.append(event_line(event, attempt=self._order.attempt, **about))
 
     def end(self, verdict: Verdict, progress: dict[str, Any]) -> None:
         """Tell how it ended, without waiting for that."""
@@ -129,13 +127,9 @@ class Milestones:
         self._steps.note(step, now)
         for_s = self._steps.stalled_s(now)
         if for_s is not None and not self._stalled:
-            self._note("stalled", step=step, for_s=round(for_s))
+            self.note("stalled", step=step, for_s=round(for_s))
             self._reach("stalled", step=step, for_s=round(for_s), metrics=metrics)
         self._stalled = for_s is not None
-
-    def _note(self, event: str, **about: Any) -> None:
-        with self._troubles.kept():
-            self._events.append(event_line(event, attempt=self._order.attempt, **about))
 
     def _reach(self, kind: str, **about: Any) -> None:
         where = {"platform": self._order.platform, "host": self._record.host, "market": self._order.market}
@@ -144,6 +138,8 @@ class Milestones:
     def _tell(self, hooks: Hooks, secrets: dict[str, str]) -> None:
         while (reached := self._reached.get()) is not None:
             kind, about = reached
+            if kind == "budget":
+                hooks.notify("runctl_budget", spec=self._spec, attempt=self._order.attempt, **about)
             hooks.notify(
                 "runctl_milestone", spec=self._spec, attempt=self._order.attempt, kind=kind, about=about,
                 secrets=secrets,

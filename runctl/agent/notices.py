@@ -9,10 +9,14 @@ from runctl.agent.inbox import Inbox, Request
 from runctl.agent.order import Order
 from runctl.agent.troubles import Troubles
 from runctl.hooks import Hooks
-from runctl.hosts import aws
+from runctl.hosts.aws import InstanceNotices
+from runctl.hosts.notices import Notice, Notices
+from runctl.hosts.runpod_notices import PodNotices
 from runctl.rundir import event_line
 from runctl.spec import LaunchSpec
 from runctl.storage import Stream
+
+_WHO = {"aws": "AWS takes the instance", "runpod": "RunPod takes the pod"}
 
 
 def watch(
@@ -33,13 +37,13 @@ def watch(
     Returns:
         What ends it, without waiting.
     """
-    if order.notices != "aws":
+    if order.notices not in _WHO:
         return lambda: None
 
-    def tell(notice: aws.Notice) -> None:
+    def tell(notice: Notice) -> None:
         if notice.kind == "interruption":
             at = time.strftime("%H:%M:%S UTC", time.gmtime(notice.at))
-            inbox.post(Request("spot_notice", host_ends_at=notice.at, detail=f"AWS takes the instance back at {at}"))
+            inbox.post(Request("spot_notice", host_ends_at=notice.at, detail=f"{_WHO[order.notices]} back at {at}"))
         with troubles.kept():
             events.append(
                 event_line(
@@ -48,6 +52,10 @@ def watch(
             )
         hooks.notify("runctl_notice", spec=spec, attempt=order.attempt, kind=notice.kind, at=notice.at)
 
-    notices = aws.Notices(tell, rebalance=hooks.implemented("runctl_notice"))
-    notices.start()
-    return notices.end
+    found: Notices
+    if order.notices == "aws":
+        found = InstanceNotices(tell, rebalance=hooks.implemented("runctl_notice"))
+    else:
+        found = PodNotices(tell)
+    found.start()
+    return found.end

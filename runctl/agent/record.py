@@ -43,9 +43,9 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
         price_usd_per_hour=order.price_usd_per_hour, billed_from=order.billed_from,
     )  # fmt: skip
     if order.attached:
-        rundir.take_lease(os.getpid(), heir_of=os.getppid())
+        rundir.lease.take(os.getpid(), heir_of=os.getppid())
     else:
-        rundir.take_lease(os.getpid(), attempt=order.attempt)
+        rundir.lease.take(os.getpid(), attempt=order.attempt)
     events = rundir.event_stream(f"a{order.attempt}-n{NODE}")
     rundir.write_attempt(record)
     rundir.write_status(RunState.RUNNING, order.attempt, host=record.host, pid=os.getpid())
@@ -63,7 +63,15 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
         around.callback(control.end)
         try:
             attempt = RunningAttempt(
-                order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles, milestones=milestones
+                order,
+                spec,
+                rundir,
+                record,
+                inbox=inbox,
+                control=control,
+                events=events,
+                troubles=troubles,
+                milestones=milestones,
             )
             verdict = attempt.run(warm)
         except RunctlError as error:
@@ -88,7 +96,7 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
         )  # fmt: skip
         events.append(event_line("attempt_ended", attempt=order.attempt, state=verdict.state, reason=verdict.reason))
         events.close()
-        rundir.drop_lease()
+        rundir.lease.drop()
     if troubles.first is not None:
         _say(f"the records of this attempt are not whole: {troubles.first}")
         _say(f"attempt {order.attempt} {verdict.state.value}: {verdict.reason}")

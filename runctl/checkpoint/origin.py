@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.catalog import Catalog, Found
 from runctl.checkpoint.remote import FOLDER, RemoteCatalog
 from runctl.checkpoint.restore import Restore
 from runctl.checkpoint.transfer import Transfer
-from runctl.errors import CheckpointError
+from runctl.errors import CheckpointCorrupt, CheckpointError
 from runctl.storage import open_store
 
 _NAMED_BY = "checkpoint.resume=…"
@@ -47,4 +48,33 @@ def bring(url: str, local: Catalog, say: Callable[[str], None], stop: threading.
         restore = Restore(local, remote, say, stop, transfer, borrowed=True)
         if (found := restore.newest()) is not None:
             return found
-    raise CheckpointError(f"checkpoint.resume={url}: there is no checkpoint, neither there nor in {url}/{FOLDER}")
+    raise _none(url)
+
+
+def here(place: str, say: Callable[[str], None]) -> Found:
+    """The checkpoint that `bring` would copy from this machine, verified where it lies. Nothing changes there.
+
+    Args:
+        place: path of a run directory, of a folder of checkpoints, or of one checkpoint.
+        say: takes what people should know.
+
+    Raises:
+        CheckpointError: if there is none, or none that verifies.
+    """
+    step = manifests.step_of(Path(place).name)
+    if step is not None:
+        catalog = Catalog(Path(place).parent)
+        return Found(catalog.path(step), catalog.verified(step))
+    for folder in (Path(place, FOLDER), Path(place)):
+        catalog = Catalog(folder)
+
+        def reject(error: CheckpointCorrupt) -> None:
+            say(f"{error}; going back to the one before")
+
+        if (found := catalog.newest(reject, set_aside=False)) is not None:
+            return found
+    raise _none(place)
+
+
+def _none(place: str) -> CheckpointError:
+    return CheckpointError(f"checkpoint.resume={place}: there is no checkpoint, neither there nor in {place}/{FOLDER}")

@@ -9,10 +9,24 @@ import sys
 
 import typer
 
-from runctl.cli import aws, logs, monitor, ps, report, show, steer
+from runctl.cli import (
+    aws_hosts,
+    checkpoint,
+    cost,
+    extend,
+    launching,
+    logs,
+    monitor,
+    ps,
+    report,
+    runpod,
+    s3,
+    show,
+    steer,
+)
 from runctl.errors import ExitCode, RunctlError
 
-_RUNS, _ACCOUNTS = "Runs", "Places to run"
+_RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
 
 app = typer.Typer(
     name="runctl",
@@ -29,12 +43,20 @@ for command in (
     report.report,
     steer.wait,
     steer.stop,
+    extend.extend,
     show.diff,
     steer.rm,
     ps.reindex,
 ):
     app.command(rich_help_panel=_RUNS)(command)
-app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
+app.command(rich_help_panel=_RUNS)(launching.local)
+app.command(rich_help_panel=_RUNS)(launching.resume)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
+app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
+app.command(rich_help_panel=_MONEY)(cost.cost)
+app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.add_typer(runpod.app, name="runpod", rich_help_panel=_ACCOUNTS)
 
 
 @app.callback(invoke_without_command=True)

@@ -32,6 +32,7 @@ _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEPT = re.compile(r"env:\w+|ssm:/[\w./-]+|secretsmanager:[\w/+=.@:-]+|runpod:[\w-]+", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NPROC_WORDS = ("auto", "gpu", "cpu")
+_SCHEMAS: dict[type, DictConfig] = {}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ class Typed:
             if path == key or (path.startswith(f"{key}.") and key not in GROUPS and path in _paths(override)):
                 return "command line" if key in self._typed_as_one else "sweep"
         return None
+
+    def swept(self) -> tuple[str, ...]:
+        """The overrides whose values a sweeper chose, without Hydra's own."""
+        keys = {override: override.split("=", 1)[0].lstrip("+~") for override in self.overrides}
+        return tuple(
+            override for override, key in keys.items()
+            if key not in self._typed_as_one and not key.startswith("hydra.")
+        )  # fmt: skip
 
     @functools.cached_property
     def _typed_as_one(self) -> set[str]:
@@ -137,13 +146,20 @@ def checked(cfg: DictConfig, options_of: Callable[[str], type[PlatformConfig]]) 
         assert isinstance(given, dict)
         kind = cfg.platform.kind if isinstance(cfg.platform, DictConfig) and "kind" in cfg.platform else "local"
         schema = options_of(str(kind))
-        bare = OmegaConf.structured(LaunchConfig)
-        bare.platform = OmegaConf.structured(schema)
-        objects = OmegaConf.to_object(OmegaConf.merge(bare, given))
+        objects = OmegaConf.to_object(OmegaConf.merge(_bare(schema), given))
     except OmegaConfBaseException as error:
         raise complaints.translate(error, schema) from error
     assert isinstance(objects, LaunchConfig)
     return objects
+
+
+def _bare(platform: type[PlatformConfig]) -> DictConfig:
+    """The schema with a platform's options, to be merged into: making it takes as long as all the rest of a check."""
+    if platform not in _SCHEMAS:
+        bare: DictConfig = OmegaConf.structured(LaunchConfig)
+        bare.platform = OmegaConf.structured(platform)
+        _SCHEMAS[platform] = bare
+    return _SCHEMAS[platform]
 
 
 def project_root(workdir: Path) -> Path:

@@ -27,6 +27,9 @@ FREE_MAPS = (
     "platform.args",
 )
 
+#: What carries the jobs of `-m` out. Hydra takes plugins from this namespace alone.
+LAUNCHER = "hydra_plugins.runctl.RunctlLauncher"
+
 
 class ArgsStyle(Enum):
     argparse = "argparse"
@@ -89,6 +92,12 @@ class Prefix(Enum):
     others = "others"
     all = "all"
     none = "none"
+
+
+class Reduce(Enum):
+    last = "last"
+    best = "best"
+    mean = "mean"
 
 
 class Changed(Enum):
@@ -159,11 +168,14 @@ class ResourcesConfig:
 class LimitsConfig:
     """max_time: a duration such as 30m or 24h, for one attempt; max_usd: for all attempts together.
 
+    max_usd_per_day: for all runs that this machine knows: nothing is launched that could exceed it within 24 hours.
+
     idle: how long GPUs and processors may have nothing to do.
     """
 
     max_time: Optional[str] = None
     max_usd: Optional[float] = None
+    max_usd_per_day: Optional[float] = None
     idle: Optional[str] = None
 
 
@@ -234,6 +246,29 @@ class DrillConfig:
 
 
 @dataclass
+class SweepConfig:
+    """metric: what a job of -m is judged by, a name in its metrics or several; reduce: its last, best or mean value.
+
+    goal: minimize or maximize, one for each metric; max_parallel: jobs at once; gpus_per_job: of this machine's.
+
+    hosts: so many are rented once and stay, for one job after the other.
+
+    max_usd: once the sweep has cost so much, no new job starts; fresh: begin every job anew; retry_failed: go on with
+    those that failed.
+    """
+
+    metric: Any = None
+    reduce: Reduce = Reduce.last
+    goal: Any = None
+    max_parallel: Optional[int] = None
+    gpus_per_job: Optional[int] = None
+    hosts: Optional[int] = None
+    max_usd: Optional[float] = None
+    fresh: bool = False
+    retry_failed: bool = False
+
+
+@dataclass
 class DockerConfig:
     """image: in which everything runs under python_env=docker; it has the ranks' Python, with torch."""
 
@@ -277,13 +312,13 @@ class LaunchConfig:
     env: Dict[str, Any] = field(default_factory=dict)
     secrets: Dict[str, str] = field(default_factory=dict)
     secrets_scope: Dict[str, SecretScope] = field(default_factory=dict)
-    #: Who is told what becomes of the run: names of secrets, or where one is kept, whose values are apprise's URLs.
-    notify: List[str] = field(default_factory=list)
+    notify: List[str] = field(default_factory=list)  # secrets, or where one is kept, that hold URLs of apprise's
     tags: Dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)
     plugins: PluginsConfig = field(default_factory=PluginsConfig)
     drill: DrillConfig = field(default_factory=DrillConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     detach: bool = False
     dry_run: bool = False
     smoke: bool = False
@@ -310,5 +345,6 @@ def register(kinds: Iterable[str] = ()) -> None:
     """
     store = ConfigStore.instance()
     store.store(name="runctl_schema", node=schema(), provider="runctl")
+    store.store(group="hydra/launcher", name="runctl", node={"_target_": LAUNCHER}, provider="runctl")
     for kind in kinds:
         store.store(group="platform", name=kind, node={"kind": kind}, provider="runctl")

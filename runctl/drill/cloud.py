@@ -169,6 +169,10 @@ class Cloud(Steered):
         """Have Service Quotas tell another value of one of EC2's quotas."""
         self._ask("quota", code=code, value=value)
 
+    def set_spot_price(self, machine: str, zone: str, price: float, at: float) -> None:
+        """Have the price on spot change at a moment, which may be over (seconds since the epoch)."""
+        self._ask("price", machine=machine, zone=zone, price=price, at=at)
+
     def make_subnet(self, zone: str, endpoints: Sequence[str] = ()) -> str:
         """Make a subnet with no way out in a region's default network.
 

@@ -208,9 +208,3 @@ class Ec2:
 def image_of(parameter: str) -> str | None:
     """The image that a public parameter names."""
     return next((image for prefix, image in _IMAGES if parameter.startswith(prefix)), None)
-
-
-def machines_asked(body: bytes) -> list[str]:
-    """The types of instances in a request for spot prices."""
-    asked = parse_qs(body.decode())
-    return [values[0] for name, values in sorted(asked.items()) if name.startswith("InstanceType.")]

@@ -23,7 +23,7 @@ from urllib.parse import parse_qs
 from runctl import processes
 from runctl.drill import prices
 from runctl.drill.callers import SPOT_ROLE, Callers, role_names, unknown_profile
-from runctl.drill.ec2 import ACCOUNT, Ec2, Launched, image_of, machines_asked
+from runctl.drill.ec2 import ACCOUNT, Ec2, Launched, image_of
 from runctl.drill.faults import Fault, Faults, answer
 from runctl.drill.guard import Guard, query_error
 from runctl.drill.metadata import HOST, LAUNCHER, ROLE, SECRET
@@ -61,6 +61,7 @@ class Server:
         self._one_at_a_time = threading.RLock()
         self._faults = Faults()
         self._quotas: dict[str, float] = {}
+        self._spot = prices.SpotMarket()
         sandboxes: dict[str, Sandbox] = {}
         self._network = Network()
         self._callers = Callers()
@@ -76,6 +77,9 @@ class Server:
             "inject": lambda _, body: self._faults.inject(from_data(Fault, json.loads(body))),
             "clear": lambda _, __: self._faults.clear(),
             "quota": lambda asked, _: self._quotas.update({asked["code"]: float(asked["value"])}),
+            "price": lambda asked, _: self._spot.change(
+                asked["machine"], asked["zone"], float(asked["price"]), float(asked["at"])
+            ),
             "subnet": lambda asked, _: self._make_subnet(asked),
             "denied": lambda _, __: to_data(self._guard.denied if self._guard is not None else []),
             "calls": lambda _, __: to_data(self._faults.calls),
@@ -174,7 +178,7 @@ class Server:
         with self._one_at_a_time:
             self._network.prepare(region)
         if action == "DescribeSpotPriceHistory":
-            return 200, "text/xml", prices.spot_history(machines_asked(body), [region + zone for zone in _ZONES])
+            return 200, "text/xml", self._spot.history(request.form, [region + zone for zone in _ZONES])
         profile = request.form.get("IamInstanceProfile.Name") or request.form.get("IamInstanceProfile.Arn") or ""
         if action == "RunInstances" and (said := unknown_profile(profile)) is not None:
             return answer(Fault(action, "InvalidParameterValue", message=said), "ec2", as_json=False)

@@ -210,6 +210,11 @@ class RunpodStage(Stage):
             held.enter_context(self._s3)
             self._s3.make_bucket(urlsplit(self.root).netloc)
         held.enter_context(self._pods)
+        if self._s3 is not None:
+            # What a rehearsal's pods get of the user's secrets to object storage are keys to the drill's.
+            told = self._s3.environment({})
+            for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+                self._pods.set_unmade_secret(name, told[name])
 
     @property
     def urls(self) -> list[str]:

@@ -11,12 +11,13 @@ import contextlib
 import http.client
 import json
 import os
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from runctl.hosts.notices import Notice, Notices
 
 ENDPOINT_ENV = "AWS_EC2_METADATA_SERVICE_ENDPOINT"
 #: How long ahead a notice comes.
@@ -95,54 +96,30 @@ def instance_facts() -> InstanceFacts | None:
         return None
 
 
-@dataclass(frozen=True)
-class Notice:
-    """Word that this host is about to be taken away, or may be.
-
-    Attributes:
-        kind: `interruption`, or `rebalance` for a mere recommendation.
-        action: what will be done to the instance: `terminate`, `stop`, `hibernate`; of a recommendation empty.
-        at: when it will be done, or when the recommendation came (seconds since the epoch).
-    """
-
-    kind: str
-    action: str
-    at: float
-
-
-class Notices(threading.Thread):
-    """Looks for notices in a thread of its own, and tells each once. A service that does not answer is asked again.
+class InstanceNotices(Notices):
+    """Asks the metadata service. One that does not answer is asked again.
 
     Args:
-        tell: called in the thread with each notice.
+        tell: called in the thread with each notice, once.
         rebalance: whether recommendations count as well.
     """
 
     INTERVAL_S = 2.0
 
     def __init__(self, tell: Callable[[Notice], None], *, rebalance: bool = False) -> None:
-        super().__init__(name="runctl-notices", daemon=True)
-        self._tell = tell
+        super().__init__(tell)
         self._kinds = ("interruption", "rebalance") if rebalance else ("interruption",)
         self._metadata = Metadata()
-        self._ended = threading.Event()
+        self._told: set[str] = set()
 
-    def run(self) -> None:
-        """Look, until `end`."""
-        told: set[str] = set()
-        while not self._ended.is_set():
-            for kind in self._kinds:
-                text = self._look(kind)
-                if text and text not in told:
-                    told.add(text)
-                    self._tell(_parsed(kind, text))
-            self._ended.wait(self.INTERVAL_S)
+    def _look(self) -> None:
+        for kind in self._kinds:
+            text = self._read(kind)
+            if text and text not in self._told:
+                self._told.add(text)
+                self._tell(_parsed(kind, text))
 
-    def end(self) -> None:
-        """Look no more, without waiting for a look that goes on."""
-        self._ended.set()
-
-    def _look(self, kind: str) -> str | None:
+    def _read(self, kind: str) -> str | None:
         path = "spot/instance-action" if kind == "interruption" else "events/recommendations/rebalance"
         with contextlib.suppress(*_ERRORS):
             return self._metadata.read(path)

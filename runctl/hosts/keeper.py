@@ -31,19 +31,17 @@ from pathlib import Path
 from typing import Any
 
 LOG, MORE = "bring-up.log", "RUNCTL_AGENT_NEEDS"  # a variable: requirements of this run's agent besides runctl's own
-_TRIES = 5
-_TIMEOUT_S = 30.0
+_TRIES, _TIMEOUT_S, _TAIL_BYTES = 5, 30.0, 256 << 10
 _RETRIED = (OSError, http.client.HTTPException)  # urllib's errors and time-outs are OSErrors
-_TAIL_BYTES = 256 << 10
 _SIGNED = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*")
 #: Exit codes of an attempt that was stopped, or lost its host: nobody needs to look at that host.
-_STOPPED = (0, 71, 124, 130, 143)
+_STOPPED, _UNFIT = (0, 71, 124, 130, 143), (None, 71, 137)  # and of one after which no other run comes here
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 #: A unit of systemd inherits nothing; this is what the agent needs of the host's environment.
 _PASSED_ON = re.compile(r"PATH|HOME|LANG|RUNCTL_\w+|AWS_(?!\w*(SECRET|KEY|TOKEN))\w+")
 #: A rank that is out of memory must not end its whole unit, and the agent wants a SIGTERM to itself alone.
-_UNIT = ("OOMPolicy=continue", "KillMode=mixed", "TasksMax=infinity", "LimitMEMLOCK=infinity",
-         "StandardOutput=journal+console")  # fmt: skip
+_UNIT = ("--property=OOMPolicy=continue", "--property=KillMode=mixed", "--property=TasksMax=infinity",
+         "--property=LimitMEMLOCK=infinity", "--property=StandardOutput=journal+console")  # fmt: skip
 _CONSOLE = os.environ.get("RUNCTL_CONSOLE", "/dev/console")  # the cloud keeps what is said there, at 115,200 baud
 
 
@@ -71,8 +69,7 @@ def start(home: Path) -> int:
 
 def _as_unit(unit: str, argv: list[str]) -> bool:
     settings = [f"--setenv={name}={os.environ[name]}" for name in os.environ if _PASSED_ON.fullmatch(name)]
-    properties = [f"--property={one}" for one in _UNIT]
-    words = ["systemd-run", f"--unit={unit}", "--collect", "--quiet", *properties, *settings, *argv]
+    words = ["systemd-run", f"--unit={unit}", "--collect", "--quiet", *_UNIT, *settings, *argv]
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         return subprocess.run(words, stdin=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
     return False
@@ -93,8 +90,7 @@ class Keeper:
         """Prepare the host, run the agent to its end, and end the host in every case; the agent's exit code."""
         code, error = None, None
         try:
-            for number in _SIGNALS:
-                signal.signal(number, self._hear)
+            _on_signals(self._hear)
             with (self.home / LOG).open("ab") as log:
                 for fd in (1, 2):
                     os.dup2(log.fileno(), fd)
@@ -116,13 +112,13 @@ class Keeper:
             if unheard:
                 self._send_log()
         except BaseException as failed:  # noqa: BLE001 (whatever it is, the host must not stay)
-            _be_deaf()
+            _on_signals(signal.SIG_IGN)
             error = clean(str(failed) if isinstance(failed, BringUpFailed) else f"{type(failed).__name__}: {failed}")
             with contextlib.suppress(BaseException):
                 say(f"bring-up failed: {error}")
                 self._send_log()
         finally:
-            _be_deaf()
+            _on_signals(signal.SIG_IGN)
             self._end_host(code, error)
         return 1 if code is None else code
 
@@ -136,7 +132,7 @@ class Keeper:
         """A signal: hand it on to the agent; before there is one, give up."""
         self.asked_to_end = self.asked_to_end or number != signal.SIGALRM
         if self.agent is None:
-            _be_deaf()  # once is enough
+            _on_signals(signal.SIG_IGN)  # once is enough
             late = f"it took longer than bring_up_s={self.host.get('bring_up_s')}"
             came = f"{signal.Signals(number).name} came while the host was prepared"
             raise BringUpFailed(late if number == signal.SIGALRM else came)
@@ -176,15 +172,17 @@ class Keeper:
         """An environment with what the agent needs: all of the wheel's requirements but torch, which ranks need."""
         names = [sys.executable] * (sys.version_info >= (3, 10)) + [f"python3.{minor}" for minor in range(14, 9, -1)]
         works = (name for name in names if shutil.which(name) and self._call([name, "-c", "import ensurepip"]) == 0)
-        python = str(self.home / "venv" / "bin" / "python")
-        pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet"]
-        pip += (requirements(wheel, self.env.get(MORE, "")) if wheel is not None else []) or ["pip"]
-        for command in ([next(works, "python3"), "-m", "venv", str(self.home / "venv")], pip):
+        needed = (requirements(wheel, self.env.get(MORE, "")) if wheel is not None else []) or ["pip"]
+        venv = self.home.parent.parent / f"venv-{hashlib.sha256(' '.join(needed).encode()).hexdigest()[:12]}"
+        python, ready = str(venv / "bin" / "python"), venv / "ready"
+        pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet", *needed]
+        for command in () if ready.exists() else ([next(works, "python3"), "-m", "venv", str(venv)], pip):
             if (code := self._call(command)) != 0:
                 raise BringUpFailed(
                     f"no environment could be made for the agent: {' '.join(command)} ended with code {code}; install "
                     "python3-venv in a setup line, or name an interpreter that has what runctl needs (agent_python)"
                 )
+        ready.touch()
         return python
 
     def _call(self, words: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> int:
@@ -216,11 +214,12 @@ class Keeper:
                 time.sleep(2.0**tried)
 
     def _end_host(self, code: int | None, error: str | None) -> None:
-        """Leave word of how it ended, and have the host shut down; after a failure later, if somebody is to look."""
+        """Leave word of how it ended, and have the host shut down; later if it stays, or somebody is to look."""
         keep_s = 0.0
         with contextlib.suppress(Exception):
-            if code not in _STOPPED and not self.asked_to_end:
-                keep_s = min(self.host.get("keep_on_failure_s", 0), self.host["deadline"] - time.time())
+            why = ["keep_on_failure_s"] * (code not in _STOPPED) + ["keep_warm_s"] * (code not in _UNFIT)
+            kept_s = max((self.host.get(one, 0) for one in why), default=0) * (not self.asked_to_end)
+            keep_s = min(max(kept_s, self.host.get("keep_s", 0)), self.host["deadline"] - time.time())
         when = "now" if keep_s < 60 else f"+{math.floor(keep_s / 60)}"
         ended = {"agent_exit_code": code, "bring_up_error": error, "ended_at": time.time(), "shutdown": when}
         with contextlib.suppress(OSError):  # a full disk keeps no host
@@ -325,24 +324,24 @@ def write(path: Path, text: str) -> None:
     aside.replace(path)
 
 
-def _be_deaf() -> None:
+def _on_signals(handler: Any) -> None:
     for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, handler)
 
 
 def say(text: str) -> None:
     """One line for the log."""
-    sys.stdout.write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + clean(text) + "\n")
-    sys.stdout.flush()
+    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), clean(text), flush=True)  # noqa: T201 (no logging here)
 
 
 def run(home: Path) -> int:
     """Be the keeper, unless another is or was."""
-    with (home / "run.lock").open("w") as lock:
+    with (home / "run.lock").open("w") as lock, (home.parent.parent / "host.lock").open("w") as host:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return 0
+        fcntl.flock(host, fcntl.LOCK_EX)  # on a warm host the keeper before this one has its last word first
         return 0 if (home / "ended.json").exists() else Keeper(home).run()
 
 

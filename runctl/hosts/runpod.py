@@ -114,11 +114,13 @@ def environment() -> dict[str, str]:
 
 def _uncollected_s(home: Path) -> float:
     """How long the pod waits for a launcher that collects what only lies here."""
-    waits_s = 0.0
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        waits_s = float(json.loads((home / "host.json").read_text())["collect_s"])
+    host: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
-        if json.loads((home / "ended.json").read_text()).get("bring_up_error"):
+        host = json.loads((home / "host.json").read_text())
+    waits_s = float(host.get("collect_s", 0.0))
+    with contextlib.suppress(OSError, ValueError):
+        failed = json.loads((home / "ended.json").read_text()).get("bring_up_error")
+        if failed and not host.get("log_url"):  # or else the log has been sent
             waits_s = max(waits_s, _LOG_S)
     return waits_s
 

@@ -1,7 +1,8 @@
 """What a pod's container runs beside its start: it ends the pod at its deadline, whatever becomes of everything else.
 
 It comes with the request for the pod, before there is any way in, and stays one short file for that. A container that
-starts again has lost what ran in it, and nobody goes on with that in there: such a pod ends soon.
+starts again has lost what ran in it, and nobody goes on with that in there: such a pod ends soon. One that cannot begin
+says so by a file named `end`.
 """
 
 import contextlib
@@ -12,7 +13,8 @@ import signal
 import time
 import urllib.request
 
-RESTARTED_S = 60.0
+AGAIN_S = 60.0
+LOOK_S = 1.0
 
 os.setsid()
 for number in (signal.SIGTERM, signal.SIGHUP):
@@ -24,8 +26,9 @@ with contextlib.suppress(FileExistsError), (root / "booted").open("x") as file:
     file.write(str(time.time()))
 ends_at = float((root / "booted").read_text() or time.time()) + float(env["RUNCTL_LIVES_S"])
 if list(root.glob("*/a*/started")):
-    ends_at = min(ends_at, time.time() + RESTARTED_S)
-time.sleep(max(0.0, ends_at - time.time()))
+    ends_at = min(ends_at, time.time() + float(env["RUNCTL_RESTARTED_S"]))
+while time.time() < ends_at and not (root / "end").exists():
+    time.sleep(min(LOOK_S, max(0.0, ends_at - time.time())))
 query = "mutation End($input: PodTerminateInput!) { podTerminate(input: $input) }"
 asked = {"query": query, "variables": {"input": {"podId": env["RUNPOD_POD_ID"]}}}
 headers = {
@@ -38,4 +41,4 @@ while True:
     with contextlib.suppress(Exception):  # nothing else ends what costs money
         urllib.request.urlopen(urllib.request.Request(url, json.dumps(asked).encode(), headers), timeout=30).close()
     os.system("runpodctl remove pod $RUNPOD_POD_ID > /dev/null 2>&1")
-    time.sleep(RESTARTED_S)
+    time.sleep(AGAIN_S)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from runctl.config.platform import PlatformConfig
+from runctl.cost import Rates
 from runctl.errors import NotBuiltYet, PlatformError
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
@@ -36,6 +37,21 @@ class Terms:
     keep_on_failure_s: float = 0.0
 
 
+@dataclass
+class Berth:
+    """A place for one rented host that outlives its attempts: one run after the other is brought to it.
+
+    Attributes:
+        keep_s: how long a host waits for the next run before it ends itself.
+        host: what waits there now, by the handle of its last attempt; None if nothing does.
+        free_since: since when it waits (seconds since the epoch); whoever comes next pays from then on.
+    """
+
+    keep_s: float
+    host: RunHandle | None = None
+    free_since: float = 0.0
+
+
 class Platform(ABC):
     """Where an attempt can run. Subclasses fill in the methods with an underscore.
 
@@ -52,6 +68,10 @@ class Platform(ABC):
     terms: Terms = Terms()
     #: Whether it starts the agent in a container if that is asked for (`python_env=docker`).
     containers: ClassVar[bool] = False
+    #: Whether its hosts can outlive their attempts.
+    has_berths: ClassVar[bool] = False
+    #: Where hosts are taken from, and kept, while several runs follow each other; None for a host for each attempt.
+    berth: Berth | None = None
 
     def __init__(
         self,
@@ -168,6 +188,29 @@ class Platform(ABC):
         """What the attempt was granted of the plan's offers; None where that is not known."""
         return self._offer(plan, handle)
 
+    def extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
+        """Let a host live for longer, as far as that is the platform's business; its agent does the rest.
+
+        Args:
+            plan: as it was submitted.
+            handle: what was granted.
+            deadline: until when (seconds since the epoch).
+
+        Raises:
+            ConfigError: if it cannot, with what to do instead.
+        """
+        self._extend(plan, handle, deadline)
+
+    def rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        """What there is to pay for an attempt besides its host at the price of the offer; asked for afterwards.
+
+        Args:
+            plan: as it was submitted.
+            handle: what was granted.
+            begin, end: between which the host was billed (seconds since the epoch).
+        """
+        return self._rates(plan, handle, begin, end)
+
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
         return spec
 
@@ -197,6 +240,12 @@ class Platform(ABC):
 
     def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
         return plan.offers[0] if plan.offers else None
+
+    def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:  # noqa: B027 (most need nothing)
+        pass
+
+    def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        return Rates()
 
     def _why(self, handle: RunHandle) -> str:
         return "the agent was killed"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +26,8 @@ from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
 PACKAGE_DIR = str(Path(__file__).resolve().parents[2])
+#: What an agent that has ended may have printed last is read within so many seconds.
+_LAST_WORDS_S = 2.0
 
 
 class LocalAgent:
@@ -32,22 +36,47 @@ class LocalAgent:
     Args:
         warm_torchrun: have it start importing torchrun at once.
         detached: let it hold nothing of this process's: neither its terminal nor a pipe that somebody reads.
+        variables: what it and its ranks get besides our own environment.
+        lines: takes what it prints, line by line, in a thread; None lets it print where we do.
     """
 
-    def __init__(self, *, warm_torchrun: bool = False, detached: bool = False) -> None:
-        output = subprocess.DEVNULL if detached else None
+    def __init__(
+        self,
+        *,
+        warm_torchrun: bool = False,
+        detached: bool = False,
+        variables: dict[str, str] | None = None,
+        lines: Callable[[str], None] | None = None,
+    ) -> None:
+        output = subprocess.DEVNULL if detached else None if lines is None else subprocess.PIPE
         self.argv = (sys.executable, "-m", "runctl.agent", *(["--warm-torchrun"] if warm_torchrun else []))
         self.process = subprocess.Popen(
             self.argv,
             stdin=subprocess.PIPE,
             stdout=output,
-            stderr=output,
+            stderr=subprocess.STDOUT if output == subprocess.PIPE else output,
             bufsize=0,
+            env={**os.environ, **variables} if variables else None,
             # It starts where the package lies, so that no module in the user's folder can stand in for one of ours.
             cwd=PACKAGE_DIR,
             # A session of its own: Ctrl-C reaches the launcher alone, which asks the agent to stop.
             start_new_session=True,
         )
+        self._reader: threading.Thread | None = None
+        if lines is not None:
+            self._reader = threading.Thread(target=self._read, args=(lines,), name="runctl-agent", daemon=True)
+            self._reader.start()
+
+    def heard_out(self) -> None:
+        """Wait, once it has ended, for the last of what it printed."""
+        if self._reader is not None:
+            self._reader.join(_LAST_WORDS_S)
+
+    def _read(self, lines: Callable[[str], None]) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stdout:
+            for line in io.TextIOWrapper(stdout, errors="replace"):
+                lines(line.rstrip("\n"))
 
     def tell(self, message: dict[str, Any]) -> None:
         """Send one line; an agent that has ended hears nothing."""
@@ -69,6 +98,8 @@ class LocalPlatform(Platform):
         project_dir, config, tell, attached: as for every platform.
         standby: an agent started ahead, or None.
         output_to_stderr: whether the ranks' output goes to standard error altogether.
+        lines: takes what agents print, line by line; None lets them print where we do.
+        variables: what agents get besides our own environment.
     """
 
     kind = "local"
@@ -82,9 +113,13 @@ class LocalPlatform(Platform):
         attached: bool = True,
         standby: LocalAgent | None = None,
         output_to_stderr: bool = False,
+        lines: Callable[[str], None] | None = None,
+        variables: dict[str, str] | None = None,
     ) -> None:
         super().__init__(project_dir, config, tell, attached=attached)
         self._standby = standby
+        self._lines = lines
+        self._variables = variables
         self._output_to_stderr = output_to_stderr
         self._agents: dict[tuple[str, int], LocalAgent] = {}
 
@@ -135,9 +170,10 @@ class LocalPlatform(Platform):
         key = (plan.run_id, plan.attempt)
         if key not in self._agents:
             if self._attached:
-                agent, self._standby = self._standby or LocalAgent(), None
+                own = self._standby or LocalAgent(variables=self._variables, lines=self._lines)
+                agent, self._standby = own, None
             else:
-                agent = LocalAgent(detached=True)
+                agent = LocalAgent(detached=True, variables=self._variables)
             agent.tell(plan.requests[0]["order"])
             self._agents[key] = agent
         return RunHandle(
@@ -158,6 +194,7 @@ class LocalPlatform(Platform):
         code = process.poll()
         if code is None:
             return RunState.RUNNING
+        self._agent(handle).heard_out()
         if code < 0:
             return RunState.INTERRUPTED
         return RunState.SUCCEEDED if code == 0 else RunState.FAILED

@@ -107,7 +107,7 @@ class Parcel:
 
 def orders(
     spec: LaunchSpec, attempt: int, platform: str, *, python: str | None, setup: tuple[str, ...], notices: str,
-    bring_up_s: float, keep_on_failure_s: float, lives_s: float,
+    bring_up_s: float, keep_on_failure_s: float, lives_s: float, keep_s: float = 0.0,
 ) -> dict[str, Any]:  # fmt: skip
     """What a keeper is to do, but for what is known only once there is a host: files, secrets, times, prices.
 
@@ -121,6 +121,7 @@ def orders(
         bring_up_s: how long it may be prepared.
         keep_on_failure_s: how long it stays after a failure.
         lives_s: how long it may live altogether.
+        keep_s: how long it stays afterwards, however that ends.
     """
     about = containers.orders(spec, attempt, setup)
     if spec.notify:
@@ -131,6 +132,7 @@ def orders(
         **about,
         "bring_up_s": bring_up_s,
         "keep_on_failure_s": keep_on_failure_s,
+        "keep_s": keep_s,
         "lives_s": lives_s,
         "unit": f"runctl-{spec.run.id}-a{attempt}",
         "order": {
@@ -148,16 +150,23 @@ def completed(orders: dict[str, Any], handle: RunHandle) -> dict[str, Any]:
     """Orders with what is known of the host: until when it may live, and what it costs since when."""
     where = handle.address
     told = {key: value for key, value in orders.items() if key != "lives_s"}
+    deadline = where["launched_at"] + orders["lives_s"]
     return {
         **told,
-        "deadline": where["launched_at"] + orders["lives_s"],
+        "deadline": deadline,
         "order": {
             **orders["order"],
+            "deadline": deadline,
             "market": where["market"],
             "price_usd_per_hour": where["price_usd_per_hour"],
-            "billed_from": where["launched_at"],
+            "billed_from": where.get("billed_from", where["launched_at"]),
         },
     }
+
+
+def orders_name(attempt: int) -> str:
+    """Where the orders of an attempt's keeper lie below the run directory."""
+    return f"hosts/a{attempt}.json"
 
 
 def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[str, str]:
@@ -167,7 +176,7 @@ def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[st
         Where, below the run directory, and the SHA-256 of it.
     """
     data = json.dumps(orders, ensure_ascii=False).encode()
-    name = f"hosts/a{attempt}.json"
+    name = orders_name(attempt)
     open_store(run_dir).write(name, data)
     return name, hashlib.sha256(data).hexdigest()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
 
-from runctl import standing
+from runctl import bills, standing
 from runctl.errors import StorageError
 from runctl.outcome import Attempt
 from runctl.registry import Entry, Registry
@@ -21,8 +22,12 @@ def runctl_attempt_started(spec: LaunchSpec, attempt: Attempt, rundir: RunDir) -
 
 
 def runctl_run_ended(spec: LaunchSpec, rundir: RunDir) -> None:
-    """Note how it ended."""
+    """Note how it ended, and what it cost."""
     _note(standing.look(rundir, spec).entry())
+    of_run = bills.of_run(rundir)
+    if bills.are_settled(of_run):
+        with contextlib.suppress(StorageError):  # said above
+            Registry().keep_bills({rundir.url: of_run})
 
 
 def _note(entry: Entry) -> None:

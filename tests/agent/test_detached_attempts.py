@@ -16,10 +16,12 @@ from imds import Imds
 from real_launches import TIMEOUT_S
 from waiting import wait_until
 
+from runctl import extension, saves
 from runctl.agent.control import ControlWatch
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.streamed import StreamedOutput
 from runctl.agent.troubles import Troubles
+from runctl.checkpoint.remote import RemoteCatalog
 from runctl.errors import StorageError
 from runctl.rundir import RunDir, StopRequest
 from runctl.storage import Stream
@@ -102,6 +104,35 @@ def test_a_stop_for_now_leaves_no_time(detached: Detached) -> None:
     assert time.monotonic() - began < 9
 
 
+def test_a_save_through_the_run_directory_is_made_once_and_answered(detached: Detached) -> None:
+    detached.write(SAVING)
+    agent = detached.start()
+    detached.ready()
+    request = saves.ask(detached.rundir, 1)
+    said: list[saves.SaveAnswer | None] = [None]
+
+    def has_answered() -> bool:
+        said[0] = saves.answered(detached.rundir, request)
+        return said[0] is not None and said[0].step is not None
+
+    wait_until(has_answered, TIMEOUT_S, "the answer")
+    catalog = RemoteCatalog(detached.rundir.store)
+    assert said[0] is not None and catalog.steps() == [said[0].step]  # it has arrived
+    detached.rundir.ask_to_stop(1, "user")
+    assert agent.wait(TIMEOUT_S) == 130
+    assert catalog.steps()[0] == said[0].step and len(catalog.steps()) == 2
+
+
+def test_a_save_of_a_script_that_knows_none_is_told_so(detached: Detached) -> None:
+    detached.write(WAITING)
+    detached.start()
+    detached.ready()
+    request = saves.ask(detached.rundir, 1)
+    wait_until(lambda: saves.answered(detached.rundir, request) is not None, TIMEOUT_S, "the answer")
+    said = saves.answered(detached.rundir, request)
+    assert said is not None and said.step is None and "runctl.attach" in said.waiting
+
+
 def test_a_stop_of_an_earlier_attempt_does_not_end_this_one(detached: Detached) -> None:
     detached.write("print('done')")
     detached.rundir.ask_to_stop(1, "user")
@@ -117,14 +148,11 @@ def test_sigterm_to_the_agent_is_a_stop(detached: Detached) -> None:
     assert detached.record()["state"] == "stopped"
 
 
-def test_storage_that_fails_or_hangs_keeps_no_stop_from_being_heard_later() -> None:
+def test_storage_that_fails_or_hangs_keeps_no_stop_from_being_heard_later(tmp_path: Path) -> None:
     hangs = threading.Event()
 
     class Flaky(RunDir):
         looks = 0
-
-        def __init__(self) -> None:
-            pass
 
         def stop_request(self, attempt: int) -> StopRequest | None:
             self.looks += 1
@@ -135,7 +163,7 @@ def test_storage_that_fails_or_hangs_keeps_no_stop_from_being_heard_later() -> N
             return StopRequest("user", False, 1.0, attempt)
 
     inbox = Inbox(None)
-    watch = ControlWatch(Flaky(), 1, inbox)
+    watch = ControlWatch(Flaky(str(tmp_path)), 1, inbox)
     watch.INTERVAL_S = 0.05  # type: ignore[misc]
     watch.start()
     assert inbox.wait([], 0.3) == []
@@ -211,6 +239,9 @@ def test_without_notices_wanted_nobody_asks(detached: Detached, imds: Imds) -> N
 
 
 def test_all_attempts_together_cost_no_more_than_the_limit(detached: Detached) -> None:
+    (detached.project / "runctl_plugins.py").write_text(
+        "def runctl_budget(share):\n    print('a plugin heard of', share, flush=True)\n"
+    )
     detached.write(WAITING, max_usd=1.0)
     agent = detached.start(price_usd_per_hour=0.5, billed_from=later(-3600), notices="none")
     detached.ready()
@@ -223,6 +254,19 @@ def test_all_attempts_together_cost_no_more_than_the_limit(detached: Detached) -
     code = detached.run(attempt=2, price_usd_per_hour=3600.0, billed_from=later(4))
     assert code == 124
     assert detached.record(2)["end_reason"] == "stopped at limits.max_usd"
+    told = [(one["attempt"], one["share"]) for one in detached.rundir.events() if one["event"] == "budget"]
+    assert told[0] == (1, 0.5)
+    assert told[-1] == (2, 1.0)
+    assert "a plugin heard of 1.0" in detached.console(2).decode()
+
+
+def test_who_is_given_more_time_goes_on(detached: Detached) -> None:
+    detached.write("import time\nprint('up', flush=True)\ntime.sleep(5)", max_time_s=4.0)
+    extension.ask(detached.rundir, 1, 600.0)
+    assert detached.run() == 0
+    assert "extended" in [one["event"] for one in detached.rundir.events()]
+    beat = detached.rundir.heartbeat()
+    assert beat is not None and beat["max_time_s"] == 600.0
 
 
 def test_the_time_limit_of_a_rented_host_counts_from_the_attempts_begin(detached: Detached) -> None:
@@ -242,7 +286,7 @@ def test_a_training_with_nothing_to_do_is_stopped_and_one_with_work_is_not(detac
     assert "limits.idle" in detached.record()["end_reason"]
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 def test_the_ranks_run_under_the_interpreter_of_the_order(detached: Detached, ranks: int) -> None:
     detached.write("import os\nprint('under', os.environ['UNDER'])", ranks=ranks)
     python = detached.scratch / "python"

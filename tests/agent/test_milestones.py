@@ -11,7 +11,7 @@ import pytest
 from web_inbox import Inbox
 
 from runctl.agent import milestones
-from runctl.agent.limits import LimitWatch
+from runctl.agent.limits import Budget
 from runctl.agent.milestones import Milestones
 from runctl.agent.order import Order
 from runctl.agent.troubles import Troubles
@@ -21,7 +21,7 @@ from runctl.hooks import Hooks
 from runctl.outcome import Attempt
 from runctl.plugins import notify
 from runctl.rundir import RunDir
-from runctl.spec import LaunchSpec, Limits, Plan, Program, RunIdentity, RunState
+from runctl.spec import LaunchSpec, Plan, Program, RunIdentity, RunState
 
 PLUGIN = """
 from pathlib import Path
@@ -56,8 +56,8 @@ class Noticed:
             say=self.said.append,
         )  # fmt: skip
 
-    def begin(self, secrets: dict[str, str] | None = None, spent_share: float | None = None) -> Milestones:
-        self.found.begin(Hooks.load(self.folder), secrets or {}, spent_share)
+    def begin(self, secrets: dict[str, str] | None = None) -> Milestones:
+        self.found.begin(Hooks.load(self.folder), secrets or {})
         return self.found
 
     def told(self) -> list[str]:
@@ -75,7 +75,7 @@ def test_a_first_attempt_starts_steps_and_finishes(tmp_path: Path) -> None:
     found = noticed.begin()
     found.training({"checkpoints": []})
     for progress in ({"step": None}, {"step": 3}, {"step": 5, "checkpoints": [4]}, {"step": 6, "checkpoints": [4]}):
-        found.look(progress, None)
+        found.look(progress)
     assert noticed.told() == ["started None None", "first_step 3 None", "finished 7 None"]
     assert noticed.noted() == [("first_step", 3), ("checkpoint", 4)]
 
@@ -84,27 +84,21 @@ def test_one_that_resumes_says_so_and_makes_no_first_step(tmp_path: Path) -> Non
     noticed = Noticed(tmp_path, {})
     found = noticed.begin()
     found.training({"checkpoints": [40, 80], "resumed_from_step": 80})
-    found.look({"step": 81, "checkpoints": [40, 80]}, None)
+    found.look({"step": 81, "checkpoints": [40, 80]})
     assert noticed.told() == ["resumed 80 None", "finished 7 None"]
     assert noticed.noted() == []
 
 
-def test_a_budget_is_told_by_shares_and_each_once(tmp_path: Path) -> None:
-    limits = Limits(max_usd=2.0)
-    noticed = Noticed(tmp_path, {"price_usd_per_hour": 1.0, "billed_from": 10_000.0}, limits=limits)
-    earlier = [Attempt(1, "aws", "i-0", "spot", 0.0, 3600.0, cost_usd=0.9)]
-    watch = LimitWatch(limits, noticed.order, 10_000.0, earlier, noticed.said.append)
-    assert watch.spent_share(10_000.0) == pytest.approx(0.45)
-    found = noticed.begin(spent_share=watch.spent_share(10_000.0))
-    for hours in (0.05, 0.1, 0.2, 0.7, 0.8, 1.1, 1.2):
-        found.look({"step": 1}, watch.spent_share(10_000.0 + hours * 3600))
-    assert [line for line in noticed.told() if "budget" in line] == ["budget 1 0.5", "budget 1 0.8", "budget 1 1.0"]
-    assert [share for event, share in noticed.noted() if event == "budget"] == [0.5, 0.8, 1.0]
-
-
-def test_no_budget_no_share(tmp_path: Path) -> None:
-    noticed = Noticed(tmp_path, {"price_usd_per_hour": 1.0})
-    assert LimitWatch(Limits(), noticed.order, 0.0, [], noticed.said.append).spent_share(1e9) is None
+def test_a_budget_is_told_by_shares_and_each_once_over_all_attempts(tmp_path: Path) -> None:
+    budget = Budget(2.0, 1.1, 1.0, 10_000.0)
+    noticed = Noticed(tmp_path, {})
+    found = noticed.begin()
+    for hours in (0.05, 0.1, 0.2, 0.5, 0.6, 1.1, 1.2):
+        if (alert := budget.alert(10_000.0 + hours * 3600)) is not None:
+            found.spent(alert)
+    assert [line for line in noticed.told() if "budget" in line] == ["budget None 0.8", "budget None 1.0"]
+    assert [share for event, share in noticed.noted() if event == "budget"] == [0.8, 1.0]
+    assert noticed.said[0] == "80% of limits.max_usd=2 are spent: 1.60 USD"
 
 
 def test_a_stall_is_told_once_and_never_after_the_ranks_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,10 +109,10 @@ def test_a_stall_is_told_once_and_never_after_the_ranks_ended(tmp_path: Path, mo
     found.training({})
     for at, step in ((0, 1), (1, 2), (2, 3), (60, 3), (70, 3), (80, 3), (90, 4), (160, 4)):
         clock[0] = float(at)
-        found.look({"step": step}, None)
+        found.look({"step": step})
     found.trained()
     clock[0] = 1000.0
-    found.look({"step": 4}, None)
+    found.look({"step": 4})
     monkeypatch.undo()
     assert [line for line in noticed.told() if "stalled" in line] == ["stalled 3 None", "stalled 4 None"]
 
@@ -148,7 +142,7 @@ def test_who_does_not_answer_holds_nothing_for_long(
     found = noticed.begin({"CHAT": inbox.address})
     began = time.monotonic()
     found.training({})
-    found.look({"step": 1}, None)
+    found.look({"step": 1})
     assert time.monotonic() - began < 0.3
     found.end(DONE, {"step": 1})
     found.wait(DONE)

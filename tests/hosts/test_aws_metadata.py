@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from imds import Imds
 
-from runctl.hosts.aws import ENDPOINT_ENV, InstanceFacts, Metadata, Notice, Notices, instance_facts
+from runctl.hosts.aws import ENDPOINT_ENV, InstanceFacts, InstanceNotices, Metadata, Notice, instance_facts
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_service_that_hangs_is_left_after_two_seconds(imds: Imds) -> None:
 
 
 def test_a_notice_is_told_once_with_its_time(imds: Imds, heard: queue.SimpleQueue[Notice]) -> None:
-    notices = Notices(heard.put)
+    notices = InstanceNotices(heard.put)
     notices.INTERVAL_S = 0.05  # type: ignore[misc]
     notices.start()
     try:
@@ -81,7 +81,7 @@ def test_a_notice_is_heard_though_the_service_failed_before(
     monkeypatch: pytest.MonkeyPatch, heard: queue.SimpleQueue[Notice], imds: Imds
 ) -> None:
     imds.silent_s = 30
-    notices = Notices(heard.put)
+    notices = InstanceNotices(heard.put)
     notices.INTERVAL_S = 0.05  # type: ignore[misc]
     notices.start()
     try:
@@ -98,7 +98,7 @@ def test_recommendations_are_looked_for_only_where_they_are_wanted(
 ) -> None:
     imds.paths["events/recommendations/rebalance"] = '{"noticeTime": "2026-01-02T03:04:05Z"}'
     deaf: queue.SimpleQueue[Notice] = queue.SimpleQueue()
-    both = [Notices(deaf.put), Notices(heard.put, rebalance=True)]
+    both = [InstanceNotices(deaf.put), InstanceNotices(heard.put, rebalance=True)]
     for notices in both:
         notices.start()
     try:
@@ -112,7 +112,7 @@ def test_recommendations_are_looked_for_only_where_they_are_wanted(
 
 def test_a_notice_that_is_not_understood_counts_all_the_same(imds: Imds, heard: queue.SimpleQueue[Notice]) -> None:
     imds.paths["spot/instance-action"] = "something new"
-    notices = Notices(heard.put)
+    notices = InstanceNotices(heard.put)
     notices.start()
     try:
         notice = heard.get(timeout=20)
@@ -123,7 +123,7 @@ def test_a_notice_that_is_not_understood_counts_all_the_same(imds: Imds, heard: 
 
 
 def test_the_thread_ends_when_it_is_told_to(imds: Imds, heard: queue.SimpleQueue[Notice]) -> None:
-    notices = Notices(heard.put)
+    notices = InstanceNotices(heard.put)
     notices.start()
     notices.end()
     notices.join(20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import io
 import json
 import os
@@ -85,6 +86,39 @@ def test_a_host_whose_attempt_was_stopped_or_succeeded_does_not_stay(host: Host,
     host.describe(agent_python=host.agent(f"sys.exit({code})"), keep_on_failure_s=600)
     assert host.run() == code
     assert host.shutdowns == ["-P now"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [("sys.exit(0)", "+5"), ("sys.exit(3)", "+5"), ("sys.exit(71)", "now"), ("os.kill(os.getpid(), 9)", "now")],
+)
+def test_a_warm_host_waits_for_the_next_run_and_no_longer(host: Host, ends: str, expected: str) -> None:
+    host.describe(agent_python=host.agent(ends), keep_warm_s=300)
+    host.run()
+    assert host.shutdowns == [f"-P {expected}"]
+
+
+def test_a_warm_host_that_is_asked_to_end_does_not_wait(host: Host) -> None:
+    host.describe(agent_python=host.agent("time.sleep(60)"), keep_warm_s=300)
+    keeper = host.keep()
+    wait_until((host.home / "order.json").exists, TIMEOUT_S, "it starts the agent")
+    time.sleep(0.5)
+    keeper.terminate()
+    keeper.wait(20)
+    assert host.shutdowns == ["-P now"]
+
+
+def test_the_keeper_of_the_next_run_waits_for_the_last_word_of_the_one_before(host: Host) -> None:
+    """Or else that one's short wait for a next run would end the host in the middle of it."""
+    host.describe(agent_python=host.agent(AGENT))
+    with (host.home.parent.parent / "host.lock").open("w") as before:
+        fcntl.flock(before, fcntl.LOCK_EX)
+        keeper = host.keep()
+        time.sleep(1.0)
+        assert not (host.home / "seen").exists()
+        assert host.shutdowns == []
+    assert keeper.wait(20) == 0
+    assert (host.home / "seen").exists()
 
 
 def test_an_agent_that_is_killed_ends_the_host(host: Host) -> None:
@@ -377,7 +411,9 @@ def test_without_one_an_environment_is_made(host: Host, tmp_path: Path) -> None:
     data = (tmp_path / "w.whl").read_bytes()
     host.describe(files=[host.files.add("runctl-0.1.0-py3-none-any.whl", data)], bring_up_s=150)
     assert host.keep().wait(170) == 0, host.log
-    assert (host.home / "prefix").read_text() == str(host.home / "venv")
+    made = Path((host.home / "prefix").read_text())
+    assert made.parent == host.home.parent.parent, "the next run on this host finds it again"
+    assert (made / "ready").exists()
 
 
 @pytest.mark.parametrize("by", ["runctl", "this run"])

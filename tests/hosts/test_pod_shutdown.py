@@ -21,6 +21,7 @@ from runctl.hosts import runpod
 
 FILE = Path(runpod.__file__)
 BOOT = FILE.with_name("runpod_boot.py")
+FETCH = FILE.with_name("runpod_fetch.py")
 
 
 class Api:
@@ -147,7 +148,8 @@ def test_a_container_ends_its_pod_at_its_deadline_counted_from_its_first_start(p
             (root / "booted").write_text(str(first))
         before = len(api.asked)
         boot = subprocess.Popen(
-            [sys.executable, "-"], stdin=BOOT.open("rb"), env={**pod.env, "RUNCTL_LIVES_S": str(lives_s)}
+            [sys.executable, "-"], stdin=BOOT.open("rb"),
+            env={**pod.env, "RUNCTL_LIVES_S": str(lives_s), "RUNCTL_RESTARTED_S": "60"},
         )  # fmt: skip
         wait_until(lambda before=before: len(api.asked) > before, 10, "RunPod is asked")
         assert api.asked[-1][1] == "Bearer of-this-pod"
@@ -155,10 +157,24 @@ def test_a_container_ends_its_pod_at_its_deadline_counted_from_its_first_start(p
         boot.wait()
 
 
+@pytest.mark.parametrize("left", ["end", "run/a1/started"])
+def test_a_container_that_cannot_begin_or_begins_again_ends_its_pod_soon(pod: Pod, api: Api, left: str) -> None:
+    Path(pod.env["RUNCTL_HOST_ROOT"], left).touch()
+    boot = subprocess.Popen(
+        [sys.executable, "-"], stdin=BOOT.open("rb"),
+        env={**pod.env, "RUNCTL_LIVES_S": "600", "RUNCTL_RESTARTED_S": "1.5"},
+    )  # fmt: skip
+    try:
+        wait_until(lambda: bool(api.asked), 10, "RunPod is asked")
+    finally:
+        boot.kill()
+        boot.wait()
+
+
 def test_it_needs_nothing_but_an_old_python() -> None:
     import ast
 
-    for path in (FILE, BOOT):
+    for path in (FILE, BOOT, FETCH):
         tree = ast.parse(path.read_text(), feature_version=(3, 8))
         names = [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
         names += [str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]

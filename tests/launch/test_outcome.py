@@ -74,9 +74,9 @@ def test_multirun_launches_one_run_for_each_value(project: Path, launch: Callabl
 
 def test_multirun_goes_on_after_a_failing_job_and_exits_with_its_code(project: Path, launch: Callable) -> None:
     (project / "train.py").write_text("import sys; print(sys.argv[1]); sys.exit(int(sys.argv[1][-1]))")
-    launched = launch("-m", "script=train.py", "args.code=0,5,0")
+    launched = launch("-m", "script=train.py", "args.code=0,5,1")
     assert launched.code == 5
-    assert launched.out.splitlines() == ["--code=0", "--code=5", "--code=0"]
+    assert launched.out.splitlines() == ["--code=0", "--code=5", "--code=1"]
 
 
 def test_the_script_runs_where_the_user_stands(project: Path, launch: Callable) -> None:

@@ -103,6 +103,8 @@ class Account:
         self.gpus = {one.id: one for one in gpus()}
         self.balance = 100.0
         self.secrets: dict[str, str] = {}
+        #: By variable, what a secret is that nobody has made.
+        self.unmade: dict[str, str] = {}
         self.volumes: dict[str, dict[str, Any]] = {}
         self.pods: dict[str, Pod] = {}
         self._root = root
@@ -186,7 +188,7 @@ class Account:
             price = asked["bidPerGpu"]
         if self.balance < price * count:
             raise Refused(NO_FUNDS)
-        given = {one["key"]: self._filled_in(one["value"]) for one in asked.get("env") or []}
+        given = {one["key"]: self._filled_in(one["key"], one["value"]) for one in asked.get("env") or []}
         return Wanted(
             name=asked.get("name") or "",
             gpu=gpu.id,
@@ -205,9 +207,9 @@ class Account:
             asked=asked,
         )
 
-    def _filled_in(self, value: str) -> str:
+    def _filled_in(self, variable: str, value: str) -> str:
         """A value with the account's secrets in the place of their names."""
-        return _SECRET.sub(lambda found: self.secrets.get(found[1], found[0]), value)
+        return _SECRET.sub(lambda found: self.secrets.get(found[1], self.unmade.get(variable, found[0])), value)
 
 
 def with_price(gpu: Gpu, **prices: float | None) -> Gpu:

@@ -139,6 +139,10 @@ class RunpodCloud(Steered):
         """Keep a secret: `{{ RUNPOD_SECRET_name }}` in a pod's env becomes it."""
         self._ask("secret", name=name, value=value)
 
+    def set_unmade_secret(self, variable: str, value: str) -> None:
+        """What a secret is that nobody has set and that a pod wants in this variable; otherwise its mark stays."""
+        self._ask("unmade", variable=variable, value=value)
+
     def make_volume(self, name: str, data_center: str = "EU-RO-1", size: int = 10) -> str:
         """Make a network volume, and return its id; it outlives the pods that it is mounted in."""
         made: str = self._ask("volume", name=name, data_center=data_center, size=size)

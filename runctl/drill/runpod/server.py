@@ -55,6 +55,7 @@ class Server:
             "market": lambda _, body: self._set_market(**json.loads(body)),
             "balance": lambda asked, _: setattr(account, "balance", float(asked["usd"])),
             "secret": lambda asked, _: account.secrets.update({asked["name"]: asked["value"]}),
+            "unmade": lambda asked, _: account.unmade.update({asked["variable"]: asked["value"]}),
             "volume": lambda asked, _: account.make_volume(asked["name"], asked["data_center"], int(asked["size"])),
             "inject": lambda _, body: self._faults.inject(from_data(Fault, json.loads(body))),
             "clear": lambda _, __: self._faults.clear(),

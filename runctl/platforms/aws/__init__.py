@@ -10,6 +10,7 @@ rights       whether EC2 would let us launch
 network      subnets, and whether a host there can be heard of
 fitting      types of instances that have what is asked for
 prices       what it costs
+rates        what it has cost
 capabilities of the GPUs in the types
 place        an account's names, as policies write them
 quotas       what the account may rent at once
@@ -17,6 +18,7 @@ market       what there is to rent just now → Quote
 requests     the exact requests → Plan
 purchase     the requests sent, each refusal with its reaction (refusals)
 instances    instances that exist
+hosts        the same apart from any launch: made by hand, listed, commanded, ended
 commands     a command on one of them, through SSM
 parameters   secrets on their way to a host
 start        the one command that starts the host's keeper
@@ -32,20 +34,24 @@ from typing import Any, ClassVar
 
 from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
+from runctl.cost import Rates
 from runctl.environment import note
-from runctl.errors import RunctlError
+from runctl.errors import ConfigError, RunctlError
 from runctl.platforms import local_data, parcel
-from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, requests, rights
+from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, rates, requests, rights
 from runctl.platforms.aws.clients import Clients
+from runctl.platforms.aws.hosts import AwsHosts, end_attempt
 from runctl.platforms.aws.instances import Instances
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
 from runctl.platforms.aws.purchase import Purchase
 from runctl.platforms.aws.start import Links, script
 from runctl.platforms.aws.watch import Watch
+from runctl.platforms.hosts import USE, Host, used
 from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
 from runctl.platforms.watching import bring_up_log
+from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 
 #: What looking at offers does not tell.
@@ -60,6 +66,7 @@ class AwsPlatform(RentingPlatform[Watch]):
 
     kind = "aws"
     containers = True
+    has_berths = True
     options: ClassVar[type[PlatformConfig]] = AwsConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -91,49 +98,70 @@ class AwsPlatform(RentingPlatform[Watch]):
         local_data.check_none_forgotten(spec, self._workdir(spec))
         parameters.check(spec)
 
+    def hosts(self) -> AwsHosts:
+        return AwsHosts(self._clients, self._options, self._tell)
+
+    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
+        host = self._given()
+        if host is None:
+            return super()._completed(spec)
+        return replace(spec, limits=host.limited(spec.limits, spec.checkpoint.grace_s))
+
+    def _given(self) -> Host | None:
+        """The host that was named; None without one, and once it is gone, for then the run goes on elsewhere."""
+        if self._options.host is None:
+            return None
+        try:
+            return self.hosts().get(self._options.host)
+        except ConfigError:
+            if not self._watches:
+                raise
+            self._tell(f"{self._options.host} is gone; a host is rented for what is left, and ends with the run")
+            return None
+
     def _quote(self, spec: LaunchSpec) -> Quote:
+        host = self._given()
+        if host is not None:
+            offer = Offer(self.kind, host.machine, host.market, host.region, host.zone, host.price_usd_per_hour)
+            return Quote((offer,), host.id, {"host": host, **self._facts(spec)})
         found = market.look(self._options, self._clients, spec.resources)
         for reason in found.too_small:
             if reason not in self._said:
                 self._said.add(reason)
                 self._tell(f"quota: {reason}")
-        packed = self._packed(spec)
         facts = {
+            **self._facts(spec),
             "regions": found.regions,
             "fitting": found.fitting,
             "too_small": list(found.too_small),
             "cut_off": list(found.cut_off),
-            "owner": getpass.getuser(),
-            "files": [
-                {"name": item.name, "key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes,
-                 "unpack_to": item.unpack_to}
-                for item in packed.items
-            ],
-        }  # fmt: skip
+        }
         return Quote(found.offers, None, facts, found.unknown)
+
+    def _facts(self, spec: LaunchSpec) -> dict[str, Any]:
+        """What a plan needs to know of this machine."""
+        files = [
+            {"name": item.name, "key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes,
+             "unpack_to": item.unpack_to}
+            for item in self._packed(spec).items
+        ]  # fmt: skip
+        nothing: dict[str, Any] = {"regions": {}, "fitting": None, "too_small": [], "cut_off": []}
+        return {**nothing, "owner": getpass.getuser(), "files": files}
 
     def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
         regions, owner = quote.facts["regions"], quote.facts["owner"]
         lives_s = lifetime_s(spec, self._options.bring_up_s)
-        asked: list[dict[str, Any]] = []
-        for region in dict.fromkeys(str(offer.region) for offer in quote.offers):
-            if regions[region].get("security_group") is None:
-                group = requests.security_group(
-                    self._options.security_group, owner, vpc=regions[region].get("vpc"), run_id=spec.run.id
-                )
-                asked.append({"call": "CreateSecurityGroup", "region": region, "arguments": group})
-        for number, offer in enumerate(quote.offers):
-            asked += [
-                {"call": "RunInstances", "region": offer.region, "offer": number, "arguments": arguments}
-                for arguments in requests.run_instances(
-                    spec, self._options, attempt, offer, region=regions[str(offer.region)], owner=owner
-                )
-            ]
+        host: Host | None = quote.facts.get("host")
+        if host is not None:
+            lives_s = host.lives_s
+            asked = [{"call": USE, "address": host.address()}]
+        else:
+            asked = requests.renting(spec, self._options, attempt, quote.offers, regions=regions, owner=owner)
         put = parameters.planned(spec, attempt, owner)
         asked += [*put, {"call": "SendCommand", "orders": self._orders(spec, quote, attempt, lives_s, put)}]
         size = quote.facts["files"][0]["size_bytes"]
         return replace(
-            estimated(planned(spec, quote, attempt, self.kind), lives_s),
+            estimated(planned(spec, quote, attempt, self.kind), lives_s, self._disks_usd_per_hour(quote)),
             requests=tuple(asked),
             notes=(
                 *chosen(quote),
@@ -146,36 +174,60 @@ class AwsPlatform(RentingPlatform[Watch]):
             ),
         )
 
+    def _disks_usd_per_hour(self, quote: Quote) -> float | None:
+        """What a host's disks cost where they are dearest; None if one price is not known."""
+        regions = {str(offer.region) for offer in quote.offers}
+        prices = [quote.facts["regions"].get(one, {}).get("disk_usd_per_gib_hour") for one in regions]
+        size_gib = self._options.root_volume_gib + (self._options.data_volume_gib or 0)
+        return None if None in prices else max(prices, default=0.0) * size_gib
+
     def _submit(self, plan: Plan) -> RunHandle:
         purchase = Purchase(self._clients, self._tell)
         handle = purchase.find(plan) if (plan.run_id, plan.attempt) in self._watches else None
         if handle is None:
-            self._check_rights(plan)
+            handle = used(plan) or self._from_berth(plan)
+            if handle is None:
+                rights.check(self._clients, plan, self._may_launch)
             self._parcels[plan.run_id].send(_root(plan), self._tell)  # made with the quote
-            handle = purchase.make(plan)
+            handle = handle or purchase.make(plan)
         self._attend(plan, handle)
         return handle
 
-    def _check_rights(self, plan: Plan) -> None:
-        """Check, before anything is sent, that EC2 will not refuse the first request of a market for want of a right.
-
-        Raises:
-            NotAllowed: naming it.
-        """
-        first: dict[tuple[Any, str], dict[str, Any]] = {}
-        for request in plan.requests:
-            if request["call"] == "RunInstances":
-                first.setdefault((request["region"], plan.offers[request["offer"]].market), request)
-        for (region, market_name), request in first.items():
-            if (region, market_name) not in self._may_launch:
-                rights.check_launch(self._clients, region, request["arguments"])
-                self._may_launch.add((region, market_name))
+    def _from_berth(self, plan: Plan) -> RunHandle | None:
+        """The host that waits for the next run, if it lives and is one that the plan would rent."""
+        berth = self.berth
+        if berth is None or berth.host is None:
+            return None
+        where, berth.host = berth.host.address, None
+        instances = Instances(self._clients, where["region"])
+        if not instances.get(where["instance"], where["launched_at"]).alive:
+            return None
+        if (where["region"], where["machine"]) not in {(one.region, one.machine) for one in plan.offers}:
+            instances.terminate(where["instance"])
+            return None
+        self._tell(f"{where['instance']} is warm")
+        kept = {**where, "launched_at": berth.free_since, "kept": True}
+        return RunHandle(self.kind, plan.run_id, plan.attempt, kept)
 
     def _find(self, plan: Plan) -> RunHandle | None:
-        handle = Purchase(self._clients, self._tell).find(plan)
+        handle = used(plan)
+        if handle is None:
+            handle = Purchase(self._clients, self._tell).find(plan) or self._kept_for(plan)
+        elif not Instances(self._clients, handle.address["region"]).ours(handle.address["instance"]):
+            return None
         if handle is not None:
             self._attend(plan, handle)
         return handle
+
+    def _kept_for(self, plan: Plan) -> RunHandle | None:
+        """The living host of a plan's attempt that was rented for an earlier run, whose tags it carries."""
+        submitted = RunDir(plan.run_dir).submission(plan.attempt)
+        handle = None if submitted is None else submitted[1]
+        if handle is None or not handle.address.get("kept"):
+            return None
+        where = handle.address
+        lives = Instances(self._clients, where["region"]).get(where["instance"], where["launched_at"]).alive
+        return handle if lives else None
 
     def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
         if (plan := self._plans.get((handle.run_id, handle.attempt))) is not None:
@@ -183,7 +235,9 @@ class AwsPlatform(RentingPlatform[Watch]):
                 parameters.delete(self._clients, plan, handle)
             except RunctlError as error:
                 self._tell(f"{error}; secrets of this run may still lie in SSM")
-        if keep_s > 0:
+        if handle.address.get("stays"):
+            end_attempt(self._clients, handle, self._tell)
+        if keep_s > 0 or handle.address.get("stays"):
             return
         Instances(self._clients, handle.address["region"]).terminate(handle.address["instance"])
 
@@ -192,6 +246,19 @@ class AwsPlatform(RentingPlatform[Watch]):
         return Offer(
             self.kind, where["machine"], where["market"], where["region"], where["zone"], where["price_usd_per_hour"]
         )
+
+    def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
+        # For people who look at the instance; what ends it is its own shutdown.
+        where = handle.address
+        try:
+            Instances(self._clients, where["region"]).tag(
+                where["instance"], {requests.TAG_DEADLINE: requests.after_launch(deadline - where["launched_at"])}
+            )
+        except RunctlError as error:
+            self._tell(f"its tag {requests.TAG_DEADLINE} tells the deadline of its launch as before: {error}")
+
+    def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        return rates.look(self._clients, plan, handle, begin, end)
 
     def _attend(self, plan: Plan, handle: RunHandle) -> None:
         self._plans[plan.run_id, plan.attempt] = plan
@@ -204,6 +271,7 @@ class AwsPlatform(RentingPlatform[Watch]):
                 start=lambda: self._start(plan, handle),
                 bring_up_s=self._options.bring_up_s,
                 tell=self._tell,
+                shared=self.berth is not None,
             ),
         )
 
@@ -214,6 +282,7 @@ class AwsPlatform(RentingPlatform[Watch]):
         told = parcel.orders(
             spec, attempt, self.kind, python=self._options.python, setup=self._options.setup, notices="aws",
             bring_up_s=self._options.bring_up_s, keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
+            keep_s=lives_s if "host" in quote.facts else 0.0,
         )  # fmt: skip
         setup = parameters.references(put, spec.secrets_for("setup"))
         secrets = {
@@ -222,8 +291,10 @@ class AwsPlatform(RentingPlatform[Watch]):
             "agent_secrets": parameters.references(put, spec.secrets_for("agent")),
             "parameters": [one["arguments"]["Name"] for one in put],
         }
+        warm_s = 0.0 if self.berth is None else self.berth.keep_s
         return {
-            **told, "files": quote.facts["files"], "setup_secrets": setup, "order": {**told["order"], **secrets},
+            **told, "keep_warm_s": warm_s, "files": quote.facts["files"], "setup_secrets": setup,
+            "order": {**told["order"], **secrets},
         }  # fmt: skip
 
     def _start(self, plan: Plan, handle: RunHandle) -> str:

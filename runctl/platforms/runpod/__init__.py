@@ -1,4 +1,4 @@
-"""The platform `runpod`: a RunPod pod, reached over SSH.
+"""The platform `runpod`: a RunPod pod, reached over SSH or by way of object storage.
 
 options      what can be told, checked
 api          RunPod's GraphQL through its SDK, and what it raises in our words
@@ -7,12 +7,16 @@ market       what there is to rent just now → Quote
 requests     the exact requests → Plan
 purchase     the requests sent, each with a look before it
 pods         pods that exist
+hosts        the same apart from any launch: made by hand, listed, commanded, ended
 keys         the keys by which launcher and pod know each other
 ssh          commands on a pod
 files        files to it and from it
 credentials  what it writes to object storage with
+boot         what its container is started with
 start        what it is brought, and how its keeper is started
 orders       what its keeper is told
+stored       what it fetches by itself, where nobody reaches it
+rates        what it costs besides its GPUs
 mirror       a run directory that lies on it, brought here
 pulled       its checkpoints, brought here
 outputs      its outputs, brought here
@@ -28,30 +32,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+from runctl.checkpoint import origin
+from runctl.checkpoint.catalog import Catalog
+from runctl.checkpoint.remote import FOLDER
 from runctl.config.platform import PlatformConfig
+from runctl.cost import Rates
 from runctl.environment import note
-from runctl.errors import ConfigError, NotBuiltYet, PlatformError
+from runctl.errors import ConfigError, PlatformError
+from runctl.extension import deadline as deadline_of
 from runctl.hosts.secrets import RUNPOD
 from runctl.platforms import local_data, parcel
+from runctl.platforms.hosts import USE, Host, used
 from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
-from runctl.platforms.runpod import credentials, market, orders, requests, start
+from runctl.platforms.runpod import boot, credentials, market, orders, rates, requests, start, stored
 from runctl.platforms.runpod.api import Api
+from runctl.platforms.runpod.hosts import RunpodHosts, end_attempt, of_handle
 from runctl.platforms.runpod.keys import of_attempt
 from runctl.platforms.runpod.line import Line, Mirrored
-from runctl.platforms.runpod.notes import of_balance, of_bid, of_mirror, of_project
+from runctl.platforms.runpod.notes import of_balance, of_bid, of_fetching, of_mirror, of_project
 from runctl.platforms.runpod.options import MOUNT_PATH, RunpodConfig, RunpodOptions, Transport
 from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.platforms.runpod.purchase import Purchase
-from runctl.platforms.runpod.watch import Watch
-from runctl.rundir import RunDir
+from runctl.platforms.runpod.watch import FetchingWatch, LineWatch, PodWatch
+from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 
 _DETACH_LOOK_S = 0.5
 
 
-class RunpodPlatform(RentingPlatform[Watch]):
+class RunpodPlatform(RentingPlatform[PodWatch]):
     """A RunPod pod for each attempt."""
 
     kind = "runpod"
@@ -64,6 +75,31 @@ class RunpodPlatform(RentingPlatform[Watch]):
         self._api = Api()
         self._pods = Pods(self._api)
         self.terms = self._options.terms
+        self._host: Host | None = None
+
+    def hosts(self) -> RunpodHosts:
+        return RunpodHosts(self._api, self._options, self._tell)
+
+    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
+        if self._options.host is not None and self._host is None and not self._watches:
+            self._host = self.hosts().get(self._options.host)
+        if self._host is None:
+            return super()._completed(spec)
+        if self._host.ends_at is None or not self._host.by_hand:
+            raise ConfigError(
+                f"platform.host={self._host.id}: trainings go to pods that `runctl runpod create` made on this machine"
+            )
+        return replace(spec, limits=self._host.limited(spec.limits, spec.checkpoint.grace_s))
+
+    def _given(self) -> Host | None:
+        """The host that was named; None without one, and once it is gone, for then the run goes on elsewhere."""
+        if self._host is not None and self._watches:
+            try:
+                self._host = self.hosts().get(self._host.id)
+            except ConfigError:
+                self._tell(f"{self._host.id} is gone; a pod is rented for what is left, and ends with the run")
+                self._host = None
+        return self._host
 
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         if orders.is_mirrored(spec.run.root):
@@ -71,21 +107,22 @@ class RunpodPlatform(RentingPlatform[Watch]):
         return local_data.sent(spec, self._workdir(spec), self._tell)
 
     def _check_ready(self, spec: LaunchSpec) -> None:
-        if self._options.transport is not Transport.ssh:
-            raise NotBuiltYet(
-                f"platform.transport={self._options.transport.value}: this version reaches pods over SSH alone; "
-                "platform.transport=ssh, with an image that starts sshd"
-            )
         self._api.require_key()
+        if not self._over_ssh:
+            stored.check(spec)
         for name, kept in spec.secrets.items():
             if not kept.startswith(RUNPOD):
                 start.value_of(name, kept, os.environ)
         mirrored = orders.is_mirrored(spec.run.root)
-        if mirrored and spec.checkpoint.origin is not None and "://" not in spec.checkpoint.origin:
-            raise NotBuiltYet(
-                f"checkpoint.origin={spec.checkpoint.origin}: this version brings no checkpoints of another run to a "
-                "pod; put them on object storage"
-            )
+        own = spec.checkpoint.origin
+        if own is not None and "://" not in own:
+            if not mirrored:
+                raise ConfigError(
+                    f"checkpoint.resume={own}: a pod cannot reach this machine; copy it to object storage and name the "
+                    "copy, or keep the run itself here (run.root=runs), which brings it to the pod over SSH"
+                )
+            if not Catalog(Path(run_url(spec.run.root, spec.run.id), FOLDER)).steps():
+                origin.here(own, self._tell)  # before anything is rented
         for key, place in (("checkpoint.url", spec.checkpoint.url), *_places(spec)):
             if not mirrored and place is not None and "://" not in place and key != "data.inputs":
                 raise ConfigError(f"{key}={place}: a pod cannot reach this machine; name a place on object storage")
@@ -94,6 +131,10 @@ class RunpodPlatform(RentingPlatform[Watch]):
             credentials.session(self._lives_s(spec))
 
     def _quote(self, spec: LaunchSpec) -> Quote:
+        if (host := self._given()) is not None:
+            offer = Offer(self.kind, host.machine, host.market, host.region, None, host.price_usd_per_hour)
+            size = self._packed(spec).project.size_bytes
+            return Quote((offer,), host.id, {"host": host, "fitting": None, "project_bytes": size})
         found = market.look(self._options, self._api, spec.resources)
         facts = {
             "gpu_count": found.gpu_count,
@@ -103,6 +144,7 @@ class RunpodPlatform(RentingPlatform[Watch]):
             "balance_usd": found.balance_usd,
             "spent_usd_per_hour": found.spent_usd_per_hour,
             "project_bytes": self._packed(spec).project.size_bytes,
+            "store": credentials.place(),
         }
         return Quote(found.offers, None, facts, found.unknown)
 
@@ -110,29 +152,43 @@ class RunpodPlatform(RentingPlatform[Watch]):
         spec = self._completed(spec)
         lives_s = self._lives_s(spec)
         mirrored = orders.is_mirrored(spec.run.root)
+        host: Host | None = quote.facts.get("host")
+        lives_s = lives_s if host is None else host.lives_s
         asked = [
             {**requests.rent(spec, self._options, attempt, offer, quote.facts), "offer": number, "lives_s": lives_s}
-            for number, offer in enumerate(quote.offers)
+            for number, offer in enumerate(quote.offers if host is None else ())
         ]
-        if self._options.template is None and self._options.transport is Transport.ssh:
-            asked = [start.with_boot(one, lives_s, self._options.start) for one in asked]
+        if not self._over_ssh:
+            at = f"{run_url(spec.run.root, spec.run.id)}/{parcel.orders_name(attempt)}"
+            asked = [boot.with_fetch(one, lives_s, self._options.bring_up_s, at, quote.facts["store"]) for one in asked]
+        elif self._has_boot:
+            asked = [boot.with_boot(one, lives_s, self._options.start) for one in asked]
+        asked += [] if host is None else [{"call": USE, "address": host.address()}]
         told = orders.planned(
             parcel.orders(
-                spec, attempt, self.kind, python=self._options.python, setup=self._options.setup, notices="none",
-                bring_up_s=self._options.bring_up_s, keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
+                spec, attempt, self.kind, python=self._options.python, setup=self._options.setup,
+                notices="runpod" if self._has_boot else "none", bring_up_s=self._options.bring_up_s,
+                keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
+                keep_s=0.0 if host is None else lives_s,
             ),
             self._options.collect_s,
+            orders.OVER_SSH if self._over_ssh else orders.BY_STORAGE,
         )  # fmt: skip
         dearest = max((one.price_usd_per_hour or 0.0 for one in quote.offers), default=0.0)
         there = start.run_dir(spec.run.id, self._volume) if mirrored else None
         return replace(
-            estimated(planned(spec, quote, attempt, self.kind, there), lives_s),
+            estimated(
+                planned(spec, quote, attempt, self.kind, there),
+                lives_s,
+                rates.disks_usd_per_hour(self._options.container_disk_gb + self._options.volume_gb),
+            ),
             requests=(*asked, told),
             notes=(
                 *chosen(quote),
-                *of_bid(quote, self._options.bid_usd_per_hour),
-                *of_balance(quote, dearest, lives_s),
+                *(() if host is not None else of_bid(quote, self._options.bid_usd_per_hour)),
+                *(() if host is not None else of_balance(quote, dearest, lives_s)),
                 *(of_mirror(self._options, spec) if mirrored else ()),
+                *(() if self._over_ssh else of_fetching(spec)),
                 *of_project(quote),
                 note(spec.environment, self._options.python, ()),
                 *(requests.UNKNOWN + one for one in quote.unknown),
@@ -142,15 +198,21 @@ class RunpodPlatform(RentingPlatform[Watch]):
     def _submit(self, plan: Plan) -> RunHandle:
         if (watch := self._watches.get((plan.run_id, plan.attempt))) is not None:
             return watch.handle
-        pair = of_attempt(RunDir(plan.run_dir).url, plan.attempt)
-        handle = Purchase(self._api, self._tell).make(plan, {requests.PUBLIC_KEY: pair.public})
+        made = {}
+        if self._over_ssh:
+            made[requests.PUBLIC_KEY] = of_attempt(RunDir(plan.run_dir).url, plan.attempt).public
+        handle = Purchase(self._api, self._tell).make(plan, made)
         self._attend(plan, handle)
         if not self._attached:
             self._see_it_started(handle)
         return handle
 
     def _find(self, plan: Plan) -> RunHandle | None:
-        handle = Purchase(self._api, self._tell).find(plan)
+        handle = used(plan)
+        if handle is None:
+            handle = Purchase(self._api, self._tell).find(plan)
+        elif not self._pods.get(handle.address["instance"]).alive:
+            return None
         if handle is not None:
             self._attend(plan, handle)
         return handle
@@ -159,10 +221,12 @@ class RunpodPlatform(RentingPlatform[Watch]):
         watch = self._watches.get((handle.run_id, handle.attempt))
         if watch is not None:
             watch.close()
-        if keep_s > 0:
+            if handle.address.get("stays"):
+                end_attempt(self._pods, handle, watch.run_dir, self._tell)
+        if keep_s > 0 or handle.address.get("stays"):
             return
         self._pods.terminate(handle.address["instance"])
-        if watch is not None:
+        if watch is not None and self._over_ssh:
             of_attempt(watch.run_dir, handle.attempt).remove()
 
     def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
@@ -170,6 +234,17 @@ class RunpodPlatform(RentingPlatform[Watch]):
         return Offer(
             self.kind, where["machine"], where["market"], where["cloud"], where["zone"], where["price_usd_per_hour"]
         )
+
+    def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
+        ends_at = time.strftime("%H:%M:%S UTC on %F", time.gmtime(deadline_of(plan, handle) or deadline))
+        raise ConfigError(
+            f"RunPod itself ends this pod at {ends_at}, as its rent said (terminateAfter), and no call changes that; "
+            "let it be stopped at its limit, then launch again with a longer limits.max_time: it goes on from its "
+            "checkpoint"
+        )
+
+    def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        return rates.look(self._api, plan, handle)
 
     def _attend(self, plan: Plan, handle: RunHandle) -> None:
         key = (handle.run_id, handle.attempt)
@@ -192,16 +267,19 @@ class RunpodPlatform(RentingPlatform[Watch]):
         def workdir() -> Path:
             return self._workdir(rundir.read_spec())
 
+        common: dict[str, Any] = {"look_up": look_up, "bring_up_s": self._options.bring_up_s, "tell": self._tell}
+        if not self._over_ssh:
+            put = stored.StoredOrders(plan, handle, rundir, packed, self._tell).put
+            self._watches[key] = FetchingWatch(handle, rundir, put=put, **common)
+            return
+        pair, pinned = of_handle(handle, rundir.url)
         line = Line(
-            lambda: look_up().ssh, of_attempt(rundir.url, plan.attempt), rundir, plan.attempt,
+            lambda: look_up().ssh, pair, rundir, plan.attempt, pinned=pinned,
             start=orders.PodStart(plan, handle, rundir, packed, workdir, self._volume, self._tell),
             mirrored=Mirrored(rundir, workdir) if orders.is_mirrored(plan.run_dir) else None,
             tell=self._tell,
         )  # fmt: skip
-        self._watches[key] = Watch(
-            handle, rundir, look_up=look_up, line=line,
-            bring_up_s=self._options.bring_up_s, tell=self._tell,
-        )  # fmt: skip
+        self._watches[key] = LineWatch(handle, rundir, line=line, **common)
 
     def _see_it_started(self, handle: RunHandle) -> None:
         """For a launch that leaves: nobody else brings the pod what it needs.
@@ -215,6 +293,15 @@ class RunpodPlatform(RentingPlatform[Watch]):
                 self._clean_up(handle, 0.0)
                 raise PlatformError(watch.why)
             time.sleep(_DETACH_LOOK_S)
+
+    @property
+    def _over_ssh(self) -> bool:
+        return self._options.transport is Transport.ssh
+
+    @property
+    def _has_boot(self) -> bool:
+        """Whether a start of ours is the container's first process; a template has one of its own."""
+        return self._options.template is None
 
     @property
     def _volume(self) -> str | None:

@@ -19,15 +19,16 @@ _SHORTEST_S, _LONGEST_S = 900, 129600
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 #: What leads to the store, and travels along.
 _PLACES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION", "AWS_REGION")
-_BY_NAME = (
-    "keep them as RunPod secrets and name those: secrets.AWS_ACCESS_KEY_ID=runpod:my-key-id "
-    "secrets.AWS_SECRET_ACCESS_KEY=runpod:my-key"
+BY_NAME = (
+    "keep them as RunPod secrets and name those: secrets.AWS_ACCESS_KEY_ID=runpod:my_key_id "
+    "secrets.AWS_SECRET_ACCESS_KEY=runpod:my_key"
 )
 
 
 def needed(spec: LaunchSpec) -> bool:
     """Whether a run's host needs credentials that it does not have from elsewhere."""
-    places = (spec.run.root, spec.checkpoint.url or "", *(one.source for one in spec.data.inputs),
+    kept = (spec.run.root, spec.checkpoint.url or "", spec.checkpoint.origin or "")
+    places = (*kept, *(one.source for one in spec.data.inputs),
               *(one.target for one in spec.data.outputs))  # fmt: skip
     on_s3 = any(place.startswith(("s3://", "s3a://")) for place in places)
     return on_s3 and not all(name in spec.secrets for name in _KEYS)
@@ -54,15 +55,13 @@ def session(lives_s: float) -> dict[str, str]:
     made = boto3.Session()
     found = made.get_credentials()
     if found is None:
-        raise ConfigError(
-            "run.root is on S3, and there are no AWS credentials here to make the pod's from; " + _BY_NAME
-        )
+        raise ConfigError("run.root is on S3, and there are no AWS credentials here to make the pod's from; " + BY_NAME)
     if found.token:
         return {**_lasting(found, lives_s), **place()}
     if lives_s > _LONGEST_S:
         raise ConfigError(
             f"limits.max_time: a pod may live for {lives_s / 3600:.1f} h then, and AWS makes no session of more than "
-            f"{_LONGEST_S / 3600:.0f} h; shorten it, or {_BY_NAME}"
+            f"{_LONGEST_S / 3600:.0f} h; shorten it, or {BY_NAME}"
         )
     try:
         told = made.client("sts", region_name=made.region_name or "us-east-1").get_session_token(
@@ -70,7 +69,7 @@ def session(lives_s: float) -> dict[str, str]:
         )["Credentials"]
     except (BotoCoreError, ClientError) as error:
         said = " ".join(str(error).split())
-        raise NotAllowed(f"run.root is on S3, and no session for the pod can be made: {said}; {_BY_NAME}") from error
+        raise NotAllowed(f"run.root is on S3, and no session for the pod can be made: {said}; {BY_NAME}") from error
     return {
         "AWS_ACCESS_KEY_ID": str(told["AccessKeyId"]),
         "AWS_SECRET_ACCESS_KEY": str(told["SecretAccessKey"]),
@@ -87,7 +86,7 @@ def _lasting(found: Any, lives_s: float) -> dict[str, str]:
         when = "at an unknown time" if ends_at is None else time.strftime("at %H:%M:%S UTC on %F", time.gmtime(ends_at))
         raise ConfigError(
             f"the AWS credentials here are a session that ends {when}, and the pod may live for {lives_s / 3600:.1f} h "
-            f"(limits.max_time): shorten that, use keys of a user, or {_BY_NAME}"
+            f"(limits.max_time): shorten that, use keys of a user, or {BY_NAME}"
         )
     keys = found.get_frozen_credentials()
     return {

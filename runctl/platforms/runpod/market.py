@@ -149,6 +149,17 @@ def look(options: RunpodOptions, api: Api, resources: Resources) -> Found:
     )
 
 
+def on_demand(api: Api, gpu: str, cloud: str, count: int) -> float | None:
+    """What a GPU costs on demand, in USD an hour; None if RunPod does not tell.
+
+    Raises:
+        RunctlError: what RunPod says.
+    """
+    told = api.ask("looking at prices", _GPUS % count).get("gpuTypes") or []
+    found = [Gpu.of(one) for one in told if one and one.get("id") == gpu]
+    return found[0].price("on_demand", cloud) if found else None
+
+
 class _Asked(Generic[T]):
     """A question in a thread of its own, for which nobody waits longer than he wants."""
 

@@ -37,6 +37,12 @@ def of_project(quote: Quote) -> tuple[str, ...]:
     return () if size is None else (f"the project: {readable(size)} packed",)
 
 
+def of_fetching(spec: LaunchSpec) -> tuple[str, ...]:
+    """With what a pod fetches that nobody can log in to."""
+    keys = [kept for name, kept in spec.secrets.items() if name.startswith("AWS_")]
+    return (f"the pod fetches the project from {spec.run.root} with RunPod's secrets {', '.join(keys)}; no SSH",)
+
+
 def of_mirror(options: RunpodOptions, spec: LaunchSpec) -> tuple[str, ...]:
     """What is at stake without object storage."""
     survives = (

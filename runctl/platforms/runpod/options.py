@@ -43,8 +43,8 @@ class RunpodConfig(RentedConfig):
 
     bid_usd_per_hour: of the whole pod, on spot; without one it is the lowest that is accepted.
 
-    image: with Python and sshd; network_volume: its id or name; ports: besides SSH's, such as 6006/http; template: a
-    template's id.
+    image: with Python and bash, and over ssh with sshd; network_volume: its id or name; ports: besides SSH's, such as
+    6006/http; template: a template's id.
 
     collect: how long a pod whose results lie on it alone waits, after its end, for a launcher to bring them.
 
@@ -96,6 +96,7 @@ class RunpodOptions:
     collect_s: float
     start: str
     transport: Transport
+    host: str | None
     python: str | None
     setup: tuple[str, ...]
     bring_up_s: float
@@ -126,6 +127,11 @@ class RunpodOptions:
             )
         if bid is not None and most is not None and bid > most:
             raise ConfigError(f"platform.bid_usd_per_hour={bid}: more than platform.max_price_usd_per_hour={most}")
+        if config.template is not None and config.transport is Transport.start_command:
+            raise ConfigError(
+                f"platform.template={config.template}: a template has a start command of its own, and "
+                "platform.transport=start_command is another; leave one of them away"
+            )
         if not config.image.strip():
             raise ConfigError(f"platform.image is empty; name one, such as {IMAGE}")
         if config.network_volume and config.volume_gb:
@@ -152,6 +158,7 @@ class RunpodOptions:
             collect_s=parse_duration_s(config.collect, "platform.collect"),
             start=config.start,
             transport=config.transport,
+            host=config.host,
             python=config.python,
             setup=tuple(config.setup),
             bring_up_s=parse_duration_s(config.bring_up, "platform.bring_up"),

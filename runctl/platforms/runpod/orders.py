@@ -1,4 +1,4 @@
-"""What the keeper of a pod is told to do, and how it gets there: planned without looking, completed over SSH."""
+"""What the keeper of a pod is told to do: planned without looking, completed over SSH (or by `stored`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from runctl.platforms.runpod.start import Bringing, Place, for_pod, place
 from runctl.rundir import RunDir
 from runctl.spec import Plan, RunHandle
 
-CALL = "ssh"
+#: How a plan's request is called that goes to a pod and not to RunPod: over SSH, or by way of object storage.
+OVER_SSH, BY_STORAGE = "ssh", "storage"
 
 
 def is_mirrored(run_dir: str) -> bool:
@@ -24,15 +25,22 @@ def is_mirrored(run_dir: str) -> bool:
     return "://" not in run_dir
 
 
-def planned(orders: dict[str, Any], collect_s: float) -> dict[str, Any]:
-    """The request of a plan that stands for all that goes over SSH.
+def planned(orders: dict[str, Any], collect_s: float, call: str = OVER_SSH) -> dict[str, Any]:
+    """The request of a plan that stands for all that goes to the pod itself.
 
     Args:
         orders: for the keeper, but for what is known only once there is a pod.
         collect_s: how long the pod stays after its end for a launcher to bring what only lies there.
+        call: how it goes there.
     """
     waits_s = collect_s if is_mirrored(orders["order"]["run_dir"]) else 0.0
-    return {"call": CALL, "orders": {**orders, "collect_s": waits_s}}
+    return {"call": call, "orders": {**orders, "collect_s": waits_s}}
+
+
+def of_plan(plan: Plan) -> dict[str, Any]:
+    """The orders in a plan."""
+    orders: dict[str, Any] = next(one for one in plan.requests if one.get("call") in (OVER_SSH, BY_STORAGE))["orders"]
+    return orders
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class PodStart:
         if at.started:
             return at
         spec, bringing = self.rundir.read_spec(), Bringing(connection, at, self.tell)
-        told = next(one for one in self.plan.requests if one.get("call") == CALL)["orders"]
+        told = of_plan(self.plan)
         orders = parcel.completed(told, self.handle)
         sent = self.made()
         orders["files"] = bringing.files(sent.items[:-1])

@@ -12,14 +12,13 @@ from typing import Any
 from runctl.errors import PlatformError
 from runctl.hosts.secrets import RUNPOD
 from runctl.platforms.rented import lifetime_s
-from runctl.platforms.runpod.options import MOUNT_PATH, RunpodOptions, Transport
+from runctl.platforms.runpod.options import MOUNT_PATH, SSH_PORT, RunpodOptions, Transport
 from runctl.spec import LaunchSpec, Offer
 
 #: RunPod's mutations by market.
 CALLS = {"spot": "podRentInterruptable", "on_demand": "podFindAndDeployOnDemand"}
 #: Stand where what is made for a run will, or could not be looked up.
 PUBLIC_KEY = "(the public key made for this run)"
-START_COMMAND = "(the command that fetches the project and starts the agent)"
 LOWEST_BID = "(the lowest bid that is accepted)"
 UNKNOWN_TYPE = "auto"
 #: How a plan's note begins that says what could not be looked up.
@@ -56,9 +55,9 @@ def rent(
         "cloudType": str(offer.region).upper(),
         "containerDiskInGb": options.container_disk_gb,
         "volumeInGb": options.volume_gb,
-        "ports": ",".join(options.ports),
-        "supportPublicIp": True,
-        "startSsh": True,
+        "ports": ",".join(one for one in options.ports if over_ssh or one != SSH_PORT),
+        "supportPublicIp": over_ssh,
+        "startSsh": over_ssh,
         "env": _env(spec, over_ssh),
     }
     if options.volume_gb or facts["volume"] is not None:
@@ -73,8 +72,6 @@ def rent(
         arguments["templateId"] = options.template
     if spec.resources.cpus is not None:
         arguments["minVcpuCount"] = spec.resources.cpus
-    if not over_ssh:
-        arguments["dockerArgs"] = START_COMMAND
     if offer.market == "spot":
         bid = facts["bids"].get(f"{offer.machine}/{offer.region}")
         if options.bid_usd_per_hour is not None:
@@ -102,15 +99,13 @@ def completed(request: Mapping[str, Any], made: Mapping[str, str], now: float | 
     """
     arguments = dict(request["arguments"])
     arguments["env"] = [{**one, "value": _filled(one["value"], made)} for one in arguments["env"]]
-    if "dockerArgs" in arguments:
-        arguments["dockerArgs"] = _filled(arguments["dockerArgs"], made)
     ends_at = (time.time() if now is None else now) + request["lives_s"]
     # RunPod's own dead-man's switch, beside the agent's.
     return {**arguments, "terminateAfter": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends_at))}
 
 
 def _filled(value: str, made: Mapping[str, str]) -> str:
-    if value not in (PUBLIC_KEY, START_COMMAND):
+    if value != PUBLIC_KEY:
         return value
     if not made.get(value):
         raise PlatformError(f"a pod was to be rented without {value}")

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import posixpath
 import shlex
@@ -20,7 +19,9 @@ from typing import Any
 
 from runctl import hosts
 from runctl.checkpoint import manifest as manifests
+from runctl.checkpoint import origin
 from runctl.checkpoint.catalog import Catalog, Found
+from runctl.checkpoint.remote import FOLDER
 from runctl.checkpoint.transfer import readable
 from runctl.encoding import dumps
 from runctl.errors import ConfigError
@@ -46,7 +47,7 @@ except OSError:
     first = {}
 if "RUNPOD_POD_ID" in first:
     env = {**env, **first}
-for name in ("PUBLIC_KEY", "RUNCTL_BOOT"):
+for name in ("PUBLIC_KEY", "RUNCTL_BOOT", "RUNCTL_START"):
     env.pop(name, None)
 with open(home + "/env.json") as file:
     env.update(json.load(file))
@@ -54,7 +55,7 @@ os.unlink(home + "/env.json")
 env["PATH"] = home + "/bin:" + env["PATH"]
 os.execvpe("python3", ["python3", home + "/keeper.py", "start", home], env)
 """
-_SHUTDOWN = '#!/bin/sh\nexec python3 "$(dirname "$0")/runpod.py" shutdown "$@"\n'
+SHUTDOWN = '#!/bin/sh\nexec python3 "$(dirname "$0")/runpod.py" shutdown "$@"\n'
 _HOSTS = Path(hosts.__file__).parent
 
 
@@ -75,29 +76,6 @@ class Place:
     run_dir: str
     started: bool
     kept: bool
-
-
-def boot(lives_s: float, start: str) -> tuple[str, dict[str, str]]:
-    """What a container runs first, so that it ends its pod at its deadline whatever becomes of all else.
-
-    Args:
-        lives_s: how long the pod may live.
-        start: the image's own start, for the shell.
-
-    Returns:
-        `dockerArgs`, and the variables that go with them.
-    """
-    program = base64.b64encode((_HOSTS / "runpod_boot.py").read_bytes()).decode()
-    words = f"bash -c '(echo \"$RUNCTL_BOOT\" | base64 -d | python3 -) & {start}'"
-    return words, {"RUNCTL_BOOT": program, "RUNCTL_LIVES_S": f"{lives_s:.0f}"}
-
-
-def with_boot(request: dict[str, Any], lives_s: float, start: str) -> dict[str, Any]:
-    """A request for a pod whose container runs that first."""
-    words, variables = boot(lives_s, start)
-    arguments = request["arguments"]
-    env = [*arguments["env"], *({"key": name, "value": value} for name, value in variables.items())]
-    return {**request, "arguments": {**arguments, "dockerArgs": words, "env": env}}
 
 
 def run_dir(run_id: str, volume: str | None, root: str = HOST_ROOT) -> str:
@@ -225,26 +203,36 @@ class Bringing:
     def run_dir(self, spec: LaunchSpec, rundir: RunDir, attempt: int) -> None:
         """Send what an attempt needs of its run directory: the spec, earlier attempts, the newest checkpoint.
 
+        Where the run has none yet, and begins from one of another run on this machine, it is that one.
+
         Raises:
-            CheckpointCorrupt: if there are checkpoints here and none is usable.
+            CheckpointError: if there are checkpoints here and none is usable.
         """
         at, here = self._at.run_dir, Path(rundir.url)
         for name in sorted(path.relative_to(here).as_posix() for path in here.glob("attempts/*.json")):
-            if name.removeprefix("attempts/").removesuffix(".json").isdigit():
+            if name.removeprefix("attempts/").removesuffix(".json").removesuffix(".rates").isdigit():
                 self._files.put(here / name, posixpath.join(at, name))
         found = _to_begin_from(spec, Catalog(here / "checkpoints"), attempt, self._tell)
         if found is not None:
-            self._checkpoint(found)
+            self._checkpoint(found, f"{at}/{FOLDER}")
+        if spec.checkpoint.origin is not None and "://" not in spec.checkpoint.origin:
+            there = None
+            if found is None:
+                there = self._checkpoint(origin.here(spec.checkpoint.origin, self._tell), f"{self._at.home}/origin")
+            spec = replace(spec, checkpoint=replace(spec.checkpoint, origin=there))
         self._files.put(dumps(spec).encode(), f"{at}/spec.json")
 
-    def _checkpoint(self, found: Found) -> None:
-        name = manifests.folder_name(found.manifest.step)
-        target = f"{self._at.run_dir}/checkpoints/{name}"
+    def _checkpoint(self, found: Found, folder: str) -> str:
+        """Send a checkpoint into a folder, its manifest last; where it lies there."""
+        target = f"{folder}/{manifests.folder_name(found.manifest.step)}"
         if self._files.size_of(f"{target}/{manifests.NAME}") is not None:
-            return  # on a network volume, where it was written
+            return target  # on a network volume, where it was written
         self._tell(f"sending the checkpoint of step {found.manifest.step}: {readable(found.manifest.size_bytes)}")
         for path in (*sorted(found.manifest.files), manifests.NAME):
-            self._files.put(found.path / path, f"{target}/{path}")
+            # What arrived before a line broke off was verified then.
+            if self._files.size_of(f"{target}/{path}") != (found.path / path).stat().st_size:
+                self._files.put(found.path / path, f"{target}/{path}")
+        return target
 
     def begin(self, orders: dict[str, Any], env: Mapping[str, str], keeper: Item) -> None:
         """Put down what the keeper is to do, and start it; once it was started, nothing is started again.
@@ -256,7 +244,7 @@ class Bringing:
         """
         home = self._at.home
         self._files.put(_HOSTS / "runpod.py", f"{home}/bin/runpod.py")
-        self._files.put(_SHUTDOWN.encode(), f"{home}/bin/shutdown", mode=0o700)
+        self._files.put(SHUTDOWN.encode(), f"{home}/bin/shutdown", mode=0o700)
         self._files.put(keeper.path, f"{home}/keeper.py")
         for name, data in (("host.json", orders), ("env.json", env)):
             self._files.put(json.dumps(data, ensure_ascii=False).encode(), f"{home}/{name}")

@@ -1,13 +1,16 @@
-"""One pod from its launch to its end: its line, its run directory, and what RunPod says of it."""
+"""One pod from its launch to its end: its run directory, what RunPod says of it, and the line to it if there is one."""
 
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Callable
+from typing import Any
 
+from runctl.errors import RunctlError
 from runctl.platforms.runpod.line import Line
 from runctl.platforms.runpod.pods import Pod
-from runctl.platforms.watching import HostWatch
+from runctl.platforms.watching import COMING_UP_S, HostWatch
 from runctl.rundir import RunDir
 from runctl.spec import RunHandle, RunState
 
@@ -19,37 +22,38 @@ _TROUBLE_S = 5.0
 #: How long two rounds may take before a stop, and how often to look whether they are done.
 _NEWS_S = 10.0
 _LOOK_S = 0.05
+#: Tries at putting down what a pod is to fetch.
+_TRIES = 4
+_NOT_FETCHED = (
+    "its agent never spoke; its image must have Python and bash, and the keys that RunPod keeps must open run.root: "
+    "the pod's log at https://console.runpod.io/pods tells what was in the way"
+)
 
 
-class Watch(HostWatch):
-    """Looks after one pod.
+class PodWatch(HostWatch):
+    """Looks after one pod. Subclasses bring it what it needs.
 
     Args:
         handle: where it is.
         rundir: the run directory.
         look_up: what RunPod says of the pod just now.
-        line: to the pod; started with the first look.
         bring_up_s: how long it may take from the pod's launch to the agent's first word.
         tell: takes lines for the user.
     """
 
     def __init__(
-        self, handle: RunHandle, rundir: RunDir, *, look_up: Callable[[], Pod], line: Line, bring_up_s: float,
+        self, handle: RunHandle, rundir: RunDir, *, look_up: Callable[[], Pod], bring_up_s: float,
         tell: Callable[[str], None],
     ) -> None:  # fmt: skip
         super().__init__(handle, rundir, host=handle.address["instance"], bring_up_s=bring_up_s, tell=tell)
         self._look_up = look_up
-        self._line = line
-        self._rounds = 0
         self._pod: Pod | None = None
         self._answered_at = time.monotonic()
-        if line.is_mirrored:
-            self._last_words_s = 0.0  # they would have come over the line
 
     @property
     def is_started(self) -> bool:
-        """Whether the pod's keeper has been started."""
-        return self._line.started
+        """Whether the pod has, or will find, all that it needs without us."""
+        return self._is_started
 
     @property
     def handle(self) -> RunHandle:
@@ -60,6 +64,83 @@ class Watch(HostWatch):
     def run_dir(self) -> str:
         """The run directory's place."""
         return self._rundir.url
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of it, without waiting."""
+
+    def _lives(self) -> bool:
+        self._pod = self._look_up()
+        self._answered_at = time.monotonic()
+        return self._pod.alive
+
+    def _why_gone(self) -> str:
+        assert self._pod is not None
+        return f"RunPod took its pod {self._host} back, or it ended ({self._pod.state}), without the agent's last word"
+
+    def _silent_for_s(self) -> float:
+        silent_s = super()._silent_for_s()
+        if time.monotonic() - self._answered_at > _UNANSWERED_S:
+            self._heard_at = time.monotonic()  # who hears of nobody is cut off itself, and the run goes on
+            return 0.0
+        return silent_s
+
+
+class FetchingWatch(PodWatch):
+    """Looks after a pod that fetches what it needs.
+
+    Args:
+        put: puts that down, once however often it is called.
+        others: as `PodWatch`.
+    """
+
+    def __init__(self, *args: Any, put: Callable[[], None], **others: Any) -> None:
+        super().__init__(*args, **others)
+        self._put = put
+        self._lies_there = False
+        self._tries = 0
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    @property
+    def _is_started(self) -> bool:
+        return self._lies_there
+
+    def _bring_up(self) -> RunState:
+        if not self._lies_there and self._due("put", COMING_UP_S):
+            try:
+                self._put()
+                self._lies_there = True
+            except RunctlError as error:
+                self._tries += 1
+                if self._tries == _TRIES:
+                    self.why = f"what its pod {self._host} is to fetch cannot be put down: {error}"
+                    return RunState.FAILED
+                self._say_trouble(str(error))
+        return RunState.PENDING
+
+    def _unseen(self) -> str:
+        return _NOT_FETCHED
+
+    def _why_gone(self) -> str:
+        return super()._why_gone() + ("" if self._status is not None else f": {_NOT_FETCHED}")
+
+
+class LineWatch(PodWatch):
+    """Looks after a pod that is reached over SSH.
+
+    Args:
+        line: to the pod; started with the first look.
+        others: as `PodWatch`.
+    """
+
+    def __init__(self, *args: Any, line: Line, **others: Any) -> None:
+        super().__init__(*args, **others)
+        self._line = line
+        self._rounds = 0
+        if line.is_mirrored:
+            self._last_words_s = 0.0  # they would have come over the line
 
     def look(self) -> RunState:
         """As every watch; and what is in the way of the line is said."""
@@ -91,18 +172,12 @@ class Watch(HostWatch):
         """Let go of the line; a round that goes on is not waited for."""
         self._line.leave()
 
-    def _lives(self) -> bool:
-        self._pod = self._look_up()
-        self._answered_at = time.monotonic()
-        return self._pod.alive
-
     def _why_gone(self) -> str:
         if self._line.lost is not None:
             return self._line.lost
         if self._line.widowed is not None:
             return f"{self._line.widowed} on pod {self._host}, without a last word"
-        assert self._pod is not None
-        return f"RunPod took its pod {self._host} back, or it ended ({self._pod.state}), without the agent's last word"
+        return super()._why_gone()
 
     @property
     def _is_started(self) -> bool:
@@ -121,10 +196,3 @@ class Watch(HostWatch):
 
     def _unseen(self) -> str:
         return "it never told the address of its SSH: its image must start sshd, and 22/tcp be among its ports"
-
-    def _silent_for_s(self) -> float:
-        silent_s = super()._silent_for_s()
-        if time.monotonic() - self._answered_at > _UNANSWERED_S:
-            self._heard_at = time.monotonic()  # who hears of nobody is cut off itself, and the run goes on
-            return 0.0
-        return silent_s

@@ -7,6 +7,7 @@ import itertools
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from runctl.platforms import watching
 from runctl.platforms.runpod import RunpodPlatform, line, pods, purchase
 from runctl.platforms.runpod.options import RunpodConfig
 from runctl.rundir import RunDir, run_url
-from runctl.spec import LaunchSpec, Limits, Program, RunIdentity
+from runctl.spec import CheckpointPolicy, Every, LaunchSpec, Limits, Program, RunIdentity, RunState
 from runctl.supervisor import Supervisor
 
 #: The waits of a launch, shortened: what is tested is what comes after what, not how long it takes.
@@ -46,6 +47,15 @@ print("under way", flush=True)
 time.sleep(60 if os.environ["RUNCTL_ATTEMPT"] == "1" else 0)
 print("trained")
 """
+#: The first attempt saves at step 100, and not before step 200 by itself again: it waits to be told of its end.
+SAVES_ONCE = """
+import os, time, torch, runctl
+checkpointer = runctl.attach(model=torch.nn.Linear(4, 4))
+for step in checkpointer.steps(200 if os.environ["RUNCTL_ATTEMPT"] == "1" else 1):
+    time.sleep(0.5 if step >= 100 else 0)
+print("trained")
+"""
+EVERY_100 = CheckpointPolicy(every=Every("steps", 100))
 _numbers = itertools.count(1)
 
 
@@ -93,7 +103,8 @@ class Yard:
 
     def run(
         self, script: str, *, when: Callable[[Launch], bool] = lambda _: False,
-        then: Callable[[str], None] = lambda _: None, spec: dict[str, Any] | None = None, **options: Any,
+        then: Callable[[str], None] = lambda _: None, spec: dict[str, Any] | None = None, root: str | None = None,
+        **options: Any,
     ) -> Launch:  # fmt: skip
         """A whole launch, to its outcome.
 
@@ -102,11 +113,12 @@ class Yard:
             when: asked again and again; once it is so,
             then: is called with the newest pod's id.
             spec: fields of the spec.
+            root: where the run's directory lies; on this machine if nothing is said.
             options: of the platform.
         """
         (self.project / "train.py").write_text(script)
         run_id = f"pods-{os.getpid()}-{next(_numbers)}"
-        identity = RunIdentity(run_id, "pods", str(self.project.parent / "runs"))
+        identity = RunIdentity(run_id, "pods", root or str(self.project.parent / "runs"))
         given = LaunchSpec(identity, Program("train.py", None), **{"limits": Limits(max_time_s=600.0), **(spec or {})})
         launch = Launch(run_id, self.cloud, RunDir(run_url(identity.root, run_id)))
         times = {"fallback_after": "1s", "wait_for_capacity": "2s", "bring_up": "60s", "keep_on_failure": "0"}
@@ -140,7 +152,45 @@ class Yard:
             thread.join()
         return launch
 
+    def left(self, script: str, *, until: Callable[[Launch], bool]) -> Launch:
+        """A launch whose launcher goes once it is so, and leaves the pod to itself.
+
+        Args:
+            script: the training.
+            until: asked again and again.
+        """
+        (self.project / "train.py").write_text(script)
+        run_id = f"pods-{os.getpid()}-{next(_numbers)}"
+        identity = RunIdentity(run_id, "pods", str(self.project.parent / "runs"))
+        spec = LaunchSpec(identity, Program("train.py", None), limits=Limits(max_time_s=600.0))
+        launch = Launch(run_id, self.cloud, RunDir(run_url(identity.root, run_id)))
+        launch.rundir.write_spec(spec)
+        platform = RunpodPlatform(self.project, RunpodConfig(gpu_type=GPU), launch.told.append)
+        handle = platform.submit(platform.plan(spec, platform.quote(spec), 1))
+        deadline = time.monotonic() + 60
+        while not until(launch):
+            assert time.monotonic() < deadline, launch.told
+            platform.wait(handle, 0.1)
+        platform.clean_up(handle, keep_s=600.0)  # lets go of the pod, which stays
+        return launch
+
 
 def trains(launch: Launch) -> bool:
     """Whether the first attempt's training has said that it is under way."""
-    return any(b"under way" in segment.read_bytes() for segment in Path(launch.rundir.url).glob("logs/a1/console/0*"))
+    first = launch.rundir.console_segment(1, 0)
+    return first is not None and b"under way" in first
+
+
+def saved(launch: Launch) -> bool:
+    """Whether the checkpoint of step 100 has come to where the run's directory lies."""
+    return launch.rundir.store.read("checkpoints/step-000100/manifest.json") is not None
+
+
+def stopped_and_went_on(launch: Launch) -> None:
+    """Check that RunPod's notice ended the first attempt of SAVES_ONCE, and the second began from there."""
+    assert launch.outcome is not None, (launch.error, launch.told)
+    assert launch.outcome.state is RunState.SUCCEEDED, (launch.told, launch.output)
+    first, second = launch.outcome.attempts
+    assert "RunPod takes the pod back at" in first.end_reason, launch.told
+    assert second.resumed_from_step is not None and 100 < second.resumed_from_step < 200, launch.outcome
+    launch.check_that_nothing_is_left()

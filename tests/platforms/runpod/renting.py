@@ -25,7 +25,7 @@ from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec, Limits, Plan, Program, RunHandle, RunIdentity
 
 A5000, L4, A4000 = "NVIDIA RTX A5000", "NVIDIA L4", "NVIDIA RTX A4000"
-MADE = {requests.PUBLIC_KEY: "ssh-ed25519 AAAA test", requests.START_COMMAND: "sleep 1000"}
+MADE = {requests.PUBLIC_KEY: "ssh-ed25519 AAAA test"}
 #: The waits of a launch, shortened: what is tested is what comes after what, not how long it takes.
 PAUSES = ((purchase, "_PAUSE_S", 0.02), (pods, "_PAUSE_S", 0.02), (buying, "_FIRST_PAUSE_S", 0.2))
 _numbers = itertools.count(1)

@@ -46,5 +46,5 @@ def test_a_session_that_may_end_before_the_pod_is_refused(monkeypatch: pytest.Mo
 
 def test_without_any_it_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
-    with pytest.raises(ConfigError, match=r"no AWS credentials here .*runpod:my-key-id"):
+    with pytest.raises(ConfigError, match=r"no AWS credentials here .*runpod:my_key_id"):
         credentials.session(7200.0)

@@ -10,7 +10,7 @@ from renting import A5000, L4, MADE, Desk
 
 from runctl.config.platform import PlatformConfig
 from runctl.drill.faults import Fault
-from runctl.errors import ConfigError, NotBuiltYet
+from runctl.errors import ConfigError
 from runctl.platforms.rented import Market
 from runctl.platforms.runpod import RunpodPlatform, requests
 from runctl.platforms.runpod.options import CloudType, RunpodConfig, RunpodOptions, Transport
@@ -45,6 +45,10 @@ def refused(**options: Any) -> str:
         ({"cuda_versions": ["twelve"]}, "platform.cuda_versions=twelve: such as '12.8'"),
         ({"ports": ["6006"]}, "platform.ports=6006: such as 6006/http"),
         ({"ports": ["70000/tcp"]}, "platform.ports=70000/tcp: a port is 1 to 65535"),
+        (
+            {"template": "t1", "transport": Transport.start_command},
+            "platform.template=t1: a template has a start command",
+        ),
         ({"spot_attempts": 0}, "platform.spot_attempts=0: at least 1"),
         ({"bring_up": "soon"}, "platform.bring_up"),
     ],
@@ -201,15 +205,6 @@ def test_the_request_holds_what_was_configured_and_no_value_of_the_users() -> No
     assert sent["terminateAfter"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends))
 
 
-def test_a_start_command_takes_the_place_of_ssh(runpod: Desk) -> None:
-    plan = runpod.plan(transport=Transport.start_command)
-    asked = plan.requests[0]["arguments"]
-    assert (asked["dockerArgs"], asked["env"]) == (requests.START_COMMAND, [])
-    handle = runpod.platform().submit(plan)
-    [made] = [one for one in runpod.cloud.pods() if one["id"] == handle.address["instance"]]
-    assert made["asked"]["dockerArgs"] == "sleep 1000"
-
-
 def test_what_runpod_does_not_tell_is_unknown_and_the_plan_says_so(runpod: Desk) -> None:
     for action in ("gpuTypes", "myself"):
         runpod.cloud.inject(Fault(action, "html", 502, times=9))
@@ -240,11 +235,6 @@ def test_a_runpod_that_cannot_be_reached_holds_nothing_up(runpod: Desk, monkeypa
     assert any("cannot be reached" in note for note in plan.notes)
 
 
-def test_its_schema_is_its_own_and_only_ssh_leads_to_its_pods() -> None:
-    platform = RunpodPlatform(".", RunpodConfig(transport=Transport.start_command))
-    with pytest.raises(
-        NotBuiltYet, match=r"platform\.transport=start_command: this version reaches pods over SSH alone"
-    ):
-        platform.check_ready(LaunchSpec(RunIdentity("one", "name", "runs"), Program("train.py", None)))
+def test_its_schema_is_its_own() -> None:
     assert issubclass(RunpodPlatform.options, PlatformConfig)
     assert RunpodPlatform.options is RunpodConfig

@@ -1,0 +1,109 @@
+"""Carrying one launch out: its run begun, or gone on with, and seen to its end."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from runctl import identity, terminal
+from runctl.composed import Composed, Manner
+from runctl.platforms.base import Platform
+from runctl.rundir import RunDir, run_url
+from runctl.spec import Plan, RunHandle
+from runctl.storage import check_place
+from runctl.supervisor import Supervisor
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What came of it.
+
+    Attributes:
+        run_id: of the run.
+        exit_code: that the launch should have.
+        outcome: in its public form; None for a run that was left to itself.
+        done_before: whether the run had finished already, and nothing was done.
+        url: of its run directory.
+    """
+
+    run_id: str
+    exit_code: int
+    outcome: dict[str, Any] | None
+    done_before: bool = False
+    url: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """What `output=json` prints."""
+        if self.outcome is None and not self.done_before:
+            return {"run_id": self.run_id, "run_dir": self.url, "state": "running"}
+        return self.outcome or {}
+
+
+def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
+    """Begin the run, or go on with the one that carries its name or id, and see it to its end.
+
+    Args:
+        launch: what is to run.
+        platform: where.
+        manner: how.
+
+    Raises:
+        LeaseHeld: if another launch carries this run out just now.
+        RunctlError: if nothing could be started.
+    """
+    cfg, spec, tell = launch.cfg, launch.spec, manner.tell
+    platform.check_ready(spec)
+    RunDir.check(spec.run.root)
+    if spec.checkpoint.url is not None:
+        check_place("checkpoint.url", spec.checkpoint.url)
+    known = identity.known_run(spec.run.root, launch.key) if launch.key else None
+    if known is not None:
+        spec = identity.under_id(spec, known)
+    rundir = RunDir(run_url(spec.run.root, spec.run.id))
+    living = _living(platform, rundir)
+    if living is None:
+        rundir.lease.check()
+    earlier = rundir.attempts()
+    if living is None and rundir.exists() and cfg.checkpoint.resume != "never":
+        accept = cfg.run.changed.value == "accept"
+        spec = identity.going_on(spec, rundir, earlier, platform.kind, accept=accept)
+        if identity.finished(earlier) and not spec.checkpoint.resume.isdigit():
+            tell(f"{spec.run.id} has finished: {rundir.url}")
+            tell("checkpoint.resume=never runs it again from step 0, another run.name begins a new run")
+            return Carried(spec.run.id, 0, rundir.read_outcome(), done_before=True, url=rundir.url)
+        if identity.script_changed(spec, rundir):
+            tell(f"{spec.program.script} has changed since this run was launched last")
+    supervisor = Supervisor(
+        spec, platform, launch.hooks, rundir, tell, output=manner.output, signals=manner.signals,
+        attended=manner.attended,
+    )  # fmt: skip
+    if living is not None:
+        plan, handle = living
+        outcome = supervisor.run(plan, found=handle)
+    else:
+        plan = supervisor.first_plan(1 + (earlier[-1].number if earlier else 0))
+        if not platform.terms.rented:
+            rundir.lease.take(os.getpid())  # the agent inherits it; until here nothing was written
+        spec = platform.staged(spec)
+        rundir.write_spec(spec)
+        rundir.publish("config.yaml", launch.yaml().encode())
+        if launch.key is not None and known is None:
+            identity.remember(spec.run.root, launch.key, spec.run.id)
+        terminal.show_start(spec, plan, tell)
+        outcome = supervisor.run(plan, detach=cfg.detach)
+    if outcome is None:
+        terminal.show_left(spec, platform.kind, tell)
+        return Carried(spec.run.id, 0, None, url=rundir.url)
+    terminal.show_outcome(outcome, rundir, tell)
+    return Carried(spec.run.id, outcome.exit_code, outcome.to_json(), url=rundir.url)
+
+
+def _living(platform: Platform, rundir: RunDir) -> tuple[Plan, RunHandle] | None:
+    """An attempt that an earlier launch submitted and whose host lives: its plan, and where it is."""
+    plan = rundir.last_submission() if platform.terms.rented else None
+    if plan is None or plan.platform != platform.kind:
+        return None
+    record = rundir.read_attempt(plan.attempt)
+    handle = None if record is not None and record.state.ended else platform.find(plan)
+    return None if handle is None else (plan, handle)

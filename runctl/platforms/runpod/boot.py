@@ -1,0 +1,84 @@
+"""What a pod's container is started with: the image's own start, or a program that fetches the orders, never alone.
+
+Beside it runs what ends the pod at its deadline. The shell that starts both stays the container's first process, for
+that alone hears RunPod's SIGTERM: it leaves word of it in a file, which the agent looks for.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from runctl import hosts
+
+_HOSTS = Path(hosts.__file__).parent
+#: How long a pod lives whose container was started again, and has lost what ran in it (seconds).
+RESTARTED_S = 60.0
+#: `wait` ends when a signal comes, and the container must not.
+_SCRIPT = """
+root="${{RUNCTL_HOST_ROOT:-/var/lib/runctl}}"
+mkdir -p "$root"
+trap 'touch "$root/notice"' TERM
+(echo "$RUNCTL_BOOT" | base64 -d | python3 -) &
+(
+{start}
+) &
+first=$!
+while :; do
+  wait "$first"
+  code=$?
+  kill -0 "$first" 2> /dev/null || exit "$code"
+done
+"""
+FETCH = 'echo "$RUNCTL_FETCH" | base64 -d | exec python3 -'
+
+
+def with_boot(
+    request: Mapping[str, Any], lives_s: float, start: str, more: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """A request for a pod whose container is started so.
+
+    Args:
+        request: without a start of its own.
+        lives_s: how long the pod may live.
+        start: what the container is for, in the shell's words.
+        more: further variables of the container.
+    """
+    variables = {
+        "RUNCTL_START": _SCRIPT.format(start=start),
+        "RUNCTL_BOOT": _program("runpod_boot.py"),
+        "RUNCTL_LIVES_S": f"{lives_s:.0f}",
+        "RUNCTL_RESTARTED_S": f"{RESTARTED_S:g}",
+        **(more or {}),
+    }
+    arguments = request["arguments"]
+    env = [*arguments["env"], *({"key": name, "value": value} for name, value in variables.items())]
+    words = "bash -c 'eval \"$RUNCTL_START\"'"
+    return {**request, "arguments": {**arguments, "dockerArgs": words, "env": env}}
+
+
+def with_fetch(
+    request: Mapping[str, Any], lives_s: float, bring_up_s: float, orders: str, store: Mapping[str, str]
+) -> dict[str, Any]:
+    """A request for a pod whose container fetches its orders from object storage.
+
+    Args:
+        request: without a start of its own.
+        lives_s: how long the pod may live.
+        bring_up_s: how long it waits for its orders.
+        orders: their URL.
+        store: variables that lead to the store, none of them secret.
+    """
+    more = {
+        "RUNCTL_FETCH": _program("runpod_fetch.py"),
+        "RUNCTL_ORDERS": orders,
+        "RUNCTL_BRING_UP_S": f"{bring_up_s:.0f}",
+        **store,
+    }
+    return with_boot(request, lives_s, FETCH, more)
+
+
+def _program(name: str) -> str:
+    return base64.b64encode((_HOSTS / name).read_bytes()).decode()

@@ -1,0 +1,37 @@
+"""What a sweep has cost so far: what has ended, and what still runs up to now."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection
+
+from runctl.cost import cost_usd
+from runctl.errors import StorageError
+from runctl.rundir import RunDir
+from runctl.sweeps.book import Book
+from runctl.sweeps.job import Job
+
+
+def spent_usd(book: Book, jobs: Collection[Job]) -> float:
+    """US dollars, as far as prices are known.
+
+    Args:
+        book: knows what jobs cost that are not among these.
+        jobs: of this command, in any state.
+    """
+    total = book.spent_usd(job.run_id for job in jobs)
+    for job in jobs:
+        total += _running_usd(job) if job.state == "running" else job.cost_usd or 0.0
+    return total
+
+
+def _running_usd(job: Job) -> float:
+    """What the attempts of a job that runs have cost up to now."""
+    total = 0.0
+    with contextlib.suppress(StorageError):
+        for attempt in RunDir(job.url).attempts():
+            begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
+            spent = cost_usd(attempt.price_usd_per_hour, max(0.0, (attempt.ended_at or time.time()) - begin))
+            total += (attempt.cost_usd if attempt.cost_usd is not None else spent) or 0.0
+    return total

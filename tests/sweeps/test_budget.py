@@ -1,0 +1,46 @@
+"""`sweep.max_usd`: what the sweep has cost, and what does not start any more."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from runctl.outcome import Attempt
+from runctl.rundir import RunDir
+from runctl.spec import LaunchSpec, Program, RunIdentity
+from runctl.sweeps import budget
+from runctl.sweeps.book import Book
+from runctl.sweeps.job import Job
+
+#: Prices that this machine has not.
+PRICED = "def runctl_attempt_ended(attempt):\n    attempt.cost_usd = 1.0\n"
+
+
+def test_once_it_is_spent_no_new_job_starts_and_the_same_command_starts_none_either(project) -> None:
+    project.script(PRICED, "runctl_plugins.py")
+    words = ("args.x=1,2,3,4", "sweep.max_usd=1.5", "-p", "no:cost")
+    done = project.sweep(*words)
+    assert done.code == 124
+    assert [job["state"] for job in done.jobs] == ["succeeded", "succeeded", "not started", "not started"]
+    assert "sweep.max_usd=1.5: 2.00 USD are spent" in done.err
+    assert project.sweep(*words).code == 124
+    assert project.done() == ["1", "2"]
+    assert project.sweep("args.x=1,2,3,4", "sweep.max_usd=5", "-p", "no:cost").code == 0
+    assert project.done() == ["1", "2", "3", "4"]
+
+
+def test_what_still_runs_counts_up_to_now(tmp_path: Path) -> None:
+    book = Book(LaunchSpec(RunIdentity("a", "sweep", str(tmp_path)), Program("train.py", None)), fresh=False)
+    rundir = RunDir(str(tmp_path / "running"))
+    lost = Attempt(1, "aws", "i-1", started_at=time.time() - 7200, ended_at=time.time() - 3600, cost_usd=0.5)
+    lives = Attempt(2, "aws", "i-2", started_at=time.time() - 1800, price_usd_per_hour=2.0)
+    for attempt in (lost, lives):
+        rundir.write_attempt(attempt)
+    jobs = [
+        Job(1, {}, "running", rundir.url, state="running"),
+        Job(2, {}, "ended", str(tmp_path / "ended"), state="succeeded", cost_usd=0.25),
+        Job(3, {}, "waiting", str(tmp_path / "waiting")),
+    ]
+    assert budget.spent_usd(book, jobs) == pytest.approx(0.5 + 1.0 + 0.25, abs=0.01)

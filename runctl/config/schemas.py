@@ -241,8 +241,7 @@ class LaunchConfig:
     env: Dict[str, Any] = field(default_factory=dict)
     secrets: Dict[str, str] = field(default_factory=dict)
     secrets_scope: Dict[str, SecretScope] = field(default_factory=dict)
-    #: Who is told what becomes of the run: names of secrets, or where one is kept, whose values are apprise's URLs.
-    notify: List[str] = field(default_factory=list)
+    notify: List[str] = field(default_factory=list)  # secrets, or where one is kept, that hold URLs of apprise's
     tags: Dict[str, Any] = field(default_factory=dict)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     logs: LogsConfig = field(default_factory=LogsConfig)

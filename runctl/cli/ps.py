@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import gc
 import queue
 import threading
 import time
@@ -37,6 +38,7 @@ def ps(
     from runctl.spec import RunState
     from runctl.standing import LOST, Standing, has_ended
 
+    gc.disable()  # of ten thousand runs nothing goes before the command ends, and looking for it takes its time
     states = [one.value for one in RunState] + [LOST]
     if state is not None and state not in states:
         raise ConfigError(f"--state {state}: there are {', '.join(states)}")

@@ -12,11 +12,15 @@ import typer
 from runctl.cli import (
     aws_hosts,
     checkpoint,
+    cleanup,
     cost,
+    doctor,
     extend,
+    init,
     launching,
     logs,
     monitor,
+    offers,
     ps,
     report,
     runpod,
@@ -57,6 +61,10 @@ app.command(rich_help_panel=_RUNS)(shell.shell)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
 app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.command(rich_help_panel=_MONEY)(cost.cost)
+app.command(rich_help_panel=_MONEY)(cleanup.cleanup)
+app.command(rich_help_panel=_MONEY)(offers.offers)
+app.command(rich_help_panel=_ACCOUNTS)(doctor.doctor)
+app.command(rich_help_panel=_ACCOUNTS)(init.init)
 app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)
 app.add_typer(runpod.app, name="runpod", rich_help_panel=_ACCOUNTS)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from rehearsal import ROOT, Rehearsal, rehearsal
 
-from runctl import leftovers
 from runctl.checkpoint.policy import CheckpointPolicy
 from runctl.errors import ConfigError
 from runctl.platforms.aws import AwsPlatform
@@ -19,8 +18,7 @@ from runctl.platforms.aws.hosts import AwsHosts
 from runctl.platforms.aws.options import AwsConfig
 from runctl.platforms.hosts import Host, noted
 from runctl.platforms.rented import Market
-from runctl.registry import Entry, Registry
-from runctl.rundir import RunDir, run_url
+from runctl.rundir import run_url
 from runctl.spec import Limits, Resources, RunState
 
 SAVES = """
@@ -132,47 +130,3 @@ def test_a_training_ends_before_its_host_does() -> None:
         replace(host, ends_at=now + 180).limited(Limits(), 110.0)
     with pytest.raises(ConfigError, match="run base's"):
         replace(host, run="base", attempt=1).limited(Limits(), 110.0)
-
-
-class Fixed(AwsHosts):
-    """Hosts that are only told."""
-
-    def __init__(self, *told: Host) -> None:
-        self._told = list(told)
-
-    def living(self) -> list[Host]:
-        return self._told
-
-
-@pytest.mark.parametrize(
-    ("state", "ended_ago_s", "attempt", "left"),
-    [
-        (RunState.SUCCEEDED, 3600, 1, True),
-        (RunState.SUCCEEDED, 10, 1, False),
-        (RunState.FAILED, 600, 1, False),
-        (RunState.FAILED, 3600, 1, True),
-        (RunState.RUNNING, None, 1, False),
-        (RunState.RUNNING, None, 0, False),
-    ],
-)
-def test_what_runs_without_a_live_run_is_left_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: RunState, ended_ago_s: int | None, attempt: int, left: bool
-) -> None:
-    from runctl.outcome import Attempt
-    from runctl.spec import LaunchSpec, Program, RunIdentity
-
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    now = time.time()
-    rundir = RunDir(run_url(str(tmp_path), "base"))
-    spec = LaunchSpec(RunIdentity("base", "base", str(tmp_path)), Program("train.py", None))
-    rundir.write_spec(spec)
-    ended_at = None if ended_ago_s is None else now - ended_ago_s
-    rundir.write_attempt(Attempt(1, "aws", "h", "spot", started_at=now - 7200, ended_at=ended_at, state=state))
-    rundir.write_status(state, 1)
-    rundir.beat(1, "h", 1)
-    Registry().note(Entry.begun(rundir.url, spec, "aws", None))
-    host = Host("aws", "i-1", "running", "base", attempt, launched_at=now - 7200, ends_at=now + 7200)
-    [looked] = leftovers.look(Fixed(host))
-    assert bool(looked.why) is left, looked
-    [late] = leftovers.look(Fixed(replace(host, ends_at=now - 3600)))
-    assert "deadline is past" in late.why

@@ -17,6 +17,7 @@ from runctl import extension, standing
 from runctl.errors import RunctlError
 from runctl.outcome import Attempt
 from runctl.platforms.holdings import HOSTS, Holding
+from runctl.platforms.hosts import BY_HAND
 from runctl.registry import Registry
 from runctl.rundir import RunDir, run_url
 from runctl.spec import RunState
@@ -150,7 +151,7 @@ def _of_unknown(one: Holding, now: float) -> tuple[bool, str]:
     if one.kind in HOSTS:
         if one.ends_at is not None and now > one.ends_at + _SPARE_S:
             return True, f"its deadline was {_ago(now - one.ends_at)}"
-        return False, "its run is not known here"
+        return False, "made by hand; it ends itself" if one.attempt == BY_HAND else "its run is not known here"
     if one.kind == "upload" and not one.run_id:
         young = one.created_at is None or now - one.created_at < _OF_NOBODY_S
         return not young, "a day and more old" if not young else "not a day old"

@@ -135,7 +135,7 @@ def show_left(spec: LaunchSpec, platform: str, tell: Callable[[str], None] = tel
     Args:
         spec: of the run.
         platform: its kind.
-        tell: takes the lines.
+        tell: takes lines for the user.
         stays: whether its host does, afterwards.
     """
     run_id = spec.run.id

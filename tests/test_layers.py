@@ -111,9 +111,7 @@ HOME = {
         "runctl/sweeps/board.py",
     },
 }
-SHARED_BY_PLATFORMS = (
-    "base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts", "holdings",
-)  # fmt: skip
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts", "holdings")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 ID = typer.Argument(..., metavar="ID", help="Of a host, as `create` printed it and `list` shows it.")
 JSON = typer.Option(False, "--json", help="For programs.")
-DRY_RUN = typer.Option(False, "--dry-run", help="Only show what is left over; end nothing.")
-YES = typer.Option(False, "--yes", "-y", help="Ask no question.")
 GPU = typer.Option(None, "--gpu", help="A GPU's name, such as L4 or 'RTX 4090'; by default the cheapest of 24 GB.")
 GPUS = typer.Option(None, "--gpus", help="How many; 0 for none.", min=0)
 MAX_TIME = typer.Option("4h", "--max-time", help="It ends itself after so long, whatever happens to everybody else.")
@@ -163,14 +161,6 @@ def last_run(hosts: Hosts, host_id: str) -> str:
     if not found:
         raise ConfigError(f"{host.id}: there was no training on it yet; runctl {host.platform} train starts one")
     return found
-
-
-def cleanup(platform: str, region: str | None, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """`runctl cleanup` of one platform."""
-    from runctl.cli import cleanup as everywhere
-
-    regions = None if region is None else [region]
-    everywhere.cleanup(dry_run=dry_run, yes=yes, platform=[platform], region=regions, as_json=as_json)
 
 
 def _folder(url: str) -> str:

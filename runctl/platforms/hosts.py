@@ -194,7 +194,7 @@ def new_name() -> str:
 
 def spec_of(name: str, resources: Resources) -> LaunchSpec:
     """What a host is rented for that belongs to no run: nothing but itself."""
-    return LaunchSpec(RunIdentity(name, name, str(folder(name).parent)), Program(None, None), resources=resources)
+    return LaunchSpec(RunIdentity(name, name, ""), Program(None, None), resources=resources)
 
 
 def folder(name: str) -> Path:

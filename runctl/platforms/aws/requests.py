@@ -54,7 +54,7 @@ def tags(spec: LaunchSpec, attempt: int, owner: str, lives_s: float) -> list[dic
         TAG_OWNER: owner,
         # From the launch on, which the instance tells: a time of day would differ between two requests for the same.
         TAG_DEADLINE: after_launch(lives_s),
-        **({TAG_ROOT: spec.run.root} if len(spec.run.root) <= _TAG_CHARS else {}),
+        **({TAG_ROOT: spec.run.root} if 0 < len(spec.run.root) <= _TAG_CHARS else {}),
     }
     both = {"Name": ours["Name"], "Project": ours["Project"], **spec.tags}
     return [{"Key": key, "Value": value} for key, value in ({**ours, **both} | _kept(ours)).items()]

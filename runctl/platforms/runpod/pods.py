@@ -87,6 +87,15 @@ class Pods:
         """
         return [one for one in self.all(f"looking for pod {name}") if one.name == name]
 
+    def all(self, what: str = "looking for pods") -> list[Pod]:
+        """Every pod of the account, also those that have exited.
+
+        Raises:
+            PlatformError: as `get`.
+        """
+        told = self._api.ask(what, f"query {{ myself {{ pods {{ {FIELDS} }} }} }}")
+        return [_read(one) for one in (told.get("myself") or {}).get("pods") or [] if one]
+
     def ours(self) -> list[Holding]:
         """Every pod whose name is one of ours, those that have exited too: their disks bill.
 
@@ -101,15 +110,6 @@ class Pods:
             for one, name in named
             if name is not None and one.state != "TERMINATED"
         ]  # fmt: skip
-
-    def all(self, what: str = "looking for pods") -> list[Pod]:
-        """Every pod of the account, also those that have exited.
-
-        Raises:
-            PlatformError: as `get`.
-        """
-        told = self._api.ask(what, f"query {{ myself {{ pods {{ {FIELDS} }} }} }}")
-        return [_read(one) for one in (told.get("myself") or {}).get("pods") or [] if one]
 
     def terminate(self, pod_id: str) -> None:
         """End a pod, and its disk with it; asked for until RunPod knows it no more. One that is gone is left so.

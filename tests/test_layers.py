@@ -29,6 +29,7 @@ LAYER_0 = [
     "cost",
     "stalls",
     "variables",
+    "milestones",
 ]
 LAYER_1 = [
     "processes",
@@ -69,7 +70,7 @@ LAYER_3 = [
     "carrying",
     "sweeps",
 ]
-LAYER_4 = ["usage", "smoke", "launch", "resuming", "cli"]
+LAYER_4 = ["usage", "smoke", "launch", "resuming", "checkup", "beginnings", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
@@ -100,6 +101,7 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
+    "apprise": {"runctl/plugins/notify.py"},
     "plotly": {"runctl/report", "runctl/cli/report.py"},
     "rich": {
         "runctl/terminal.py",
@@ -109,7 +111,9 @@ HOME = {
         "runctl/sweeps/board.py",
     },
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts")
+SHARED_BY_PLATFORMS = (
+    "base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts", "holdings",
+)  # fmt: skip
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

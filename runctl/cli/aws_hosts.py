@@ -101,12 +101,13 @@ def terminate(
 
 @app.command()
 def cleanup(
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be ended; end nothing."),
+    dry_run: bool = by_hand.DRY_RUN,
+    yes: bool = by_hand.YES,
     region: Optional[str] = _REGION,
     as_json: bool = by_hand.JSON,
 ) -> None:
-    """End the instances that run without a live run, and no others."""
-    by_hand.cleanup(_hosts(region), dry_run=dry_run, as_json=as_json)
+    """End what is left over on AWS without a live run, and nothing else: `runctl cleanup` there alone."""
+    by_hand.cleanup("aws", region, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _hosts(region: str | None, instance_type: str | None = None, market: str | None = None) -> AwsHosts:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ID = typer.Argument(..., metavar="ID", help="Of a host, as `create` printed it and `list` shows it.")
 JSON = typer.Option(False, "--json", help="For programs.")
+DRY_RUN = typer.Option(False, "--dry-run", help="Only show what is left over; end nothing.")
+YES = typer.Option(False, "--yes", "-y", help="Ask no question.")
 GPU = typer.Option(None, "--gpu", help="A GPU's name, such as L4 or 'RTX 4090'; by default the cheapest of 24 GB.")
 GPUS = typer.Option(None, "--gpus", help="How many; 0 for none.", min=0)
 MAX_TIME = typer.Option("4h", "--max-time", help="It ends itself after so long, whatever happens to everybody else.")
@@ -163,21 +165,12 @@ def last_run(hosts: Hosts, host_id: str) -> str:
     return found
 
 
-def cleanup(hosts: Hosts, *, dry_run: bool, as_json: bool) -> None:
-    """End what runs without a live run; the rest is told."""
-    from runctl import leftovers
+def cleanup(platform: str, region: str | None, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """`runctl cleanup` of one platform."""
+    from runctl.cli import cleanup as everywhere
 
-    looked = leftovers.look(hosts)
-    for one in looked:
-        if one.why and not dry_run:
-            hosts.terminate(one.host.id)
-        if not as_json:
-            done = ("would be ended" if dry_run else "ended") if one.why else "stays"
-            typer.echo(f"{one.host.id} {done}: {one.why or one.about}")
-    if as_json:
-        table.show_json([one.to_json() for one in looked])
-    elif not looked:
-        typer.echo("no host of ours")
+    regions = None if region is None else [region]
+    everywhere.cleanup(dry_run=dry_run, yes=yes, platform=[platform], region=regions, as_json=as_json)
 
 
 def _folder(url: str) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: How long run directories and platforms may take altogether.
 _LOOK_S = 30.0
 _AT_ONCE = 8
+#: Of runs that cannot be read, so many are named.
+_TOLD = 5
 
 
 class By(str, Enum):
@@ -82,8 +84,10 @@ def cost(
     if unknown:
         typer.echo(f"runctl: {table.usd(total['known_usd'])} USD are known; not known is the cost of "
                    f"{', '.join(unknown[:5])}{' …' * (len(unknown) > 5)}", err=True)  # fmt: skip
-    for url, why in silent.items():
+    for url, why in list(silent.items())[:_TOLD]:
         typer.echo(f"runctl: {url.rsplit('/', 1)[-1]}: {why}", err=True)
+    if len(silent) > _TOLD:
+        typer.echo(f"runctl: and {len(silent) - _TOLD} more runs that could not be read", err=True)
 
 
 _SUM_HEADINGS = ("OF", "RUNS", "TIME", "USD", "AT MOST", "SAVED", "LOST")
@@ -129,10 +133,10 @@ def bills_of(registry: Registry, entries: list[Entry]) -> tuple[dict[str, list[B
     from concurrent.futures import ThreadPoolExecutor, wait
 
     from runctl import bills
-    from runctl.standing import Standing
+    from runctl.standing import has_ended
 
     known = registry.bills()
-    found = {one.url: known[one.url] for one in entries if one.url in known and Standing.seen(one).ended}
+    found = {one.url: known[one.url] for one in entries if one.url in known and has_ended(one.state)}
     silent: dict[str, str] = {}
     pool = ThreadPoolExecutor(_AT_ONCE)
     asked = {pool.submit(_looked_at, one.url): one.url for one in entries if one.url not in found}

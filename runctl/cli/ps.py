@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import gc
 import queue
 import threading
 import time
@@ -35,8 +36,9 @@ def ps(
     """Show the runs that go on, with step, loss, speed, time left, cost so far and place."""
     from runctl.registry import Registry
     from runctl.spec import RunState
-    from runctl.standing import LOST, Standing
+    from runctl.standing import LOST, Standing, has_ended
 
+    gc.disable()  # of ten thousand runs nothing goes before the command ends, and looking for it takes its time
     states = [one.value for one in RunState] + [LOST]
     if state is not None and state not in states:
         raise ConfigError(f"--state {state}: there are {', '.join(states)}")
@@ -44,7 +46,7 @@ def ps(
     everything = show_all or limit is not None or state is not None
     at_most = limit if limit is not None or name or state or tag else _ENDED_KEPT if show_all else None
     entries = registry.entries(ended=None if everything else False, limit=None if name or state or tag else at_most)
-    living = {one.url for one in entries if not Standing.seen(one).ended or one.state == RunState.INTERRUPTED.value}
+    living = {one.url for one in entries if not has_ended(one.state) or one.state == RunState.INTERRUPTED.value}
     found, silent = looked_at(registry, [one for one in entries if one.url in living])
     standings = [found.get(one.url) or Standing.seen(one) for one in entries]
     standings = [

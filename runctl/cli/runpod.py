@@ -123,11 +123,12 @@ def terminate(
 
 @app.command()
 def cleanup(
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be ended; end nothing."),
+    dry_run: bool = by_hand.DRY_RUN,
+    yes: bool = by_hand.YES,
     as_json: bool = by_hand.JSON,
 ) -> None:
-    """End the pods that run without a live run, and no others."""
-    by_hand.cleanup(_hosts(), dry_run=dry_run, as_json=as_json)
+    """End the pods that are left over without a live run, and no others: `runctl cleanup` there alone."""
+    by_hand.cleanup("runpod", None, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _moved(verb: str, source: object, target: object, files: int, *, as_json: bool) -> None:

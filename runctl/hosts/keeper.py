@@ -30,7 +30,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-LOG = "bring-up.log"
+LOG, MORE = "bring-up.log", "RUNCTL_AGENT_NEEDS"  # a variable: requirements of this run's agent besides runctl's own
 _TRIES, _TIMEOUT_S, _TAIL_BYTES = 5, 30.0, 256 << 10
 _RETRIED = (OSError, http.client.HTTPException)  # urllib's errors and time-outs are OSErrors
 _SIGNED = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*")
@@ -172,7 +172,7 @@ class Keeper:
         """An environment with what the agent needs: all of the wheel's requirements but torch, which ranks need."""
         names = [sys.executable] * (sys.version_info >= (3, 10)) + [f"python3.{minor}" for minor in range(14, 9, -1)]
         works = (name for name in names if shutil.which(name) and self._call([name, "-c", "import ensurepip"]) == 0)
-        needed = (requirements(wheel) if wheel is not None else []) or ["pip"]
+        needed = (requirements(wheel, self.env.get(MORE, "")) if wheel is not None else []) or ["pip"]
         venv = self.home.parent.parent / f"venv-{hashlib.sha256(' '.join(needed).encode()).hexdigest()[:12]}"
         python, ready = str(venv / "bin" / "python"), venv / "ready"
         pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet", *needed]
@@ -302,12 +302,12 @@ def checked(member: tarfile.TarInfo, root: Path) -> tarfile.TarInfo:
     return member
 
 
-def requirements(wheel: Path) -> list[str]:
-    """What a wheel needs without its extras, but torch."""
+def requirements(wheel: Path, more: str = "") -> list[str]:
+    """What a wheel needs without its extras, but torch; and more."""
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = archive.read(name).decode()
-    needed = re.findall(r"^Requires-Dist: *(.+?)\s*$", metadata.split("\n\n")[0], re.M)
+    needed = more.split() + re.findall(r"^Requires-Dist: *(.+?)\s*$", metadata.split("\n\n")[0], re.M)
     return [one for one in needed if "extra ==" not in one and not re.match(r"torch\b(?![-_.])", one, re.I)]
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from runctl import bundle, processes
 from runctl.checkpoint.transfer import readable
 from runctl.digests import sha256_of
+from runctl.hosts.keeper import MORE
 from runctl.platforms import containers
 from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, RunHandle
@@ -122,10 +123,13 @@ def orders(
         lives_s: how long it may live altogether.
         keep_s: how long it stays afterwards, however that ends.
     """
+    about = containers.orders(spec, attempt, setup)
+    if spec.notify:
+        about["env"][MORE] = " ".join(bundle.extra("notify"))
     return {
         "run_id": spec.run.id,
         "attempt": attempt,
-        **containers.orders(spec, attempt, setup),
+        **about,
         "bring_up_s": bring_up_s,
         "keep_on_failure_s": keep_on_failure_s,
         "keep_s": keep_s,

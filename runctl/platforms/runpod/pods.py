@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from runctl.errors import NotAllowed, PlatformError
+from runctl.platforms.holdings import Holding
 from runctl.platforms.runpod.api import Api, literal, mutation
 from runctl.platforms.runpod.ssh import Address
 
@@ -17,6 +19,8 @@ _ENDED = ("EXITED", "TERMINATED", "DEAD", "STOPPED")
 _KNOWN_AFTER_S = 60.0
 _TERMINATE_TRIES = 6
 _PAUSE_S = 1.0
+#: As `requests.pod_name` makes it.
+_NAME = re.compile(r"runctl-(?P<run>.+)-a(?P<attempt>\d+)")
 FIELDS = (
     "id name desiredStatus podType costPerHr uptimeSeconds machine { gpuDisplayName } "
     "runtime { ports { ip isIpPublic privatePort publicPort type } }"
@@ -82,6 +86,21 @@ class Pods:
             PlatformError: as `get`.
         """
         return [one for one in self.all(f"looking for pod {name}") if one.name == name]
+
+    def ours(self) -> list[Holding]:
+        """Every pod whose name is one of ours, those that have exited too: their disks bill.
+
+        Raises:
+            PlatformError: as `get`.
+        """
+        named = [(one, _NAME.fullmatch(one.name)) for one in self.all()]
+        now = time.time()
+        return [
+            Holding("runpod", "pod", one.id, "", name["run"], int(name["attempt"]),
+                    created_at=now - one.uptime_s if one.uptime_s else None, price_usd_per_hour=one.price_usd_per_hour)
+            for one, name in named
+            if name is not None and one.state != "TERMINATED"
+        ]  # fmt: skip
 
     def all(self, what: str = "looking for pods") -> list[Pod]:
         """Every pod of the account, also those that have exited.

@@ -2,9 +2,9 @@
 
     python benchmarks/lines.py [SECONDS]
 
-A training that prints a line every half a second, on the loopback RunPod: over SSH without object storage, where the run
-directory lies on the pod and is brought here round after round; over SSH with S3; and with S3 and no SSH at all, by a
-start command. The goal: 95 of 100 lines within 5 s of when they were printed.
+A training that prints a line every half second, on the loopback RunPod: over SSH without object storage, where the
+run directory lies on the pod and is brought here round after round; over SSH with S3; and with S3 and no SSH at all, by
+a start command. The goal: 95 of 100 lines within 5 s of when they were printed.
 """
 
 from __future__ import annotations

@@ -57,10 +57,11 @@ def main() -> None:
             print(f"epoch={epoch + 1} step={step} loss={loss.item():.4f}")
 
     with torch.no_grad():
-        guesses = model(images[held_out].to(device)).argmax(dim=1).cpu()
-    accuracy = (guesses == labels[held_out]).float().mean().item()
+        logits = model(images[held_out].to(device)).cpu()
+    accuracy = (logits.argmax(dim=1) == labels[held_out]).float().mean().item()
     if rank == 0:
-        print(f"step={step} accuracy={accuracy:.4f}")
+        val_loss = nn.functional.cross_entropy(logits, labels[held_out]).item()
+        print(f"step={step} accuracy={accuracy:.4f} val_loss={val_loss:.4f}")
         print(f"accuracy on {len(held_out)} digits never seen in training: {accuracy:.1%}")
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -93,7 +93,7 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
         terminal.show_start(spec, plan, tell)
         outcome = supervisor.run(plan, detach=cfg.detach)
     if outcome is None:
-        terminal.show_left(spec, platform.kind, tell)
+        terminal.show_left(spec, platform.kind, tell, stays=getattr(cfg.platform, "host", None) is not None)
         return Carried(spec.run.id, 0, None, url=rundir.url)
     terminal.show_outcome(outcome, rundir, tell)
     return Carried(spec.run.id, outcome.exit_code, outcome.to_json(), url=rundir.url)

@@ -38,6 +38,7 @@ BUILT_INS = {
     "cost": "runctl.plugins.cost",
     "budget": "runctl.plugins.budget",
     "registry": "runctl.plugins.registry",
+    "notify": "runctl.plugins.notify",
 }
 
 hookspec = pluggy.HookspecMarker("runctl")
@@ -89,8 +90,14 @@ class HostHooks:
         """
 
     @hookspec
-    def runctl_budget(self, spec: LaunchSpec, attempt: int, share: float, spent_usd: float, max_usd: float) -> None:
-        """The run has spent a `share` of its limits.max_usd: 0.5, 0.8, and at 1.0 it stops."""
+    def runctl_milestone(
+        self, spec: LaunchSpec, attempt: int, kind: str, about: dict[str, Any], secrets: dict[str, str]
+    ) -> None:
+        """Something that people want to know of: `kind` is one of `runctl.milestones.KINDS`.
+
+        `about` tells of it (`step`, `host`, `reason`, …), `secrets` has the values of what `notify` names. Called in a
+        thread beside the training, one after the other; at the attempt's end it is waited for ten seconds at most.
+        """
 
 
 class WorkerHooks:

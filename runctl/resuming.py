@@ -70,6 +70,25 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     return carried.exit_code
 
 
+def rejoin(rundir: RunDir) -> int | None:
+    """Follow a run that goes on on a rented host, and bring what only lies there, as its launcher did.
+
+    Returns:
+        The exit code of its launch, or None if it does not go on.
+
+    Raises:
+        RunctlError: as `resume`.
+    """
+    from runctl.registry import Registry
+
+    record = rundir.attempts()
+    if rundir.last_submission() is None or (record and record[-1].state.ended):
+        return None
+    entry = Registry().at(rundir.url)
+    project = Path(entry.project) if entry is not None and entry.project is not None else None
+    return resume(rundir, ["detach=false"], project=project)
+
+
 def _going_on(before: LaunchSpec, now: LaunchSpec, changed: set[str], *, fetched: bool) -> LaunchSpec:
     """The spec of before, with what was typed now, and with the files of the project as they are now."""
     parts: dict[str, Any] = {

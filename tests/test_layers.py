@@ -29,6 +29,7 @@ LAYER_0 = [
     "cost",
     "stalls",
     "variables",
+    "milestones",
 ]
 LAYER_1 = [
     "processes",
@@ -59,10 +60,10 @@ LAYER_3 = [
     "asking",
     "following",
     "buying",
-    "leftovers",
     "signals",
     "supervisor",
     "report",
+    "leftovers",
     "drill",
     "terminal",
     "composed",
@@ -100,6 +101,7 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
+    "apprise": {"runctl/plugins/notify.py"},
     "plotly": {"runctl/report", "runctl/cli/report.py"},
     "rich": {
         "runctl/terminal.py",
@@ -109,7 +111,9 @@ HOME = {
         "runctl/sweeps/board.py",
     },
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "holdings")
+SHARED_BY_PLATFORMS = (
+    "base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts", "holdings",
+)  # fmt: skip
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

@@ -10,7 +10,7 @@ import sys
 import typer
 
 from runctl.cli import (
-    aws,
+    aws_hosts,
     checkpoint,
     cleanup,
     cost,
@@ -23,7 +23,9 @@ from runctl.cli import (
     offers,
     ps,
     report,
+    runpod,
     s3,
+    shell,
     show,
     steer,
 )
@@ -55,6 +57,7 @@ for command in (
 app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
 app.command(rich_help_panel=_RUNS)(launching.local)
 app.command(rich_help_panel=_RUNS)(launching.resume)
+app.command(rich_help_panel=_RUNS)(shell.shell)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
 app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.command(rich_help_panel=_MONEY)(cost.cost)
@@ -62,7 +65,8 @@ app.command(rich_help_panel=_MONEY)(cleanup.cleanup)
 app.command(rich_help_panel=_MONEY)(offers.offers)
 app.command(rich_help_panel=_ACCOUNTS)(doctor.doctor)
 app.command(rich_help_panel=_ACCOUNTS)(init.init)
-app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.add_typer(runpod.app, name="runpod", rich_help_panel=_ACCOUNTS)
 
 
 @app.callback(invoke_without_command=True)

@@ -18,6 +18,8 @@ from runctl.spec import RunHandle, RunState
 
 #: How often each source is asked (seconds); a platform bills nothing, but slows down whoever asks too often.
 _STATUS_S = 6.0
+#: Where the next run waits for the host.
+_STATUS_OF_SHARED_S = 2.0
 _HOST_S = 30.0
 COMING_UP_S = 5.0
 _HEARTBEAT_S = 15.0
@@ -36,19 +38,28 @@ class HostWatch(ABC):
         host: its name for people.
         bring_up_s: how long it may take from its launch to the agent's first word.
         tell: takes lines for the user.
+        shared: whether another run waits for the host.
 
     Attributes:
         why: why it ended, if the agent left no record.
     """
 
     def __init__(
-        self, handle: RunHandle, rundir: RunDir, *, host: str, bring_up_s: float, tell: Callable[[str], None]
+        self,
+        handle: RunHandle,
+        rundir: RunDir,
+        *,
+        host: str,
+        bring_up_s: float,
+        tell: Callable[[str], None],
+        shared: bool = False,
     ) -> None:
         self._handle = handle
         self._rundir = rundir
         self._host = host
         self._bring_up_s = bring_up_s
         self._tell = tell
+        self._status_s = _STATUS_OF_SHARED_S if shared else _STATUS_S
         self._next: dict[str, float] = {}
         self._status: dict[str, Any] | None = None
         self._gone_since: float | None = None
@@ -135,7 +146,7 @@ class HostWatch(ABC):
 
     def _read_status(self) -> None:
         expected = self._status is not None or self._is_started or self._gone_since is not None
-        if not self._due("status", _STATUS_S if expected else _HOST_S):
+        if not self._due("status", self._status_s if expected else _HOST_S):
             return
         status = self._rundir.read_status()
         if status is None or status["attempt"] != self._handle.attempt:

@@ -49,6 +49,7 @@ class Sweep:
         self._codes: list[int] = []
         self._stop: signal.Signals | None = None
         self._kept_at = 0.0
+        self._watched: dict[str, str] = {}
 
     # --- jobs that our own launcher brings ---
 
@@ -90,6 +91,7 @@ class Sweep:
             if self._common is None:
                 self._common = Common.of(launch, self._composer)
                 self._open(launch)
+            self._check_its_own(launch)
         except RunctlError as error:
             if self._common is None:
                 raise
@@ -134,6 +136,22 @@ class Sweep:
         if self._slots.count > 1:
             self._board.tell(f"sweep {self._common.book.name}: {self._slots.count} at a time ({word}); "
                              "what they print is in their run directories")  # fmt: skip
+
+    def _check_its_own(self, launch: Composed) -> None:
+        """Check that a job's checkpoints are not another's as well: on this machine all stand in the same folder.
+
+        Raises:
+            ConfigError: if they are.
+        """
+        watch = launch.spec.checkpoint.watch
+        if watch is None or self._slots.count == 1 or self._planner.terms.rented:
+            return
+        run_id = run_id_of(launch, self._common.book.generation) if self._common is not None else ""
+        if self._watched.setdefault(watch, run_id) != run_id:
+            raise ConfigError(
+                f"checkpoint.watch={watch}: jobs that run at once would write the same files; give each its own, as in "
+                "'args.out=out-${args.lr}' 'checkpoint.watch=out-${args.lr}/*.pt', or sweep.max_parallel=1"
+            )
 
     def _unfit(self, error: RunctlError) -> Job:
         """A job whose configuration cannot be, while others can."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import io
 import json
 import os
@@ -85,6 +86,48 @@ def test_a_host_whose_attempt_was_stopped_or_succeeded_does_not_stay(host: Host,
     host.describe(agent_python=host.agent(f"sys.exit({code})"), keep_on_failure_s=600)
     assert host.run() == code
     assert host.shutdowns == ["-P now"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "expected"),
+    [("sys.exit(0)", "+5"), ("sys.exit(3)", "+5"), ("sys.exit(71)", "now"), ("os.kill(os.getpid(), 9)", "now")],
+)
+def test_a_warm_host_waits_for_the_next_run_and_no_longer(host: Host, ends: str, expected: str) -> None:
+    host.describe(agent_python=host.agent(ends), keep_warm_s=300)
+    host.run()
+    assert host.shutdowns == [f"-P {expected}"]
+
+
+def test_a_warm_host_that_is_asked_to_end_does_not_wait(host: Host) -> None:
+    host.describe(agent_python=host.agent("time.sleep(60)"), keep_warm_s=300)
+    keeper = host.keep()
+    wait_until((host.home / "order.json").exists, TIMEOUT_S, "it starts the agent")
+    time.sleep(0.5)
+    keeper.terminate()
+    keeper.wait(20)
+    assert host.shutdowns == ["-P now"]
+
+
+def test_the_keeper_of_the_next_run_waits_for_the_last_word_of_the_one_before(host: Host) -> None:
+    """Or else that one's short wait for a next run would end the host in the middle of it."""
+    host.describe(agent_python=host.agent(AGENT))
+    with (host.home.parent.parent / "host.lock").open("w") as before:
+        fcntl.flock(before, fcntl.LOCK_EX)
+        keeper = host.keep()
+        time.sleep(1.0)
+        assert not (host.home / "seen").exists()
+        assert host.shutdowns == []
+    assert keeper.wait(20) == 0
+    assert (host.home / "seen").exists()
+
+
+@pytest.mark.parametrize(("code", "deadline_s", "expected"), [(0, 3600, "+59"), (3, 3600, "+59"), (143, 30, "now")])
+def test_a_host_that_is_to_stay_stays_however_its_attempt_ends_until_its_deadline(
+    host: Host, code: int, deadline_s: int, expected: str
+) -> None:
+    host.describe(agent_python=host.agent(f"sys.exit({code})"), keep_s=9000, deadline=time.time() + deadline_s)
+    assert host.run() == code
+    assert host.shutdowns == [f"-P {expected}"]
 
 
 def test_an_agent_that_is_killed_ends_the_host(host: Host) -> None:
@@ -360,6 +403,7 @@ def test_what_the_agent_needs_is_all_but_torch_and_the_extras(tmp_path: Path) ->
     needed = ["torch>=2.4", "torch-fidelity", "psutil>=5.9", 'runpod==1.12.0; extra == "runpod"', "Torch (>2)"]
     wheel(tmp_path / "w.whl", *needed)
     assert requirements(tmp_path / "w.whl") == ["torch-fidelity", "psutil>=5.9"]
+    assert requirements(tmp_path / "w.whl", "apprise>=1.9") == ["apprise>=1.9", "torch-fidelity", "psutil>=5.9"]
 
 
 def test_the_hosts_own_choice_of_an_interpreter_is_taken_where_none_is_told(host: Host) -> None:
@@ -381,9 +425,12 @@ def test_without_one_an_environment_is_made(host: Host, tmp_path: Path) -> None:
     assert (made / "ready").exists()
 
 
-def test_an_environment_that_cannot_be_made_is_told_with_what_to_do(host: Host, tmp_path: Path) -> None:
-    data = wheel(tmp_path / "w.whl", f"needed @ file://{tmp_path}/not-there-1.0-py3-none-any.whl")
-    host.describe(files=[host.files.add("runctl-0.1.0-py3-none-any.whl", data)], bring_up_s=150)
+@pytest.mark.parametrize("by", ["runctl", "this run"])
+def test_an_environment_that_cannot_be_made_is_told_with_what_to_do(host: Host, tmp_path: Path, by: str) -> None:
+    needed = f"needed@file://{tmp_path}/not-there-1.0-py3-none-any.whl"
+    data = wheel(tmp_path / "w.whl", *([needed] if by == "runctl" else []))
+    env = {"RUNCTL_AGENT_NEEDS": needed} if by == "this run" else {}
+    host.describe(files=[host.files.add("runctl-0.1.0-py3-none-any.whl", data)], bring_up_s=150, env=env)
     assert host.keep().wait(170) == 1
     assert "agent_python" in host.ended()["bring_up_error"]
     assert b"not-there" in host.files.put["bring-up.log"]

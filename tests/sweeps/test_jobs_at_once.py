@@ -148,3 +148,12 @@ def test_what_cannot_be_is_said_before_anything_starts(project, words, why) -> N
     with pytest.raises(ConfigError, match=why.replace("[", r"\[")):
         project.sweep("args.x=1,2", *words)
     assert project.done() == []
+
+
+def test_checkpoints_of_jobs_at_once_must_not_be_the_same_files(project) -> None:
+    both = ("args.x=1,2", "sweep.max_parallel=2", "checkpoint.resume_flag=--resume")
+    done = project.sweep(*both, "checkpoint.watch=out/*.pt")
+    assert done.code == 2
+    assert "checkpoint.watch=out/*.pt: jobs that run at once would write the same files" in done.err
+    assert project.done() == ["1"]
+    assert project.sweep(*both, "checkpoint.watch='out-${args.x}/*.pt'").code == 0

@@ -32,6 +32,7 @@ class Watch(HostWatch):
         start: makes the script that starts the keeper.
         bring_up_s: how long the instance may take from its launch to the agent's first word.
         tell: takes lines for the user.
+        shared: whether another run waits for the instance.
     """
 
     def __init__(
@@ -43,9 +44,12 @@ class Watch(HostWatch):
         start: Callable[[], str],
         bring_up_s: float,
         tell: Callable[[str], None],
+        shared: bool = False,
     ) -> None:
         where = handle.address
-        super().__init__(handle, RunDir(run_dir), host=where["instance"], bring_up_s=bring_up_s, tell=tell)
+        super().__init__(
+            handle, RunDir(run_dir), host=where["instance"], bring_up_s=bring_up_s, tell=tell, shared=shared
+        )
         self._launched_at = where["launched_at"]
         self._instances = Instances(clients, where["region"])
         self._commands = Commands(clients, where["region"])

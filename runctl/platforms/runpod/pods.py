@@ -85,7 +85,7 @@ class Pods:
         Raises:
             PlatformError: as `get`.
         """
-        return [one for one in self._all(f"looking for pod {name}") if one.name == name]
+        return [one for one in self.all(f"looking for pod {name}") if one.name == name]
 
     def ours(self) -> list[Holding]:
         """Every pod whose name is one of ours, those that have exited too: their disks bill.
@@ -93,7 +93,7 @@ class Pods:
         Raises:
             PlatformError: as `get`.
         """
-        named = [(one, _NAME.fullmatch(one.name)) for one in self._all("looking for pods")]
+        named = [(one, _NAME.fullmatch(one.name)) for one in self.all()]
         now = time.time()
         return [
             Holding("runpod", "pod", one.id, "", name["run"], int(name["attempt"]),
@@ -102,10 +102,14 @@ class Pods:
             if name is not None and one.state != "TERMINATED"
         ]  # fmt: skip
 
-    def _all(self, what: str) -> list[Pod]:
+    def all(self, what: str = "looking for pods") -> list[Pod]:
+        """Every pod of the account, also those that have exited.
+
+        Raises:
+            PlatformError: as `get`.
+        """
         told = self._api.ask(what, f"query {{ myself {{ pods {{ {FIELDS} }} }} }}")
-        pods = (told.get("myself") or {}).get("pods") or []
-        return [_read(one) for one in pods if one]
+        return [_read(one) for one in (told.get("myself") or {}).get("pods") or [] if one]
 
     def terminate(self, pod_id: str) -> None:
         """End a pod, and its disk with it; asked for until RunPod knows it no more. One that is gone is left so.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
 import time
 
 import pytest
-from whole import BUCKET, Account
+from whole import BUCKET, LAUNCH, Account
 
 ROOT = f"run.root=s3://{BUCKET}/runs"
 #: The second job is long, until its host is lost; the third fails.
@@ -20,7 +21,7 @@ if x == "2" and os.environ["RUNCTL_ATTEMPT"] == "1":
 sys.exit(7 if x == "3" else 0)
 """
 WORDS = ("-m", "script=train.py", ROOT, "args.x=1,2,3", "sweep.metric=loss", "sweep.max_parallel=2")
-TIMEOUT_S = 150
+TIMEOUT_S = 250
 
 
 def rows(account: Account) -> list[dict]:
@@ -79,3 +80,90 @@ def test_warm_hosts_take_one_job_after_the_other(account: Account) -> None:
         print("gap", after["started_at"] - before["ended_at"])
         assert after["billed_from"] == before["ended_at"], "whoever comes next pays for the wait"
     account.check_that_nothing_runs(10)
+
+
+#: A chain of digests, forty links long, that is saved at each; the seventh breaks off.
+CHAIN = """
+import argparse, hashlib, json, os, sys, time
+parser = argparse.ArgumentParser()
+parser.add_argument("--x", type=int)
+parser.add_argument("--resume")
+options = parser.parse_args()
+state = json.load(open(options.resume)) if options.resume else {"step": 0, "digest": str(options.x)}
+os.makedirs("out", exist_ok=True)
+while state["step"] < 40:
+    if options.x == 7 and state["step"] == 10:
+        sys.exit(5)
+    state = {"step": state["step"] + 1, "digest": hashlib.sha256(state["digest"].encode()).hexdigest()}
+    with open("out/state.tmp", "w") as file:
+        json.dump(state, file)
+    os.replace("out/state.tmp", "out/state.json")
+    print(f"step={state['step']} digest={int(state['digest'][:12], 16)}", flush=True)
+    time.sleep(float(os.environ.get("PACE", "0.2")))
+"""
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1500)
+def test_twelve_trainings_on_three_hosts_with_two_interruptions_a_failure_and_a_killed_launcher(
+    account: Account,
+) -> None:
+    (account.project / "train.py").write_text(CHAIN)
+    training = ("-m", "script=train.py", "args.x=range(1,13)", "sweep.metric=digest", "run.name=train",
+                "checkpoint.watch=out/state.json", "checkpoint.resume_flag=--resume")  # fmt: skip
+    words = (*training, ROOT, "sweep.hosts=3")
+    lost: list[str] = []
+    deadline = time.monotonic() + 1200
+
+    def watch_until(done: int, launch) -> None:
+        while sum(row["state"] in ("succeeded", "failed") for row in rows(account)) < done:
+            assert launch.poll() is None and time.monotonic() < deadline, account.said(launch)
+            time.sleep(0.3)
+
+    def take_away(launch, *, notice_s: float | None) -> None:
+        """Take the host of a job that has got somewhere."""
+        while True:
+            assert launch.poll() is None and time.monotonic() < deadline, account.said(launch)
+            for row in rows(account):
+                beat = account.cloud.read(f"{row['run_dir']}/heartbeat.json") if row["state"] == "running" else None
+                submitted = account.cloud.read(f"{row['run_dir']}/attempts/1.submit.json")
+                handle = json.loads(submitted)["handle"] if submitted is not None else None
+                if beat is None or handle is None or not json.loads(beat)["step"]:
+                    continue
+                host = handle["address"]["instance"]
+                lost.append(host)
+                if notice_s is None:
+                    account.cloud.kill(host)
+                else:
+                    account.cloud.interrupt(host, notice_s)
+                return
+            time.sleep(0.3)
+
+    launch = account.start(*words)
+    watch_until(2, launch)
+    take_away(launch, notice_s=10.0)
+    watch_until(4, launch)
+    launch.kill()
+    launch.wait()
+    launch = account.start(*words)
+    watch_until(6, launch)
+    take_away(launch, notice_s=None)
+    launch.wait(deadline - time.monotonic())
+    _, err = account.said(launch)
+    assert launch.returncode == 5, err
+    swept = {row["overrides"]["args.x"]: row for row in rows(account)}
+    assert {x for x, row in swept.items() if row["state"] == "failed"} == {"7"}
+    assert sum(row["state"] == "succeeded" for row in swept.values()) == 11, err
+    at_home = ("env.PACE=0", f"run.root={account.folder}/t")
+    env = account.cloud.environment({"PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(account.folder)})
+    subprocess.run([str(LAUNCH), *training, *at_home], cwd=account.project, env=env, check=False, timeout=600)
+    twins = json.loads((account.folder / "t" / "sweeps" / "train" / "sweep.json").read_text())["jobs"]
+    digests = {row["overrides"]["args.x"]: row["metrics"]["digest"] for row in twins}
+    assert {x: row["metrics"]["digest"] for x, row in swept.items()} == digests
+    for row in swept.values():
+        attempts = [json.loads(account.cloud.read(f"{row['run_dir']}/attempts/{n}.json") or b"null") for n in (1, 2, 3)]
+        ends = [one["state"] for one in attempts if one is not None]
+        assert ends.count("succeeded") + ends.count("failed") == 1, (row["run_id"], ends)
+    hosts = account.cloud.instances()
+    assert len(hosts) <= 3 + len(lost) + 3, "three, one for each that was lost, and what the killed launcher had idle"
+    account.check_that_nothing_runs(330)

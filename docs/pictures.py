@@ -49,17 +49,17 @@ def main() -> None:
         os.environ.update(env)
         _run(project, env, "runctl", "aws", "setup")
         runs = [
-            _launch(project, env, "run.name=digits", "args.epochs=150", "checkpoint.every=60steps"),
-            _launch(project, env, "run.name=wide", "args.epochs=150", "args.batch_size=128"),
+            _launch(project, env, "run.name=digits", "args.epochs=60", "checkpoint.every=60steps"),
+            _launch(project, env, "run.name=wide", "args.epochs=60", "args.batch_size=128"),
         ]
         try:
             digits, wide = (_rundir(project, env, name) for name in ("digits", "wide"))
-            _until(digits, lambda now: len(now.checkpoints) >= 3)
+            _until(digits, lambda now: (now.step or 0) > 150)
             _until(wide, lambda now: now.step is not None)
             for one in cloud.instances():
                 if one["state"] == "running" and one["tags"].get("runctl:run") == digits.url.rsplit("/", 1)[-1]:
-                    cloud.interrupt(one["id"], 20.0)
-            _until(digits, lambda now: now.attempt == 2 and (now.step or 0) > 900 and len(now.load) > 0)
+                    cloud.interrupt(one["id"], 60.0)
+            _until(digits, lambda now: now.attempt == 2 and now.steps_per_s is not None and len(now.load) > 0)
             for name in ("ps", "monitor", "cost"):
                 words = {"monitor": ("runctl", "monitor", "digits")}.get(name, ("runctl", name))
                 _picture(name, words, _shown(project, env, *words))

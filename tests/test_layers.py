@@ -59,6 +59,7 @@ LAYER_3 = [
     "supervisor",
     "drill",
     "terminal",
+    "warm",
     "composed",
     "carrying",
     "sweeps",

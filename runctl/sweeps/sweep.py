@@ -14,8 +14,8 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from runctl import terminal
-from runctl.composed import Composed, Composer, Manner
+from runctl import terminal, warm
+from runctl.composed import Composed, Composer, Manner, keep_warm_s
 from runctl.errors import ConfigError, ExitCode, PlatformError, RunctlError, StorageError
 from runctl.rundir import run_url
 from runctl.signals import PassedOn, StopSignals
@@ -124,7 +124,11 @@ class Sweep:
         assert self._common is not None
         settings, self._planner = self._common.settings, self._composer.planner(launch.cfg)
         rented = self._planner.terms.rented
-        self._slots = slots.rented(settings, self._planner) if rented else slots.here(settings, launch.spec)
+        self._keep_warm_s, self._root = keep_warm_s(launch.cfg), launch.spec.run.root
+        if rented:
+            self._slots = slots.rented(settings, self._planner, self._root, self._keep_warm_s)
+        else:
+            self._slots = slots.here(settings, launch.spec)
         if settings.hosts is not None and not rented:
             raise ConfigError(
                 f"sweep.hosts={settings.hosts}: it is for platforms that rent; here it is sweep.max_parallel"
@@ -251,9 +255,11 @@ class Sweep:
         return next((code for code in (*self._codes, *(job.exit_code for job in jobs)) if code != 0), 0)
 
     def _give_hosts_back(self) -> None:
-        """End the hosts that have stayed."""
+        """End the hosts that have stayed, unless they are to wait for the next launch."""
         for berth in self._slots.berths:
-            if berth.host is not None:
+            if self._keep_warm_s is not None:
+                warm.leave(self._root, berth, terminal.tell)
+            elif berth.host is not None:
                 try:
                     self._planner.clean_up(berth.host)
                 except PlatformError as error:

@@ -101,7 +101,7 @@ def test_a_warm_host_waits_for_the_next_run_and_no_longer(host: Host, ends: str,
 def test_a_warm_host_that_is_asked_to_end_does_not_wait(host: Host) -> None:
     host.describe(agent_python=host.agent("time.sleep(60)"), keep_warm_s=300)
     keeper = host.keep()
-    wait_until(lambda: (host.home / "order.json").exists(), TIMEOUT_S, "it starts the agent")
+    wait_until((host.home / "order.json").exists, TIMEOUT_S, "it starts the agent")
     time.sleep(0.5)
     keeper.terminate()
     keeper.wait(20)

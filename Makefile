@@ -31,7 +31,9 @@ demo: $(READY) ## train on real data with two processes on this machine
 $(SSHD): | $(READY)
 	-test -x /usr/sbin/sshd || $(BIN)/python -m runctl.drill.runpod.sshd $(SSHD)
 
+# Hundreds of processes import the package: each would compile it anew where PYTHONDONTWRITEBYTECODE is set.
 test: $(READY) $(SSHD) ## every test that this machine can run
+	$(BIN)/python -m compileall -q runctl
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 soak: $(READY) ## 200 kills and 20 stops of trainings, every failure of AWS, every drill, what takes long; SEED=… repeats
@@ -63,6 +65,7 @@ bench: $(READY) $(PEERS) ## the benchmarks, each against its peer in the same ru
 	$(BIN)/python benchmarks/checkpoint.py
 	$(BIN)/python benchmarks/transfer.py
 	$(BIN)/python benchmarks/watching.py
+	$(BIN)/python benchmarks/lines.py
 
 build: $(READY) ## the wheel and the source distribution, in dist/
 	$(BIN)/python -m build

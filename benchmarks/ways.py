@@ -68,7 +68,7 @@ def ours(training: Training, folder: Path) -> Iterator[Way]:
             time.sleep(0.01)
 
     yield Way(save, settle, lambda: saver.deferred)
-    saver.finish()
+    saver.finish(600.0)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """What the attempts of a run cost, from its run directory, and what platforms tell of it.
 
-    attempts/1.rates.json   what the platform told of an attempt's prices once it had ended
+    attempts/1.rates.json   what the platform told of an attempt's prices, when it was rented and when it had ended
 
 What has been told once is kept there, so that the bill of a run that has ended needs no platform any more.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from runctl.cost import Bill, Rates, bill
@@ -18,6 +20,9 @@ from runctl.outcome import Attempt
 from runctl.rundir import RunDir
 from runctl.spec import Plan, RunHandle
 
+#: Nothing is known of what was rented, not even of its disks.
+_UNKNOWN = Rates(disk_usd_per_hour=None)
+
 
 class TellsRates(Protocol):
     """A platform, as far as bills go."""
@@ -26,12 +31,15 @@ class TellsRates(Protocol):
         """What there is to pay for an attempt."""
 
 
-def of_run(rundir: RunDir, now: float | None = None) -> list[Bill]:
+def of_run(
+    rundir: RunDir, now: float | None = None, platform_of: Callable[[str], TellsRates | None] = lambda _: None
+) -> list[Bill]:
     """The bills of all attempts, of those that live until now.
 
     Args:
         rundir: the run's.
         now: seconds since the epoch.
+        platform_of: a platform by its kind, to be asked for what it has not told yet; None for one that cannot be.
 
     Raises:
         StorageError: if the run directory cannot be read.
@@ -40,12 +48,25 @@ def of_run(rundir: RunDir, now: float | None = None) -> list[Bill]:
     attempts = rundir.attempts()
     found = []
     for one, following in zip(attempts, [*attempts[1:], None], strict=True):
-        submitted = None if one.market == "own" else rundir.submission(one.number)
-        handle = submitted[1] if submitted else None
-        estimate = 0.0 if one.market == "own" else submitted[0].estimate_usd if submitted else None
-        machine = "" if handle is None else str(handle.address.get("machine", ""))
-        rates = None if one.market == "own" else kept(rundir, one.number) or _unasked(handle)
-        found.append(bill(one, rates, now, following=following, machine=machine, estimate_usd=estimate))
+        if one.market == "own":
+            found.append(bill(one, None, now, following=following, estimate_usd=0.0))
+            continue
+        submitted = rundir.submission(one.number)
+        plan, handle = submitted if submitted is not None else (None, None)
+        rates = kept(rundir, one.number)
+        if plan is not None and handle is not None and not _is_complete(rates, one):
+            platform = platform_of(one.platform)
+            rates = rates if platform is None else ask(rundir, platform, plan, handle, one)
+        found.append(
+            bill(
+                one,
+                rates or (None if handle is None else _UNKNOWN),
+                now,
+                following=following,
+                machine="" if handle is None else str(handle.address.get("machine", "")),
+                estimate_usd=None if plan is None else plan.estimate_usd,
+            )
+        )
     return found
 
 
@@ -55,37 +76,36 @@ def are_settled(bills: list[Bill]) -> bool:
 
 
 def kept(rundir: RunDir, attempt: int) -> Rates | None:
-    """What a platform told of an attempt; None if nobody asked."""
+    """What a platform told of an attempt last; None if nobody asked."""
     data = rundir.store.read(_name(attempt))
     return None if data is None else loads(Rates, data.decode())
 
 
 def ask(rundir: RunDir, platform: TellsRates, plan: Plan, handle: RunHandle, attempt: Attempt) -> Rates:
-    """Ask a platform what an attempt cost, and keep the answer if the attempt has ended.
+    """Ask a platform what an attempt costs, and keep the answer.
 
     Returns:
-        Without an answer, that nothing is known.
+        Without an answer, what was told before, or that nothing is known.
     """
     begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
+    end = time.time() if attempt.ended_at is None else attempt.ended_at
     try:
-        rates = platform.rates(plan, handle, begin, attempt.ended_at or time.time())
+        rates = replace(platform.rates(plan, handle, begin, max(begin, end)), until=end)
     except RunctlError:
-        return Rates(disk_usd_per_hour=None)
-    if attempt.ended_at is not None and (rates.changes or rates.disk_usd_per_hour is not None):
-        with contextlib.suppress(StorageError):  # asked again by whoever wants to know
-            rundir.store.write(_name(attempt.number), dumps(rates).encode())
+        rates = _UNKNOWN
+    with contextlib.suppress(StorageError):  # asked again by whoever wants to know
+        if not rates.changes and rates.disk_usd_per_hour is None:
+            return kept(rundir, attempt.number) or rates
+        rundir.store.write(_name(attempt.number), dumps(rates).encode())
     return rates
 
 
-def is_complete(rates: Rates, attempt: Attempt) -> bool:
-    """Whether a platform told all that there is to know."""
+def _is_complete(rates: Rates | None, attempt: Attempt) -> bool:
+    """Whether there is nothing more to be told of an attempt."""
+    if rates is None or attempt.ended_at is None or rates.until < attempt.ended_at:
+        return False
     on_spot = attempt.market == "spot"
     return rates.disk_usd_per_hour is not None and (not on_spot or rates.on_demand_usd_per_hour is not None)
-
-
-def _unasked(handle: RunHandle | None) -> Rates | None:
-    """What is known of a rented host of which nobody has asked: nothing, not even of its disks."""
-    return None if handle is None else Rates(disk_usd_per_hour=None)
 
 
 def _name(attempt: int) -> str:

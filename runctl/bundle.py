@@ -13,6 +13,7 @@ import importlib
 import importlib.metadata
 import io
 import os
+import re
 import stat
 import subprocess
 import tarfile
@@ -132,6 +133,12 @@ def wheel(target_dir: Path) -> Path:
         put(f"{info}/entry_points.txt", (installed.read_text("entry_points.txt") or "").encode())
         put(f"{info}/RECORD", "\n".join([*record, f"{info}/RECORD,,", ""]).encode())
     return path
+
+
+def extra(name: str) -> list[str]:
+    """What one of runctl's extras needs, as installers are told."""
+    needed = importlib.metadata.requires("runctl") or []
+    return [one.partition(";")[0].replace(" ", "") for one in needed if re.search(rf"extra == ['\"]{name}['\"]", one)]
 
 
 def _package_files() -> Iterator[tuple[str, Path]]:

@@ -51,7 +51,7 @@ def carry_out_alone(launch: Composed, composer: Composer) -> Carried:
     cfg, root = launch.cfg, launch.spec.run.root
     manner = Manner(output=sys.stderr if cfg.output.value == "json" else sys.stdout)
     keep_s = keep_warm_s(cfg)
-    if not registry.load(cfg.platform.kind).has_berths:
+    if not registry.load(cfg.platform.kind).has_berths or getattr(cfg.platform, "host", None) is not None:
         return carry_out(launch, composer.platform(cfg, manner), manner)
     berth = warm.take(root, cfg.platform.kind, keep_s or 0.0)
     manner = replace(manner, berth=berth)
@@ -84,7 +84,7 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
     rundir = RunDir(run_url(spec.run.root, spec.run.id))
     living = _living(platform, rundir)
     if living is None:
-        rundir.check_lease()
+        rundir.lease.check()
     earlier = rundir.attempts()
     if living is None and rundir.exists() and cfg.checkpoint.resume != "never":
         accept = cfg.run.changed.value == "accept"
@@ -105,7 +105,7 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
     else:
         plan = supervisor.first_plan(1 + (earlier[-1].number if earlier else 0))
         if not platform.terms.rented:
-            rundir.take_lease(os.getpid())  # the agent inherits it; until here nothing was written
+            rundir.lease.take(os.getpid())  # the agent inherits it; until here nothing was written
         spec = platform.staged(spec)
         rundir.write_spec(spec)
         rundir.publish("config.yaml", launch.yaml().encode())
@@ -114,7 +114,7 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
         terminal.show_start(spec, plan, tell)
         outcome = supervisor.run(plan, detach=cfg.detach)
     if outcome is None:
-        terminal.show_left(spec, platform.kind, tell)
+        terminal.show_left(spec, platform.kind, tell, stays=getattr(cfg.platform, "host", None) is not None)
         return Carried(spec.run.id, 0, None, url=rundir.url)
     terminal.show_outcome(outcome, rundir, tell)
     return Carried(spec.run.id, outcome.exit_code, outcome.to_json(), url=rundir.url)

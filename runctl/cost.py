@@ -23,12 +23,14 @@ class Rates:
         on_demand_usd_per_hour: what the same host costs on demand.
         disk_usd_per_hour: of its disks; 0 where the host's price is all there is to pay.
         least_billed_s: so many seconds are billed at least.
+        until: up to which moment this was asked for (seconds since the epoch).
     """
 
     changes: tuple[tuple[float, float], ...] = ()
     on_demand_usd_per_hour: float | None = None
     disk_usd_per_hour: float | None = 0.0
     least_billed_s: float = 0.0
+    until: float = 0.0
 
 
 @dataclass(frozen=True)

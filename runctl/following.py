@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+from runctl.checkpoint import progress
 from runctl.errors import StorageError
 from runctl.rundir import RunDir
 
@@ -73,7 +74,8 @@ class Follower:
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
         try:
-            while view and self._fd is not None:
-                view = view[os.write(self._fd, view) :]
+            with progress.apart(ends_line=data.endswith(b"\n")):
+                while view and self._fd is not None:
+                    view = view[os.write(self._fd, view) :]
         except OSError:
             self._fd = None  # whoever read has gone; the run goes on

@@ -36,7 +36,9 @@ PROJECT_FILE = "runctl_plugins.py"
 BUILT_INS = {
     "provenance": "runctl.plugins.provenance",
     "cost": "runctl.plugins.cost",
+    "budget": "runctl.plugins.budget",
     "registry": "runctl.plugins.registry",
+    "notify": "runctl.plugins.notify",
 }
 
 hookspec = pluggy.HookspecMarker("runctl")
@@ -85,6 +87,16 @@ class HostHooks:
 
         `at` is when (seconds since the epoch); of a `rebalance`, when it was said. The stop for an interruption has
         begun already; this is called in a thread beside it.
+        """
+
+    @hookspec
+    def runctl_milestone(
+        self, spec: LaunchSpec, attempt: int, kind: str, about: dict[str, Any], secrets: dict[str, str]
+    ) -> None:
+        """Something that people want to know of: `kind` is one of `runctl.milestones.KINDS`.
+
+        `about` tells of it (`step`, `host`, `reason`, …), `secrets` has the values of what `notify` names. Called in a
+        thread beside the training, one after the other; at the attempt's end it is waited for ten seconds at most.
         """
 
 

@@ -26,16 +26,15 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from runctl import processes
 from runctl.encoding import dumps, from_data, loads, to_data
-from runctl.errors import LeaseHeld, StorageError
+from runctl.errors import StorageError
+from runctl.lease import Lease
 from runctl.outcome import Attempt, Outcome
 from runctl.spec import LaunchSpec, Plan, RunHandle, RunState
 from runctl.storage import Store, Stream, check_place, open_store
@@ -44,9 +43,6 @@ T = TypeVar("T")
 _STOP = "control/stop.json"
 
 HEARTBEAT_S = 5.0
-#: A run on another host counts as alive for this long after its last heartbeat.
-LEASE_TIMEOUT_S = 60.0
-_CLOCK_STEP_S = 2.0
 
 
 def run_url(root: str, run_id: str) -> str:
@@ -76,6 +72,7 @@ class RunDir:
 
     def __init__(self, url: str) -> None:
         self.store: Store = open_store(url)
+        self.lease = Lease(self.store, self.heartbeat)
 
     @property
     def url(self) -> str:
@@ -186,69 +183,6 @@ class RunDir:
         request = self._read_as(StopRequest, _STOP)
         return request if request is not None and request.attempt == attempt else None
 
-    # --- the lease ---
-
-    def take_lease(self, pid: int, *, heir_of: int | None = None, attempt: int | None = None) -> None:
-        """Take the run for the process `pid` of this host; a dead holder's lease is taken over.
-
-        Exclusive among the processes of one machine on a local run directory. Object storage has no lock: of two
-        that ask within the same second, both may get it there.
-
-        Args:
-            pid: the process that will carry the run out.
-            heir_of: a living process of this host that hands its lease to `pid`.
-            attempt: the number of a detached attempt, which inherits from its launcher and from every attempt before
-                it: the launcher has given those up, though their last heartbeat may be young.
-
-        Raises:
-            LeaseHeld: naming the process that carries the run out.
-        """
-        with self.store.locked():
-            if attempt is None or (self._read_json("lease.json") or {}).get("attempt", 0) >= attempt:
-                self.check_lease(besides=heir_of)
-            if heir_of is None and attempt is None:
-                self.store.sweep()  # whoever wrote here has died, and nobody does yet
-            lease = {
-                "host": socket.gethostname(),
-                "pid": pid,
-                "started_at": processes.started_at(pid),
-                "at": time.time(),
-                **({} if attempt is None else {"attempt": attempt}),
-            }
-            self.store.write("lease.json", _pretty(lease))
-
-    def check_lease(self, *, besides: int | None = None) -> None:
-        """Check that nobody, `besides` a process of this host, carries this run out just now.
-
-        Raises:
-            LeaseHeld: naming the process that does.
-        """
-        lease = self._read_json("lease.json")
-        if lease is None or not self._holder_lives(lease):
-            return
-        if lease["host"] == socket.gethostname() and lease["pid"] == besides:
-            return
-        raise LeaseHeld(
-            f"run {self.url.rsplit('/', 1)[-1]} is alive: process {lease['pid']} on {lease['host']} carries it out; "
-            "wait for it or stop it, or launch under another run.id"
-        )
-
-    def is_held(self) -> bool:
-        """Whether somebody carries this run out just now."""
-        lease = self._read_json("lease.json")
-        return lease is not None and self._holder_lives(lease)
-
-    def drop_lease(self) -> None:
-        self.store.delete("lease.json")
-
-    def _holder_lives(self, lease: dict[str, Any]) -> bool:
-        if lease["host"] == socket.gethostname():
-            started_at = processes.started_at(int(lease["pid"]))
-            # Start times are reckoned from the clock, which may have been set meanwhile.
-            return started_at is not None and abs(started_at - float(lease["started_at"])) < _CLOCK_STEP_S
-        beat = self.heartbeat() or {"at": 0.0}  # its first one may be on its way
-        return time.time() - max(float(beat["at"]), float(lease["at"])) < LEASE_TIMEOUT_S
-
     # --- streams ---
 
     def event_stream(self, writer: str) -> Stream:
@@ -289,11 +223,12 @@ class RunDir:
         """What happened, in the order of its time; on object storage each writer has segments of its own."""
         return sorted(self.read_lines("events.jsonl"), key=lambda entry: float(entry["at"]))
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The metrics of the training as it counts: what an attempt did beyond the step from which a later one
-        resumed was lost, and done again."""
+    def metrics(self, lines: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+        """The metrics of the training as it counts (`lines`: all of them, if they were read before): what an attempt
+        did beyond the step from which a later one resumed was lost, and done again."""
         # Segments on object storage come by their writers' names, in which a10 stands before a9.
-        entries = sorted(self.read_lines("metrics.jsonl"), key=lambda entry: int(entry["attempt"]))
+        entries = self.read_lines("metrics.jsonl") if lines is None else lines
+        entries = sorted(entries, key=lambda entry: int(entry["attempt"]))
         began = {entry["attempt"] for entry in entries}
         # One that was killed before it knew what to begin from has done nothing anew.
         resumed = {

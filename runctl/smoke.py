@@ -49,6 +49,9 @@ def shortened(spec: LaunchSpec, run_id: str) -> LaunchSpec:
         run=RunIdentity(run_id, spec.run.name, spec.run.root),
         limits=replace(spec.limits, max_time_s=limit_s),
         checkpoint=replace(spec.checkpoint, every=every),
+        # Nobody is to be told of a trial.
+        secrets={**spec.secrets_for("setup"), **spec.secrets_for("worker")},
+        notify=(),
         data=replace(
             spec.data,
             outputs=tuple(Transfer(one.source, f"{outputs}/{PurePosixPath(one.source).name}")
@@ -175,7 +178,7 @@ def run(spec: LaunchSpec, platform: Platform, hooks: Hooks, *, as_json: bool) ->
     )  # fmt: skip
     plan = supervisor.first_plan(1)
     if not platform.terms.rented:
-        rundir.take_lease(os.getpid())
+        rundir.lease.take(os.getpid())
     rundir.write_spec(platform.staged(spec))
     terminal.show_start(spec, plan)
     outcome = supervisor.run(plan)

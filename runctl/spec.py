@@ -92,11 +92,14 @@ class Limits:
         max_time_s: how long one attempt may train.
         max_usd: what all attempts together may cost.
         idle_s: how long GPUs and processors may have nothing to do.
+        max_usd_per_day: what all runs that the launcher's machine knows may cost in 24 hours, this one among them; kept
+            by launchers alone, which start nothing that could exceed it, for no host knows of the others.
     """
 
     max_time_s: float | None = None
     max_usd: float | None = None
     idle_s: float | None = None
+    max_usd_per_day: float | None = None
 
 
 @dataclass(frozen=True)
@@ -225,8 +228,10 @@ class LaunchSpec:
     Attributes:
         secrets: by variable, where each is kept: `env:NAME`, `ssm:/path`, `secretsmanager:id` or `runpod:name`; never
             its value.
+        notify: names of those secrets whose values say who is told what becomes of the run (URLs of apprise's).
         retry_on: after what another host is rented: `interrupted`, `host_fault`.
-        secrets_scope: by variable, who gets it: `setup`, `worker` or `both`; without an entry it is `worker`.
+        secrets_scope: by variable, who gets it: `setup`, `worker` or `both`; without an entry it is `worker`, and
+            nobody but the agent gets what `notify` names.
     """
 
     run: RunIdentity
@@ -244,15 +249,18 @@ class LaunchSpec:
     data: Data = field(default_factory=Data)
     logs: Logs = field(default_factory=Logs)
     checkpoint: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+    notify: tuple[str, ...] = ()
     retry_on: tuple[str, ...] = ("interrupted", "host_fault")
     bundle_max_bytes: int = 500_000_000
     plugins_disabled: tuple[str, ...] = ()
     schema: int = SCHEMA
 
     def secrets_for(self, scope: str) -> dict[str, str]:
-        """The secrets that the host's `setup` or its `worker`s get."""
-        wanted = (scope, "both")
-        return {name: kept for name, kept in self.secrets.items() if self.secrets_scope.get(name, "worker") in wanted}
+        """The secrets that the host's `setup`, its `worker`s or its `agent` get."""
+        if scope == "agent":
+            return {name: self.secrets[name] for name in self.notify}
+        scopes = {name: "agent" if name in self.notify else "worker" for name in self.secrets} | self.secrets_scope
+        return {name: kept for name, kept in self.secrets.items() if scopes[name] in (scope, "both")}
 
     def effective_args(self) -> dict[str, Any]:
         """The script's arguments after scaling, flat."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from runctl.cost import cost_usd, total_usd
 from runctl.encoding import to_data
+from runctl.lease import TIMEOUT_S
 from runctl.outcome import Attempt
 from runctl.registry import Entry
-from runctl.rundir import LEASE_TIMEOUT_S, RunDir
+from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, RunState
 
 #: A run of which nothing has been heard, though it should live.
@@ -177,7 +178,7 @@ def _state(
     if newest is None or newest.number < number:  # submitted, and its agent has not spoken
         submitted = heard or (newest.ended_at if newest else None) or now
         return LOST if now - submitted > _SILENT_S else RunState.PENDING.value
-    if rundir.is_held() or (heard is not None and now - heard < LEASE_TIMEOUT_S and newest.platform != "local"):
+    if rundir.lease.is_held() or (heard is not None and now - heard < TIMEOUT_S and newest.platform != "local"):
         told = status.get("state") if status.get("attempt") == number else None
         return str(told) if told in (RunState.RUNNING.value, RunState.STOPPING.value) else RunState.RUNNING.value
     return LOST

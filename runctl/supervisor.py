@@ -142,6 +142,8 @@ class Supervisor:
                 offer.market if offer is not None else "own", started_at=began_at,
             )  # fmt: skip
             self._hooks.notify("runctl_attempt_started", spec=self._spec, attempt=attempt, rundir=self._rundir)
+            if rented:  # the agent reckons with it, and nobody may be here at its end
+                bills.ask(self._rundir, self._platform, plan, found, attempt)
             if detach:
                 return plan, None
             state = self._watch(found, signals)
@@ -255,7 +257,7 @@ class Supervisor:
             return record
         if not self._platform.terms.rented:
             # Whoever else holds the lease now carries the run out: then this launch came second.
-            rundir.check_lease(besides=os.getpid())
+            rundir.lease.check(besides=os.getpid())
             self._platform.clean_up(handle)
         record = record or attempt
         record.ended_at = time.time()

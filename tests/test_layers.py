@@ -29,13 +29,16 @@ LAYER_0 = [
     "cost",
     "stalls",
     "variables",
+    "milestones",
 ]
 LAYER_1 = [
     "processes",
     "storage",
+    "lease",
     "rundir",
     "saves",
     "nodelogs",
+    "extension",
     "hostdir",
     "metrics",
     "agreement",
@@ -47,6 +50,8 @@ LAYER_1 = [
     "registry",
     "standing",
     "bills",
+    "holdings",
+    "copying",
     "plugins",
 ]
 LAYER_2 = ["agent", "training", "platforms"]
@@ -57,6 +62,8 @@ LAYER_3 = [
     "buying",
     "signals",
     "supervisor",
+    "report",
+    "leftovers",
     "drill",
     "terminal",
     "warm",
@@ -64,13 +71,19 @@ LAYER_3 = [
     "carrying",
     "sweeps",
 ]
-LAYER_4 = ["usage", "smoke", "launch", "cli"]
+LAYER_4 = ["usage", "smoke", "launch", "resuming", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
 HOME = {
     "hydra": {"runctl/config", "runctl/composed.py", "runctl/sweeps", "runctl/launch.py"},
-    "omegaconf": {"runctl/config", "runctl/sweeps/composing.py", "runctl/sweeps/launcher.py", "runctl/launch.py"},
+    "omegaconf": {
+        "runctl/config",
+        "runctl/sweeps/composing.py",
+        "runctl/sweeps/launcher.py",
+        "runctl/launch.py",
+        "runctl/resuming.py",
+    },
     "pluggy": {"runctl/hooks.py"},
     "torch": {"runctl/training", "runctl/agent/torchrun.py"},
     "boto3": {"runctl/platforms/aws", "runctl/hosts/aws", "runctl/drill", "runctl/platforms/runpod/credentials.py"},
@@ -89,6 +102,8 @@ HOME = {
     "werkzeug": {"runctl/drill"},
     "graphql": {"runctl/drill/runpod"},
     "typer": {"runctl/cli"},
+    "apprise": {"runctl/plugins/notify.py"},
+    "plotly": {"runctl/report", "runctl/cli/report.py"},
     "rich": {
         "runctl/terminal.py",
         "runctl/checkpoint/progress.py",
@@ -97,7 +112,7 @@ HOME = {
         "runctl/sweeps/board.py",
     },
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting")
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

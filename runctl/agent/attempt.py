@@ -17,12 +17,15 @@ from runctl.agent import notices, secret_values
 from runctl.agent.beginning import RestoreStopped
 from runctl.agent.checkpoints import Checkpoints
 from runctl.agent.console import Console
+from runctl.agent.control import ControlWatch
 from runctl.agent.environment.ready import RanksEnvironment
 from runctl.agent.inbox import Inbox, Request
+from runctl.agent.lifetime import Lifetime, with_disks
 from runctl.agent.limits import LimitWatch
 from runctl.agent.load import LoadWatch
 from runctl.agent.logs import LogPump
 from runctl.agent.metrics import MetricsLog
+from runctl.agent.milestones import Milestones
 from runctl.agent.order import Order
 from runctl.agent.pace import Pace
 from runctl.agent.ranks import PACKAGE_DIR, PlainRank, Ranks, Report, TorchrunRanks
@@ -30,16 +33,16 @@ from runctl.agent.saving import Saving
 from runctl.agent.staging import Staging
 from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
-from runctl.agent.verdict import Verdict, judge
+from runctl.agent.verdict import Verdict, excused, judge
 from runctl.agent.watcher import Watcher
 from runctl.checkpoint.progress import ProgressBar
-from runctl.errors import CheckpointUnloadable, ExitCode
+from runctl.errors import CheckpointUnloadable
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
-from runctl.hosts import facts, faults
+from runctl.hosts import facts
 from runctl.nodelogs import NodeLogs
-from runctl.outcome import HOST_FAULT, Attempt
-from runctl.rundir import HEARTBEAT_S, RunDir, event_line
+from runctl.outcome import Attempt
+from runctl.rundir import HEARTBEAT_S, RunDir
 from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Stream
 
@@ -61,13 +64,15 @@ class RunningAttempt:
         rundir: where all of it is kept.
         record: the attempt as the run directory tells of it.
         inbox: where stop requests come from.
+        control: hears of more time.
         events: the stream of events.
         troubles: keeps the first error of records that cannot be written.
+        milestones: what people who are away are told of.
     """
 
     def __init__(
-        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, events: Stream,
-        troubles: Troubles,
+        self, order: Order, spec: LaunchSpec, rundir: RunDir, record: Attempt, *, inbox: Inbox, control: ControlWatch,
+        events: Stream, troubles: Troubles, milestones: Milestones,
     ) -> None:  # fmt: skip
         self._order = order
         self._spec = spec
@@ -75,11 +80,13 @@ class RunningAttempt:
         self._record = record
         earlier = rundir.attempts() if spec.limits.max_usd is not None else []
         earlier = [one for one in earlier if one.number != order.attempt]
-        self._limits = LimitWatch(spec.limits, order, record.started_at, earlier, _say)
+        self._limits = LimitWatch(spec.limits, with_disks(order, rundir), record.started_at, earlier, _say)
+        self._lifetime = Lifetime(order, spec.limits, self._limits, control)
         self._host = record.host
         self._inbox = inbox
         self._events = events
         self._troubles = troubles
+        self._milestones = milestones
         self._host_dir = HostDir.for_attempt(spec.run.id, order.attempt, order.run_dir)
         stream = rundir.metrics_stream(f"a{order.attempt}-n{NODE}")
         self._metrics_file = rundir.local_metrics()
@@ -102,11 +109,8 @@ class RunningAttempt:
 
     def progress(self) -> dict[str, Any]:
         """Step, metrics and checkpoints so far, for the status."""
-        return {
-            "step": self._metrics.step,
-            "metrics": dict(self._metrics.latest),
-            **self._checkpoints.progress(),
-        }
+        latest = dict(self._metrics.latest)
+        return {"step": self._metrics.step, "metrics": latest, **self._checkpoints.progress()}
 
     def run(self, warm: TorchrunRanks | None) -> Verdict:
         """Start the ranks, watch them to their end, and judge it.
@@ -119,14 +123,15 @@ class RunningAttempt:
         spec, here = self._spec, self._here
         hooks = Hooks.load(Path(command.workdir(spec, here)), spec.plugins_disabled)
         env = command.rank_env(spec, self._here, self._rundir.url, self._order.attempt)
-        values, setup = secret_values.read(self._order, spec, _say)
+        values = secret_values.read(self._order, spec, _say)
+        self._milestones.begin(hooks, values.agent)
         if hooks.implemented("runctl_worker_started"):
             env["RUNCTL_WORKER_PLUGINS"] = json.dumps(spec.plugins_disabled)
         end_notices = notices.watch(self._order, spec, self._inbox, hooks, events=self._events, troubles=self._troubles)
         staging = Staging(spec.data, Path(command.workdir(spec, here)), _say)
         self._load.start()
         try:
-            ready = self._environment.prepare(setup, self._meanwhile, self._stopped)
+            ready = self._environment.prepare(values.setup, self._meanwhile, self._stopped)
             if ready is None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
             self._here = here = replace(here, python=ready.python)
@@ -134,15 +139,16 @@ class RunningAttempt:
                 warm.process.kill()
                 warm.process.wait()
                 warm = None
-            env = {**ready.variables, **env, **values}
+            env = {**ready.variables, **env, **values.worker}
             if ready.about:
-                told = {"attempt": self._order.attempt, "source": ready.source, **ready.about}
-                self._events.append(event_line("environment", **told))
+                self._milestones.note("environment", source=ready.source, **ready.about)
             staging.before(here.python, {**os.environ, **env}, self._meanwhile, self._stopped)
             if self._stopping.stop is not None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
             try:
-                verdict = self._excused(self._carry_on(warm, env, hooks))
+                verdict = self._carry_on(warm, env, hooks)
+                if not self._order.attached and "host_fault" in spec.retry_on:
+                    verdict = excused(verdict, self._began, Path(self._order.project_dir))
             finally:
                 trouble = staging.after(self._meanwhile, lambda: self._stopping.left_s() <= 0)
             if trouble is not None and verdict.state is RunState.SUCCEEDED:
@@ -155,18 +161,6 @@ class RunningAttempt:
             self._checkpoints.close()
             processes.end_descendants()
             self._host_dir.remove()
-
-    def _excused(self, verdict: Verdict) -> Verdict:
-        """A failure that was a rented host's own is an interruption: another host goes on."""
-        failure = verdict.failure
-        if self._order.attached or failure is None or "host_fault" not in self._spec.retry_on:
-            return verdict
-        said = "\n".join(filter(None, [failure.message, failure.traceback]))
-        fault = faults.host_fault(said, self._began, Path(self._order.project_dir))
-        if fault is None:
-            return verdict
-        reason = f"{HOST_FAULT}: {fault} ({verdict.reason.splitlines()[0]})"
-        return replace(verdict, state=RunState.INTERRUPTED, exit_code=int(ExitCode.HOST_LOST), reason=reason)
 
     def _carry_on(self, warm: TorchrunRanks | None, env: dict[str, str], hooks: Hooks) -> Verdict:
         """From a checkpoint to the ranks' end, and once more from the one before it if they could not load it."""
@@ -185,6 +179,7 @@ class RunningAttempt:
             self._rundir.write_attempt(self._record)
             if verdict is None:
                 hooks.notify("runctl_before_train", spec=spec, attempt=self._order.attempt, rundir=self._rundir)
+            self._milestones.training(self.progress())
             verdict = self._train(self._ranks(warm), env | begin)
             if self._stopping.stop is not None or verdict.failure is None or not self._checkpoints.go_back():
                 self._wait_for_upload()
@@ -210,6 +205,7 @@ class RunningAttempt:
             ranks.start(command.rank_argv(spec, here, words), env | variables, workdir, self._stopping.kill_after_s)
             self._environment.keep()
             self._watch(ranks)
+            self._milestones.trained()
             stop = self._stopping.stop  # one that comes later cuts the last output short and judges nothing
             self._wait_while(lambda: self._checkpoints.writer_at_work is not None, spec.checkpoint.grace_s, _LOOK_S)
         finally:
@@ -298,6 +294,10 @@ class RunningAttempt:
         self._do_recurring(time.monotonic())
 
     def _keep_limits(self, ranks: Ranks | None) -> None:
+        if (told := self._lifetime.hear()) is not None:
+            self._milestones.note(**told)
+        if (alert := self._limits.budget_alert()) is not None:
+            self._milestones.spent(alert)
         reached = self._limits.reached(self._checkpoints.upload_pid) if self._stopping.stop is None else None
         if reached is not None:
             self._stopping.ask(ranks, Request(reached))
@@ -316,10 +316,11 @@ class RunningAttempt:
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             self._metrics.flush()
+            pace = self._pace.progress(self._metrics.step)
+            progress = {**self.progress(), **pace, **self._lifetime.told(), "load": self._load.latest}
             with self._troubles.kept():
-                pace = self._pace.progress(self._metrics.step)
-                progress = {**self.progress(), **pace, "load": self._load.latest}
                 self._rundir.beat(self._order.attempt, self._host, os.getpid(), **progress)
+            self._milestones.look(progress)
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""
@@ -331,10 +332,7 @@ class RunningAttempt:
         self._restart = restart
         self._metrics.begin_anew()
         _say(f"{why or 'a rank failed'}; restart {restart} of {allowed}")
-        with self._troubles.kept():
-            self._events.append(
-                event_line("restarted", attempt=self._order.attempt, restart=restart, reason=why or None)
-            )
+        self._milestones.note("restarted", restart=restart, reason=why or None)
 
 
 def _say(text: str) -> None:

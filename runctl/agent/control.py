@@ -1,12 +1,13 @@
-"""What is asked for through the run directory: stops, by `runctl stop` or from a launcher elsewhere, and saves."""
+"""What is asked for through the run directory, from anywhere: a stop, a checkpoint, more time."""
 
 from __future__ import annotations
 
 import threading
 
-from runctl import saves
+from runctl import extension, saves
 from runctl.agent.inbox import Inbox, Request
 from runctl.errors import StorageError
+from runctl.extension import Extension
 from runctl.rundir import RunDir, StopRequest
 from runctl.saves import SaveRequest
 
@@ -17,7 +18,10 @@ class ControlWatch(threading.Thread):
     Args:
         rundir: where it is asked for.
         attempt: the attempt that may be meant.
-        inbox: what hears of it.
+        inbox: what hears of a stop.
+
+    Attributes:
+        extension: the last that was asked for, or None.
     """
 
     INTERVAL_S = 3.0
@@ -28,6 +32,7 @@ class ControlWatch(threading.Thread):
         self._attempt = attempt
         self._inbox = inbox
         self._ended = threading.Event()
+        self.extension: Extension | None = None
 
     def run(self) -> None:
         """Look, until `end`; each request is passed on once."""
@@ -38,6 +43,7 @@ class ControlWatch(threading.Thread):
             try:
                 stop = self._rundir.stop_request(self._attempt)
                 save = saves.asked(self._rundir, self._attempt)
+                self.extension = extension.asked(self._rundir, self._attempt) or self.extension
             except StorageError:
                 pass  # it works again some time, and the limits of the host hold without it
             if stop is not None and stop != heard:

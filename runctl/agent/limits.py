@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import psutil
 
@@ -17,6 +18,8 @@ from runctl.spec import Limits
 #: Less than this of a GPU's time, and of one core's, is nothing to do.
 _IDLE_SHARE = 0.05
 _SAMPLE_S = 5.0
+#: Of limits.max_usd, that are told when they have been spent.
+_SHARES = (0.5, 0.8, 1.0)
 
 
 class LimitWatch:
@@ -28,6 +31,9 @@ class LimitWatch:
         started_at: when the attempt began (seconds since the epoch).
         earlier: the run's attempts before this one.
         say: takes what people should know.
+
+    Attributes:
+        max_time_s: how long the attempt may take; None for as long as it likes.
     """
 
     def __init__(
@@ -37,7 +43,8 @@ class LimitWatch:
         self._attached = order.attached
         # A rented host costs from its first second; on one's own machine what counts is the training.
         self._begun: float | None = None if order.attached else time.monotonic() - (time.time() - started_at)
-        self._spent_at = _spent_at(limits.max_usd, order, started_at, earlier, say)
+        self.max_time_s = limits.max_time_s
+        self._budget = _budget(limits.max_usd, order, started_at, earlier, say)
         self._idleness = Idleness(limits.idle_s, say) if limits.idle_s is not None else None
         self._training = False
 
@@ -55,14 +62,70 @@ class LimitWatch:
         Args:
             but_pid: a child of this process that is none of the ranks'.
         """
-        begun, max_time_s = self._begun, self._limits.max_time_s
+        begun, max_time_s = self._begun, self.max_time_s
         if max_time_s is not None and begun is not None and time.monotonic() - begun > max_time_s:
             return "max_time"
-        if self._spent_at is not None and time.time() >= self._spent_at:
+        if self._budget is not None and self._budget.spent_usd(time.time()) >= self._budget.max_usd:
             return "max_usd"
         if self._training and self._idleness is not None and self._idleness.lasts_too_long(but_pid):
             return "idle"
         return None
+
+    def extend(self, max_time_s: float) -> None:
+        """Have the attempt last so long altogether."""
+        self.max_time_s = max_time_s
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the limit of time is reached (seconds since the epoch); None without one, or before it counts."""
+        if self.max_time_s is None or self._begun is None:
+            return None
+        return time.time() - time.monotonic() + self._begun + self.max_time_s
+
+    def budget_alert(self) -> Alert | None:
+        """That another share of limits.max_usd has been spent; each share once, and of several the largest."""
+        return None if self._budget is None else self._budget.alert(time.time())
+
+
+@dataclass(frozen=True)
+class Alert:
+    """How much of limits.max_usd has been spent: `share` of it at least, such as 0.5."""
+
+    share: float
+    spent_usd: float
+    max_usd: float
+
+
+class Budget:
+    """What a run has spent of what it may.
+
+    Args:
+        max_usd: so much.
+        before_usd: by the attempts before this one.
+        price_usd_per_hour: of this host, with its disks.
+        billed_from: seconds since the epoch.
+    """
+
+    def __init__(self, max_usd: float, before_usd: float, price_usd_per_hour: float, billed_from: float) -> None:
+        self.max_usd = max_usd
+        self._before_usd = before_usd
+        self._price = price_usd_per_hour
+        self._billed_from = billed_from
+        #: What an attempt before this one has told is not told again.
+        self._told = max((one for one in _SHARES if before_usd >= one * max_usd), default=0.0)
+
+    def spent_usd(self, now: float) -> float:
+        """By then (seconds since the epoch)."""
+        return self._before_usd + self._price * max(0.0, now - self._billed_from) / SECONDS_PER_HOUR
+
+    def alert(self, now: float) -> Alert | None:
+        """The largest share that has been reached and was not told yet."""
+        spent = self.spent_usd(now)
+        reached = max((one for one in _SHARES if spent >= one * self.max_usd), default=0.0)
+        if reached <= self._told:
+            return None
+        self._told = reached
+        return Alert(reached, round(spent, 4), self.max_usd)
 
 
 class Idleness:
@@ -124,10 +187,10 @@ def _cpu_seconds(but_pid: int | None) -> dict[int, float]:
     return spent
 
 
-def _spent_at(
+def _budget(
     max_usd: float | None, order: Order, started_at: float, earlier: Sequence[Attempt], say: Callable[[str], None]
-) -> float | None:
-    """When the run will have cost as much as it may (seconds since the epoch); None for never."""
+) -> Budget | None:
+    """What the run may spend; None for as much as it likes."""
     if max_usd is None:
         return None
     if order.price_usd_per_hour is None:
@@ -136,11 +199,10 @@ def _spent_at(
     costs = {one.number: _cost(one) for one in earlier}
     if unknown := [str(number) for number, cost in costs.items() if cost is None]:
         say(f"limits.max_usd counts what is known: the cost of attempt {', '.join(unknown)} is not")
-    left_usd = max(0.0, max_usd - sum(cost for cost in costs.values() if cost is not None))
-    billed_from = started_at if order.billed_from is None else order.billed_from
-    if order.price_usd_per_hour == 0:
-        return None if left_usd > 0 else billed_from
-    return billed_from + left_usd / order.price_usd_per_hour * SECONDS_PER_HOUR
+    before = sum(cost for cost in costs.values() if cost is not None)
+    return Budget(
+        max_usd, before, order.price_usd_per_hour, started_at if order.billed_from is None else order.billed_from
+    )
 
 
 def _cost(attempt: Attempt) -> float | None:

@@ -25,6 +25,8 @@ class Order:
         python: the interpreter of the ranks, absolute; None is the agent's own.
         secrets: by variable, where this host finds what the ranks get; None is where the spec says.
         setup_secrets: the same for what prepares the host: the ranks' environment is made with them.
+        agent_secrets: the same for what the agent keeps to itself: whom it is to notify.
+        deadline: when this host ends itself (seconds since the epoch); None for one's own.
         parameters: those of SSM's that were put down for this attempt alone, and go once they have been read.
     """
 
@@ -41,7 +43,9 @@ class Order:
     python: str | None = None
     secrets: dict[str, str] | None = None
     setup_secrets: dict[str, str] | None = None
+    agent_secrets: dict[str, str] | None = None
     parameters: tuple[str, ...] = ()
+    deadline: float | None = None
 
     @classmethod
     def from_line(cls, line: bytes) -> Order:

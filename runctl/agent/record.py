@@ -12,6 +12,7 @@ from runctl import processes
 from runctl.agent.attempt import NODE, RunningAttempt
 from runctl.agent.control import ControlWatch
 from runctl.agent.inbox import Inbox
+from runctl.agent.milestones import Milestones
 from runctl.agent.order import Order
 from runctl.agent.ranks import TorchrunRanks
 from runctl.agent.streamed import StreamedOutput
@@ -42,9 +43,9 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
         price_usd_per_hour=order.price_usd_per_hour, billed_from=order.billed_from,
     )  # fmt: skip
     if order.attached:
-        rundir.take_lease(os.getpid(), heir_of=os.getppid())
+        rundir.lease.take(os.getpid(), heir_of=os.getppid())
     else:
-        rundir.take_lease(os.getpid(), attempt=order.attempt)
+        rundir.lease.take(os.getpid(), attempt=order.attempt)
     events = rundir.event_stream(f"a{order.attempt}-n{NODE}")
     rundir.write_attempt(record)
     rundir.write_status(RunState.RUNNING, order.attempt, host=record.host, pid=os.getpid())
@@ -52,6 +53,7 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     about = {} if instance is None else {"instance": instance}
     events.append(event_line("attempt_started", attempt=order.attempt, host=record.host, **about))
     troubles = Troubles()
+    milestones = Milestones(order, spec, record, events=events, troubles=troubles, say=_say)
     attempt: RunningAttempt | None = None
     with contextlib.ExitStack() as around:
         if not order.attached:
@@ -60,7 +62,17 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
         control.start()
         around.callback(control.end)
         try:
-            attempt = RunningAttempt(order, spec, rundir, record, inbox=inbox, events=events, troubles=troubles)
+            attempt = RunningAttempt(
+                order,
+                spec,
+                rundir,
+                record,
+                inbox=inbox,
+                control=control,
+                events=events,
+                troubles=troubles,
+                milestones=milestones,
+            )
             verdict = attempt.run(warm)
         except RunctlError as error:
             verdict = Verdict(RunState.FAILED, int(error.exit_code), str(error))
@@ -72,16 +84,24 @@ def carry_out(order: Order, inbox: Inbox, warm: TorchrunRanks | None) -> int:
     record.failure = verdict.failure
     progress = attempt.progress() if attempt is not None else {}
     record.step, record.stall_s = progress.get("step"), progress.get("stall_s")
+    milestones.end(verdict, progress)
     with troubles.kept():
         rundir.write_attempt(record)
+    # Once the status tells of the end, a launcher ends the host.
+    milestones.wait(verdict)
+    with troubles.kept():
         rundir.write_status(
             verdict.state, order.attempt, host=record.host, exit_code=verdict.exit_code, reason=verdict.reason,
             **progress,
         )  # fmt: skip
         events.append(event_line("attempt_ended", attempt=order.attempt, state=verdict.state, reason=verdict.reason))
         events.close()
-        rundir.drop_lease()
+        rundir.lease.drop()
     if troubles.first is not None:
-        sys.stderr.write(f"runctl: the records of this attempt are not whole: {troubles.first}\n")
-        sys.stderr.write(f"runctl: attempt {order.attempt} {verdict.state.value}: {verdict.reason}\n")
+        _say(f"the records of this attempt are not whole: {troubles.first}")
+        _say(f"attempt {order.attempt} {verdict.state.value}: {verdict.reason}")
     return verdict.exit_code
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"runctl: {text}\n")

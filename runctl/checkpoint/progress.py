@@ -6,9 +6,12 @@ killed would never bring back, and needs a thread of its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from runctl.checkpoint.transfer import Transfer
@@ -22,8 +25,39 @@ _WIDE, _NARROW = 72, 56
 _CLEAR = "\r\x1b[K"
 
 
+class _Line:
+    """The terminal's last line, which a bar shares with everything else that this process writes there."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.has_bar = False
+        #: Somebody has written a part of it, which a bar would wipe out.
+        self.is_begun = False
+
+
+_LINE = _Line()
+
+
+@contextlib.contextmanager
+def apart(*, ends_line: bool) -> Iterator[None]:
+    """For who writes on the terminal where a bar of this process may stand: it is taken away first.
+
+    Args:
+        ends_line: whether what is written ends with its line; until then no bar is drawn.
+    """
+    with _LINE.lock:
+        if _LINE.has_bar:
+            _LINE.has_bar = False
+            sys.stderr.write(_CLEAR)
+            sys.stderr.flush()
+        _LINE.is_begun = not ends_line
+        yield
+
+
 class ProgressBar:
     """How far a transfer has come, on standard error; nothing is drawn where that is no terminal.
+
+    Several threads may draw it: one at a time does, and none waits for that.
 
     Args:
         attached: whether somebody may look on, for the launcher waits for us.
@@ -36,29 +70,47 @@ class ProgressBar:
         self._label = ""
         self._drawn_at: float | None = None
 
-    def show(self, verb: str, transfer: Transfer) -> None:
+    def show(self, verb: str, transfer: Transfer, what: str | None = None) -> None:
         """Draw it, if there is something under way; not too often.
 
         Args:
-            verb: what is being done to the checkpoint: `restoring`.
+            verb: what is being done to it: `restoring`.
             transfer: how far it has come.
+            what: for people; the checkpoint's step if None.
         """
-        step, now = transfer.step, time.monotonic()
-        if not self._shown or step is None or (self._drawn_at is not None and now - self._drawn_at < _DRAW_S):
+        if transfer.step is not None:
+            self.draw(f"{verb} {what or f'step {transfer.step}'}", transfer.moved_bytes, transfer.size_bytes)
+
+    def draw(self, label: str, moved_bytes: int, size_bytes: int) -> None:
+        """Draw it, not too often.
+
+        Args:
+            label: what is being done to what.
+            moved_bytes: how much of it has arrived.
+            size_bytes: how much it is altogether.
+        """
+        now = time.monotonic()
+        late = self._drawn_at is None or now - self._drawn_at >= _DRAW_S
+        if not self._shown or not late or not _LINE.lock.acquire(blocking=False):
             return
-        text = self._rendered(f"{verb} step {step}", transfer)
-        # The cursor goes back to the line's beginning, so that what another process writes comes over the bar.
-        sys.stderr.write(f"{_CLEAR}{text}\r")
-        sys.stderr.flush()
-        self._drawn_at = now
+        try:
+            if not _LINE.is_begun:
+                text = self._rendered(label, moved_bytes, size_bytes)
+                # The cursor goes back to the line's beginning, so that what another process writes comes over the bar.
+                sys.stderr.write(f"{_CLEAR}{text}\r")
+                sys.stderr.flush()
+                self._drawn_at, _LINE.has_bar = now, True
+        finally:
+            _LINE.lock.release()
 
     def clear(self) -> None:
         """Take it away."""
-        self._progress = None
-        if self._drawn_at is not None:
-            self._drawn_at = None
-            sys.stderr.write(_CLEAR)
-            sys.stderr.flush()
+        with _LINE.lock:
+            self._progress = None
+            if self._drawn_at is not None and not _LINE.is_begun:
+                sys.stderr.write(_CLEAR)
+                sys.stderr.flush()
+            self._drawn_at, _LINE.has_bar = None, False
 
     def say(self, text: str) -> None:
         """Write a line for people above it."""
@@ -66,13 +118,13 @@ class ProgressBar:
         sys.stderr.write(f"{lead}runctl: {text}\n")
         self._drawn_at = None
 
-    def _rendered(self, label: str, transfer: Transfer) -> str:
+    def _rendered(self, label: str, moved_bytes: int, size_bytes: int) -> str:
         if self._progress is None or label != self._label:
             self._progress, self._task = _begun(label)
             self._label = label
         assert self._task is not None
-        total = max(transfer.size_bytes, 1)
-        self._progress.update(self._task, completed=min(transfer.moved_bytes, total), total=total)
+        total = max(size_bytes, 1)
+        self._progress.update(self._task, completed=min(moved_bytes, total), total=total)
         console = self._progress.console
         with console.capture() as captured:
             console.print(self._progress.get_renderable(), end="")

@@ -9,7 +9,22 @@ import sys
 
 import typer
 
-from runctl.cli import aws, cost, logs, monitor, ps, show, steer
+from runctl.cli import (
+    aws_hosts,
+    checkpoint,
+    cost,
+    extend,
+    launching,
+    logs,
+    monitor,
+    ps,
+    report,
+    runpod,
+    s3,
+    shell,
+    show,
+    steer,
+)
 from runctl.errors import ExitCode, RunctlError
 
 _RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
@@ -21,10 +36,29 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
-for command in (ps.ps, show.show, logs.logs, monitor.monitor, steer.wait, steer.stop, show.diff, steer.rm, ps.reindex):
+for command in (
+    ps.ps,
+    show.show,
+    logs.logs,
+    monitor.monitor,
+    report.report,
+    steer.wait,
+    steer.stop,
+    extend.extend,
+    show.diff,
+    steer.rm,
+    ps.reindex,
+):
     app.command(rich_help_panel=_RUNS)(command)
+app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
+app.command(rich_help_panel=_RUNS)(launching.local)
+app.command(rich_help_panel=_RUNS)(launching.resume)
+app.command(rich_help_panel=_RUNS)(shell.shell)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
+app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.command(rich_help_panel=_MONEY)(cost.cost)
-app.add_typer(aws.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)
+app.add_typer(runpod.app, name="runpod", rich_help_panel=_ACCOUNTS)
 
 
 @app.callback(invoke_without_command=True)

@@ -87,11 +87,11 @@ def cost(
 
 
 _SUM_HEADINGS = ("OF", "RUNS", "TIME", "USD", "AT MOST", "SAVED", "LOST")
-_HEADINGS = ("#", "STATE", "WHERE", "TIME", "USD/H", "DISK", "USD", "AT MOST", "SAVED", "LOST")
+_HEADINGS = ("#", "WHERE", "TIME", "USD/H", "DISK", "USD", "AT MOST", "SAVED", "LOST")
 
 
 _LEGEND = """
-USD of host and disks; AT MOST the plan said, for all the time an attempt may take;
+USD of host and disks; AT MOST, by its plan, if it takes all its time;
 SAVED against on demand; LOST to interruptions, for steps that were done again."""
 _ROUGH = """
 ~ at the price at which it was rented: nobody has told how it changed."""
@@ -112,11 +112,11 @@ def _show_run(registry: Registry, entry: Entry, *, as_json: bool) -> None:
         return
     rows = [_row(one) for one in bills]
     together = [
-        "", "together", "", table.duration(total["billed_s"]), "",
+        "", "together", table.duration(total["billed_s"]), "",
         _usd(total["disk_usd"]), _usd(total["usd"]), "", _usd(total["saved_usd"]), _usd(total["lost_usd"]),
     ]  # fmt: skip
-    right = tuple(range(3, 10))
-    table.show_table(_HEADINGS, [*rows, together] if len(rows) > 1 else rows, shrink=(2,), right=right, states=1)
+    right = tuple(range(2, 9))
+    table.show_table(_HEADINGS, [*rows, together] if len(rows) > 1 else rows, shrink=(1,), right=right)
     typer.echo(_LEGEND + _ROUGH * any(map(_is_rough, bills)))
 
 
@@ -156,15 +156,7 @@ def _looked_at(url: str) -> list[Bill]:
     from runctl import bills
     from runctl.rundir import RunDir
 
-    rundir = RunDir(url)
-    for attempt in rundir.attempts():
-        told = bills.kept(rundir, attempt.number)
-        if attempt.market == "own" or attempt.ended_at is None or (told and bills.is_complete(told, attempt)):
-            continue
-        submitted = rundir.submission(attempt.number)
-        if submitted is not None and submitted[1] is not None and (platform := _platform(attempt.platform)) is not None:
-            bills.ask(rundir, platform, submitted[0], submitted[1], attempt)
-    return bills.of_run(rundir)
+    return bills.of_run(RunDir(url), platform_of=_platform)
 
 
 def _platform(kind: str) -> bills.TellsRates | None:
@@ -220,7 +212,7 @@ def _row(one: Bill) -> list[str]:
     where = " ".join(filter(None, [market, one.machine])) or one.platform
     price = "" if one.market == "own" else table.usd(one.price_usd_per_hour)
     return [
-        str(one.attempt), one.state, where, table.duration(one.billed_s), price, _usd(one.disk_usd),
+        str(one.attempt), where, table.duration(one.billed_s), price, _usd(one.disk_usd),
         "~" * _is_rough(one) + _usd(one.usd), _usd(one.estimate_usd), _usd(one.saved_usd), _usd(one.lost_usd),
     ]  # fmt: skip
 

@@ -85,7 +85,7 @@ def rm(
         rundir = run_of(entry.url) if not keep_files else None
         if rundir is not None:
             now = standing.look(rundir)
-            if not now.ended or rundir.is_held():
+            if not now.ended or rundir.lease.is_held():
                 raise LeaseHeld(f"{now.run_id} goes on ({now.state}); runctl stop {now.run_id} stops it first")
             sizes = rundir.store.sizes("")
             told = f"{now.run_id} ({len(sizes)} files, {readable(sum(sizes.values()))}, {rundir.url})"

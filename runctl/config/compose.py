@@ -101,6 +101,7 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
             f"docker.image={cfg.docker.image} and python_env={cfg.python_env.value}: add python_env=docker, under "
             "which the image is used"
         )
+    notify = _notify(cfg)
     asked = bool(typed.source_of("python_env")) or any(source.gives("python_env") for source in sources)
     return LaunchSpec(
         run=RunIdentity(run_id(cfg.run.id, name), name, root),
@@ -112,8 +113,9 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         ),
         trainer=_trainer(cfg),
         env=_strings("env", cfg.env),
-        secrets=_secrets(cfg.secrets),
+        secrets={**_secrets(cfg.secrets), **notify},
         secrets_scope=_scopes(cfg),
+        notify=tuple(notify),
         tags=_strings("tags", cfg.tags),
         resources=hosts.resources(cfg),
         limits=hosts.limits(cfg),
@@ -292,6 +294,24 @@ def _secrets(values: Mapping[str, Any]) -> dict[str, str]:
         if not _VARIABLE.fullmatch(name):
             raise ConfigError(f"secrets.{name}: the name is a variable's: letters, digits and _, no digit in front")
     return dict(values)
+
+
+def _notify(cfg: LaunchConfig) -> dict[str, str]:
+    """Where the addresses of notifications are kept, by the names of their secrets."""
+    found = {}
+    for word in cfg.notify:
+        if word in cfg.secrets:
+            found[word] = cfg.secrets[word]
+        elif _KEPT.fullmatch(word):
+            found[re.sub(r"\W+", "_", f"NOTIFY_{word.partition(':')[2]}", flags=re.ASCII)] = word
+        else:
+            # An address is a secret: it may have been written here by mistake, and is not repeated.
+            shown = f"there is no secrets.{word}" if _VARIABLE.fullmatch(word) else "this is neither"
+            raise ConfigError(
+                f"notify: {shown}; name a secret, or where one is kept, whose value is an apprise URL, as in "
+                "notify=[env:SLACK_URL], and keep the URL itself in that variable"
+            )
+    return _secrets(found)
 
 
 def _scopes(cfg: LaunchConfig) -> dict[str, str]:

@@ -21,12 +21,14 @@ def limits(cfg: LaunchConfig) -> Limits:
         ConfigError: for a duration or an amount that cannot be.
     """
     given = cfg.limits
-    if given.max_usd is not None and not given.max_usd > 0:
-        raise ConfigError(f"limits.max_usd={given.max_usd}: more than 0")
+    for key in ("max_usd", "max_usd_per_day"):
+        if (value := getattr(given, key)) is not None and not value > 0:
+            raise ConfigError(f"limits.{key}={value}: more than 0")
     return Limits(
         parse_duration_s(given.max_time, "limits.max_time") if given.max_time else None,
         given.max_usd,
         parse_duration_s(given.idle, "limits.idle") if given.idle else None,
+        given.max_usd_per_day,
     )
 
 

@@ -30,7 +30,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-LOG = "bring-up.log"
+LOG, MORE = "bring-up.log", "RUNCTL_AGENT_NEEDS"  # a variable: requirements of this run's agent besides runctl's own
 _TRIES, _TIMEOUT_S, _TAIL_BYTES = 5, 30.0, 256 << 10
 _RETRIED = (OSError, http.client.HTTPException)  # urllib's errors and time-outs are OSErrors
 _SIGNED = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*")
@@ -172,7 +172,7 @@ class Keeper:
         """An environment with what the agent needs: all of the wheel's requirements but torch, which ranks need."""
         names = [sys.executable] * (sys.version_info >= (3, 10)) + [f"python3.{minor}" for minor in range(14, 9, -1)]
         works = (name for name in names if shutil.which(name) and self._call([name, "-c", "import ensurepip"]) == 0)
-        needed = (requirements(wheel) if wheel is not None else []) or ["pip"]
+        needed = (requirements(wheel, self.env.get(MORE, "")) if wheel is not None else []) or ["pip"]
         venv = self.home.parent.parent / f"venv-{hashlib.sha256(' '.join(needed).encode()).hexdigest()[:12]}"
         python, ready = str(venv / "bin" / "python"), venv / "ready"
         pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet", *needed]
@@ -214,12 +214,12 @@ class Keeper:
                 time.sleep(2.0**tried)
 
     def _end_host(self, code: int | None, error: str | None) -> None:
-        """Leave word of how it ended, and have the host shut down; after a failure later, if somebody is to look."""
+        """Leave word of how it ended, and have the host shut down; later if it stays, or somebody is to look."""
         keep_s = 0.0
         with contextlib.suppress(Exception):
             why = ["keep_on_failure_s"] * (code not in _STOPPED) + ["keep_warm_s"] * (code not in _UNFIT)
             kept_s = max((self.host.get(one, 0) for one in why), default=0) * (not self.asked_to_end)
-            keep_s = min(kept_s, self.host["deadline"] - time.time())
+            keep_s = min(max(kept_s, self.host.get("keep_s", 0)), self.host["deadline"] - time.time())
         when = "now" if keep_s < 60 else f"+{math.floor(keep_s / 60)}"
         ended = {"agent_exit_code": code, "bring_up_error": error, "ended_at": time.time(), "shutdown": when}
         with contextlib.suppress(OSError):  # a full disk keeps no host
@@ -302,12 +302,12 @@ def checked(member: tarfile.TarInfo, root: Path) -> tarfile.TarInfo:
     return member
 
 
-def requirements(wheel: Path) -> list[str]:
-    """What a wheel needs without its extras, but torch."""
+def requirements(wheel: Path, more: str = "") -> list[str]:
+    """What a wheel needs without its extras, but torch; and more."""
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = archive.read(name).decode()
-    needed = re.findall(r"^Requires-Dist: *(.+?)\s*$", metadata.split("\n\n")[0], re.M)
+    needed = more.split() + re.findall(r"^Requires-Dist: *(.+?)\s*$", metadata.split("\n\n")[0], re.M)
     return [one for one in needed if "extra ==" not in one and not re.match(r"torch\b(?![-_.])", one, re.I)]
 
 
@@ -331,8 +331,7 @@ def _on_signals(handler: Any) -> None:
 
 def say(text: str) -> None:
     """One line for the log."""
-    sys.stdout.write(time.strftime("%Y-%m-%dT%H:%M:%SZ ", time.gmtime()) + clean(text) + "\n")
-    sys.stdout.flush()
+    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), clean(text), flush=True)  # noqa: T201 (no logging here)
 
 
 def run(home: Path) -> int:

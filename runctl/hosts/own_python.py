@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runctl.hosts.keeper import requirements
+from runctl.hosts.keeper import MORE, requirements
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -67,7 +67,7 @@ def main() -> None:
     """Become the interpreter of the command line."""
     folder, *words = sys.argv[1:]
     wheel = next(Path(folder).parent.glob("runctl-*.whl"), None)
-    needed = requirements(wheel) if wheel is not None else []
+    needed = requirements(wheel, os.environ.get(MORE, "")) if wheel is not None else []
     python = made(Path(folder), needed) if lacking(needed) else sys.executable
     os.execv(python, [python, *words])
 

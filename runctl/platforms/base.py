@@ -188,6 +188,19 @@ class Platform(ABC):
         """What the attempt was granted of the plan's offers; None where that is not known."""
         return self._offer(plan, handle)
 
+    def extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
+        """Let a host live for longer, as far as that is the platform's business; its agent does the rest.
+
+        Args:
+            plan: as it was submitted.
+            handle: what was granted.
+            deadline: until when (seconds since the epoch).
+
+        Raises:
+            ConfigError: if it cannot, with what to do instead.
+        """
+        self._extend(plan, handle, deadline)
+
     def rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
         """What there is to pay for an attempt besides its host at the price of the offer; asked for afterwards.
 
@@ -227,6 +240,9 @@ class Platform(ABC):
 
     def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
         return plan.offers[0] if plan.offers else None
+
+    def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:  # noqa: B027 (most need nothing)
+        pass
 
     def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
         return Rates()

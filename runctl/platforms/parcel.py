@@ -23,6 +23,7 @@ from typing import Any
 from runctl import bundle, processes
 from runctl.checkpoint.transfer import readable
 from runctl.digests import sha256_of
+from runctl.hosts.keeper import MORE
 from runctl.platforms import containers
 from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, RunHandle
@@ -106,7 +107,7 @@ class Parcel:
 
 def orders(
     spec: LaunchSpec, attempt: int, platform: str, *, python: str | None, setup: tuple[str, ...], notices: str,
-    bring_up_s: float, keep_on_failure_s: float, lives_s: float,
+    bring_up_s: float, keep_on_failure_s: float, lives_s: float, keep_s: float = 0.0,
 ) -> dict[str, Any]:  # fmt: skip
     """What a keeper is to do, but for what is known only once there is a host: files, secrets, times, prices.
 
@@ -120,13 +121,18 @@ def orders(
         bring_up_s: how long it may be prepared.
         keep_on_failure_s: how long it stays after a failure.
         lives_s: how long it may live altogether.
+        keep_s: how long it stays afterwards, however that ends.
     """
+    about = containers.orders(spec, attempt, setup)
+    if spec.notify:
+        about["env"][MORE] = " ".join(bundle.extra("notify"))
     return {
         "run_id": spec.run.id,
         "attempt": attempt,
-        **containers.orders(spec, attempt, setup),
+        **about,
         "bring_up_s": bring_up_s,
         "keep_on_failure_s": keep_on_failure_s,
+        "keep_s": keep_s,
         "lives_s": lives_s,
         "unit": f"runctl-{spec.run.id}-a{attempt}",
         "order": {
@@ -144,14 +150,16 @@ def completed(orders: dict[str, Any], handle: RunHandle) -> dict[str, Any]:
     """Orders with what is known of the host: until when it may live, and what it costs since when."""
     where = handle.address
     told = {key: value for key, value in orders.items() if key != "lives_s"}
+    deadline = where["launched_at"] + orders["lives_s"]
     return {
         **told,
-        "deadline": where["launched_at"] + orders["lives_s"],
+        "deadline": deadline,
         "order": {
             **orders["order"],
+            "deadline": deadline,
             "market": where["market"],
             "price_usd_per_hour": where["price_usd_per_hour"],
-            "billed_from": where["launched_at"],
+            "billed_from": where.get("billed_from", where["launched_at"]),
         },
     }
 

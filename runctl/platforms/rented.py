@@ -41,8 +41,10 @@ class RentedConfig(PlatformConfig):
     interruptions; wait_for_capacity: how long to try at all.
 
     python: the ranks' interpreter; setup: shell commands on the host before the training; keep_on_failure: how long a
-    host stays for a look; bring_up: how long it may take to come up; keep_warm: how long it
-    waits for the next launch once this one has ended.
+    host stays for a look; bring_up: how long it may take to come up; keep_warm: how long it waits for the next launch
+    once this one has ended.
+
+    host: the id of one that `runctl aws create` or `runctl runpod create` made; it stays afterwards.
     """
 
     market: Market = Market.spot_then_on_demand
@@ -55,6 +57,7 @@ class RentedConfig(PlatformConfig):
     setup: List[str] = field(default_factory=list)
     keep_on_failure: Optional[str] = None
     bring_up: str = "15m"
+    host: Optional[str] = None
     keep_warm: Optional[str] = None
 
 
@@ -147,19 +150,24 @@ def chosen(quote: Quote) -> tuple[str, ...]:
     return (f"for {quote.facts['fitting']}: {types}",)
 
 
-def estimated(plan: Plan, lives_s: float) -> Plan:
-    """A plan with what it costs: the first offer's price, and the dearest one's for a host's whole life.
+def estimated(plan: Plan, lives_s: float, disk_usd_per_hour: float | None) -> Plan:
+    """A plan with what it costs: the first offer's price, and the dearest one's with its disks for a host's whole life.
 
     Args:
         plan: with its offers.
         lives_s: how long a host may live (seconds).
+        disk_usd_per_hour: of a host's disks together, where they are dearest; None is not known.
     """
     prices = [offer.price_usd_per_hour for offer in plan.offers]
     known = [price for price in prices if price is not None]
     return replace(
         plan,
         estimate_usd_per_hour=prices[0] if prices else None,
-        estimate_usd=round(max(known) * lives_s / 3600, 2) if known and len(known) == len(prices) else None,
+        estimate_usd=(
+            round((max(known) + disk_usd_per_hour) * lives_s / 3600, 2)
+            if known and len(known) == len(prices) and disk_usd_per_hour is not None
+            else None
+        ),
     )
 
 

@@ -6,12 +6,14 @@ And what it sends them: the project, as it was when the run's first attempt was 
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from runctl.platforms import containers
 from runctl.platforms.base import Platform
+from runctl.platforms.hosts import Hosts
 from runctl.platforms.parcel import Parcel
 from runctl.platforms.rented import bounded
 from runctl.platforms.watching import HostWatch
@@ -27,6 +29,10 @@ class RentingPlatform(Platform, Generic[W]):
         super().__init__(*args, **kwargs)
         self._parcels: dict[str, Parcel] = {}
         self._watches: dict[tuple[str, int], W] = {}
+
+    @abstractmethod
+    def hosts(self) -> Hosts:
+        """The account's hosts that are ours, apart from any launch."""
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
         return replace(spec, limits=bounded(spec.limits))

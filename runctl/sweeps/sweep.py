@@ -125,6 +125,11 @@ class Sweep:
         settings, self._planner = self._common.settings, self._composer.planner(launch.cfg)
         rented = self._planner.terms.rented
         self._keep_warm_s, self._root = keep_warm_s(launch.cfg), launch.spec.run.root
+        host = getattr(launch.cfg.platform, "host", None)
+        if host is not None:
+            if settings.hosts is not None or (settings.max_parallel or 1) > 1:
+                raise ConfigError(f"platform.host={host} is one host, for one job at a time: sweep.max_parallel=1")
+            settings = replace(settings, max_parallel=1)
         if rented:
             self._slots = slots.rented(settings, self._planner, self._root, self._keep_warm_s)
         else:

@@ -35,6 +35,9 @@ from runctl.training.saver import Saver
 from runctl.training.writer import DATA, rank_name
 
 RESERVED = ("epoch", "step", "model_state_dict", "optimizer_state_dict", "loss", "config", "timestamp")
+#: How long a training that has come to its end waits for its last checkpoint: large states take minutes to write, and
+#: only a stop, which has a timer of its own, is in a hurry.
+_AT_THE_END_S = 3600.0
 
 
 class Checkpointer:
@@ -67,6 +70,7 @@ class Checkpointer:
         self._pending: list[Appointment] = []
         self._prepared = False
         self._stopping = False
+        self._wait_s = 0.0
         self._batches_done = 0
         self._batch_in_hand = False
         self._epoch_random: dict[str, Any] | None = None
@@ -188,6 +192,7 @@ class Checkpointer:
         if due or (every.unit == "steps" and self.step % every.count == 0):
             self._pending = [a for a in self._pending if a.step > self.step]
             self._stopping = any(a.kind is Kind.STOP for a in due)
+            self._wait_s = self._policy.grace_s if self._stopping else 0.0
             self._save()
             if self._stopping:
                 self._leave()
@@ -214,13 +219,14 @@ class Checkpointer:
             return
         self._meeting.leave_rank_state(self.step, self._rank_state())
         if self.saver is not None and self.saver.save(
-            self.state(), self.step, self.epoch, self._metrics, wait=self._stopping
+            self.state(), self.step, self.epoch, self._metrics, wait_s=self._wait_s
         ):
             self._saved_step = self.step
 
     def _finish(self) -> None:
         """The end of the training: its last state is saved, and the writer is waited for."""
         self._stopping = True
+        self._wait_s = _AT_THE_END_S
         self._save()
         self._wait_for_commit()
 
@@ -232,9 +238,9 @@ class Checkpointer:
 
     def _wait_for_commit(self) -> None:
         if self.saver is not None:
-            self.saver.finish()
+            self.saver.finish(self._wait_s)
         else:
-            self._meeting.wait_for_commit(self.step, self._policy.grace_s)
+            self._meeting.wait_for_commit(self.step, self._wait_s)
 
     # --- state ---
 

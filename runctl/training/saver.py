@@ -94,13 +94,13 @@ class Saver:
         """Wait for what `prepare` began."""
         self._snapshot.join()
 
-    def save(self, state: dict[str, Any], step: int, epoch: int, metrics: dict[str, float], *, wait: bool) -> bool:
+    def save(self, state: dict[str, Any], step: int, epoch: int, metrics: dict[str, float], *, wait_s: float) -> bool:
         """Copy the state and have it written.
 
         Args:
             state: what `data.pt` will hold.
             metrics: latest values by name, for the manifest.
-            wait: wait for a writer that is busy, instead of deferring.
+            wait_s: how long to wait for a writer that is busy; 0 to defer instead.
 
         Returns:
             Whether the snapshot was taken; False if it was deferred.
@@ -109,11 +109,11 @@ class Saver:
             CheckpointError: if the writer is gone, or what it wrote would not load.
         """
         self.poll()
-        if self.busy and not wait:
+        if self.busy and not wait_s:
             self.deferred += 1
             self._missed = True
             return False
-        self._wait()
+        self._wait(wait_s)
         began = time.monotonic()
         skeleton, size = self._snapshot.take(state)
         self.stall_s.append(time.monotonic() - began)
@@ -158,16 +158,23 @@ class Saver:
         if self._auto is not None:
             self._follow(self._auto)
 
-    def finish(self) -> None:
-        """Wait for the writer to finish, and let it go; have what it wrote carried to where it belongs."""
+    def finish(self, wait_s: float) -> None:
+        """Wait for the writer to finish, and let it go; have what it wrote carried to where it belongs.
+
+        Args:
+            wait_s: for how long, seconds; what is carried then has no limit but a stop's own.
+
+        Raises:
+            CheckpointError: if the writer takes longer, or is gone.
+        """
         try:
-            self._finish_writing()
+            self._finish_writing(wait_s)
         finally:
             if self._uploader is not None:
                 self._finish_upload(self._uploader)
 
-    def _finish_writing(self) -> None:
-        self._wait()
+    def _finish_writing(self, wait_s: float) -> None:
+        self._wait(wait_s)
         assert self._writer.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it went before; what it had to do is done
             # Said in so many words: data loader workers, forked from here, hold the pipe open as well.
@@ -191,12 +198,12 @@ class Saver:
         """Without an agent that would see to it: an exception ends the script, and what was saved is kept."""
         if self._writer.poll() is None or self._uploader is not None:
             with contextlib.suppress(CheckpointError):
-                self.finish()
+                self.finish(self._policy.grace_s)
 
-    def _wait(self) -> None:
+    def _wait(self, wait_s: float) -> None:
         if self.busy:
             self._hurry()
-            self._hear(self._policy.grace_s)
+            self._hear(wait_s)
 
     def _hurry(self) -> None:
         """Let the writer compete for the processor: on a machine with none to spare it would never be done."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import fault_points
 from fault_points import AGENT, LAUNCHER, RANKS, UPLOADER, WRITER, Fault
+from light import MOMENTUM
 from real_launches import Launch, Launcher
 from waiting import wait_until
 
@@ -29,12 +30,12 @@ STEPS = 80
 STEP_S = 0.03
 WORDS = ("checkpoint.every=4steps", f"args.steps={STEPS}")
 #: Ten megabytes, so that a file is written in several pieces and uploaded in several parts.
-SCRIPT = """
+SCRIPT = f"""
     import hashlib, os, random, sys, time
     import torch, torch.distributed as dist
     from torch import nn
     import runctl
-
+{MOMENTUM}
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
@@ -48,19 +49,20 @@ SCRIPT = """
     rank = dist.get_rank()
     torch.manual_seed(0)
     model = Model()
-    parallel = nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
-    optimizer = torch.optim.Adam(parallel.parameters(), 1e-2)
+    optimizer = Momentum(model)
     torch.manual_seed(rank), random.seed(rank)
-    ck = runctl.attach(model=parallel, optimizer=optimizer)
+    ck = runctl.attach(model=model, optimizer=optimizer)
     for step in ck.steps(int(sys.argv[1].split("=")[1])):
         x = torch.randn(16, 8) + random.random()
-        loss = nn.functional.mse_loss(parallel(x), x.sum(1, keepdim=True))
-        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(model(x), x.sum(1, keepdim=True))
         loss.backward()
         optimizer.step()
         model.table[step * 31_000 : (step + 1) * 31_000] += loss.detach()
         ck.log(loss=loss)
         time.sleep(float(os.environ.get("STEP_S", "0")))
+        while step == 5 and ck.saver is not None and ck.saver.busy:
+            # On a busy machine all steps would be done before the writer has come up, which runs when nobody else does.
+            ck.saver.poll(), time.sleep(0.01)
     if rank == 0:
         tensors = model.state_dict().values()
         digest = hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()

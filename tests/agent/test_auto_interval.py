@@ -45,6 +45,7 @@ def test_checkpoints_are_taken_and_the_interval_is_told_once(launcher: Launcher)
     assert times[1] - times[0] > FLOOR_S / 2, "no more often than the floor, give or take a slow disk"
 
 
+@pytest.mark.soak
 def test_with_an_interval_of_their_own_launches_say_nothing(launcher: Launcher) -> None:
     launch = launcher.start("checkpoint.every=1s", script=SCRIPT)
     catalog = Catalog(Path(launch.run_dir / "checkpoints"))

@@ -29,7 +29,7 @@ SCRIPT = """
 
     rank = int(os.environ.get("RANK", 0))
     count, model = Count(), nn.Linear(2, 2)
-    ck = runctl.attach(model=model, optimizer=torch.optim.SGD(model.parameters(), 0.1), count=count)
+    ck = runctl.attach(model=model, count=count)
     if rank == 0:
         print("begins at", ck.step, count.done, flush=True)
     for step in ck.steps(int(sys.argv[1].split("=")[1])):

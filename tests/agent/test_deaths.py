@@ -81,7 +81,7 @@ def check_that_all_go(launch: Launch, ours: list[int]) -> None:
         ("launcher",),
         ("agent",),
         ("torchrun",),
-        ("agent", "torchrun"),
+        pytest.param(("agent", "torchrun"), marks=pytest.mark.soak),
         ("launcher", "agent"),
     ],
     ids="+".join,

@@ -16,7 +16,7 @@ from imds import Imds
 from real_launches import TIMEOUT_S
 from waiting import wait_until
 
-from runctl import saves
+from runctl import extension, saves
 from runctl.agent.control import ControlWatch
 from runctl.agent.inbox import Inbox, Request
 from runctl.agent.streamed import StreamedOutput
@@ -239,6 +239,9 @@ def test_without_notices_wanted_nobody_asks(detached: Detached, imds: Imds) -> N
 
 
 def test_all_attempts_together_cost_no_more_than_the_limit(detached: Detached) -> None:
+    (detached.project / "runctl_plugins.py").write_text(
+        "def runctl_milestone(kind, about):\n    print('a plugin heard of', kind, about.get('share'), flush=True)\n"
+    )
     detached.write(WAITING, max_usd=1.0)
     agent = detached.start(price_usd_per_hour=0.5, billed_from=later(-3600), notices="none")
     detached.ready()
@@ -251,6 +254,19 @@ def test_all_attempts_together_cost_no_more_than_the_limit(detached: Detached) -
     code = detached.run(attempt=2, price_usd_per_hour=3600.0, billed_from=later(4))
     assert code == 124
     assert detached.record(2)["end_reason"] == "stopped at limits.max_usd"
+    told = [(one["attempt"], one["share"]) for one in detached.rundir.events() if one["event"] == "budget"]
+    assert told[0] == (1, 0.5)
+    assert told[-1] == (2, 1.0)
+    assert "a plugin heard of budget 1.0" in detached.console(2).decode()
+
+
+def test_who_is_given_more_time_goes_on(detached: Detached) -> None:
+    detached.write("import time\nprint('up', flush=True)\ntime.sleep(5)", max_time_s=4.0)
+    extension.ask(detached.rundir, 1, 600.0)
+    assert detached.run() == 0
+    assert "extended" in [one["event"] for one in detached.rundir.events()]
+    beat = detached.rundir.heartbeat()
+    assert beat is not None and beat["max_time_s"] == 600.0
 
 
 def test_the_time_limit_of_a_rented_host_counts_from_the_attempts_begin(detached: Detached) -> None:
@@ -270,7 +286,7 @@ def test_a_training_with_nothing_to_do_is_stopped_and_one_with_work_is_not(detac
     assert "limits.idle" in detached.record()["end_reason"]
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 def test_the_ranks_run_under_the_interpreter_of_the_order(detached: Detached, ranks: int) -> None:
     detached.write("import os\nprint('under', os.environ['UNDER'])", ranks=ranks)
     python = detached.scratch / "python"

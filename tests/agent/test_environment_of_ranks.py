@@ -128,7 +128,15 @@ def test_it_is_made_once_and_moved_to_the_next_host_with_its_scripts(hosts: Host
     assert hosts.ready(hosts.environment()).source == "there"
 
 
-@pytest.mark.parametrize("what", ["archive", "short", "manifest", "gone"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "archive",
+        pytest.param("short", marks=pytest.mark.soak),
+        pytest.param("manifest", marks=pytest.mark.soak),
+        "gone",
+    ],
+)
 def test_a_broken_cache_is_said_and_made_anew(hosts: Hosts, what: str) -> None:
     first = hosts.environment()
     hosts.ready(first)

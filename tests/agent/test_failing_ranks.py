@@ -11,8 +11,10 @@ ENDINGS = [
     pytest.param("sys.exit(7)", 7, "exited with code 7", id="exit"),
     pytest.param("raise ValueError('boom')", 1, "ValueError: boom", id="exception"),
     pytest.param("os.kill(os.getpid(), 9)", 137, "was killed by signal 9 (SIGKILL)", id="kill"),
-    pytest.param("os._exit(5)", 5, "exited with code 5", id="silent"),
-    pytest.param("os.kill(os.getpid(), 11)", 139, "was killed by signal 11 (SIGSEGV)", id="segv"),
+    pytest.param("os._exit(5)", 5, "exited with code 5", id="silent", marks=pytest.mark.soak),
+    pytest.param(
+        "os.kill(os.getpid(), 11)", 139, "was killed by signal 11 (SIGSEGV)", id="segv", marks=pytest.mark.soak
+    ),
 ]
 
 

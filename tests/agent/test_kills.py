@@ -44,26 +44,29 @@ MOMENTS = [
 ]
 SAVING_AND_RESTORING = [
     at(WRITER, LOCAL, "_HashingFile.write", WRITER, 100),
+    at(RANKS[1], LOCAL, "Checkpointer._load", RANKS[1], 2),
+]
+SNAPSHOTS = [
     at(RANKS[1], LOCAL, "Meeting.leave_rank_state", RANKS[1], 1),
     at(RANKS[0], LOCAL, "Snapshot.take", RANKS[0], 12),
-    at(RANKS[1], LOCAL, "Checkpointer._load", RANKS[1], 2),
 ]
 UPLOADING_AND_DOWNLOADING = [
     at(AGENT, REMOTE, "RemoteCatalog._replace", UPLOADER, 6),
-    at(UPLOADER, REMOTE, "FsspecStore.put_file", UPLOADER, 2),
     at(AGENT, REMOTE, "FsspecStore.get_file", AGENT, 4),
 ]
+UPLOADER_GOES = [at(UPLOADER, REMOTE, "FsspecStore.put_file", UPLOADER, 2)]
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("kills", "remote"),
     [
-        (MOMENTS, False),
-        (SAVING_AND_RESTORING, False),
-        (UPLOADING_AND_DOWNLOADING, True),
+        pytest.param(MOMENTS, False, id="at random moments"),
+        pytest.param(SAVING_AND_RESTORING, False, id="while it saves and restores"),
+        pytest.param(SNAPSHOTS, False, id="while it takes a snapshot", marks=pytest.mark.soak),
+        pytest.param(UPLOADING_AND_DOWNLOADING, True, id="while it uploads and downloads"),
+        pytest.param(UPLOADER_GOES, True, id="its uploader alone", marks=pytest.mark.soak),
     ],
-    ids=["at random moments", "while it saves and restores", "while it uploads and downloads"],
 )
 def test_killed_it_goes_on_to_the_weights_of_an_undisturbed_run(
     s3, launcher: Launcher, expected: Expected, kills: list[Kill], remote: bool

@@ -102,6 +102,43 @@ def test_a_host_that_costs_nothing_reaches_no_limit_of_money(clock: Clock) -> No
     assert one.reached() is None
 
 
+def test_half_four_fifths_and_all_of_the_money_are_told_once_each(clock: Clock) -> None:
+    one, _ = watch(Limits(max_usd=2.0), attempt(2, 0.5), price_usd_per_hour=1.0, billed_from=NOW)
+    told = []
+    for _ in range(100):
+        clock.now += 60
+        if alert := one.budget_alert():
+            told.append((alert.share, alert.spent_usd, round((clock.now - NOW) / 60)))
+    assert told == [(0.5, 1.0, 30), (0.8, 1.6, 66), (1.0, 2.0, 90)]
+
+
+def test_of_several_shares_at_once_the_largest_is_told(clock: Clock) -> None:
+    one, _ = watch(Limits(max_usd=1.0), attempt(1, 0.45), price_usd_per_hour=0.1, billed_from=NOW - 4 * 3600)
+    first = one.budget_alert()
+    assert first is not None and first.share == 0.8
+    assert one.budget_alert() is None
+    assert watch(Limits())[0].budget_alert() is None
+
+
+def test_a_share_that_an_earlier_attempt_has_told_is_not_told_again(clock: Clock) -> None:
+    one, _ = watch(Limits(max_usd=1.0), attempt(1, 0.85), price_usd_per_hour=0.1, billed_from=NOW)
+    assert one.budget_alert() is None
+    clock.now = NOW + 1.6 * 3600
+    last = one.budget_alert()
+    assert last is not None and last.share == 1.0
+
+
+def test_more_time_is_more_time(clock: Clock) -> None:
+    one, _ = watch(Limits(max_time_s=100))
+    assert one.ends_at == NOW + 100
+    clock.now = NOW + 90
+    one.extend(150)
+    clock.now = NOW + 140
+    assert (one.reached(), one.ends_at) == (None, NOW + 150)
+    clock.now = NOW + 151
+    assert one.reached() == "max_time"
+
+
 def test_time_counts_from_the_begin_of_a_detached_attempt_and_from_the_ranks_of_another(clock: Clock) -> None:
     rented, _ = watch(Limits(max_time_s=100), started_at=NOW - 60)
     own, _ = watch(Limits(max_time_s=100), started_at=NOW - 60, attached=True)

@@ -27,14 +27,27 @@ bar.show("restoring", transfer)
 bar.clear()
 bar.say("restored")
 """
+#: A bar and the training's output in one process, as in a launcher: its second piece of output ends within a line.
+BESIDE_OUTPUT = """
+import os, time
+from runctl.checkpoint import progress
+bar = progress.ProgressBar(attached=True)
+for number, data in enumerate((b"one\\n", b"epoch 1: ", b"done\\n")):
+    bar.draw("bringing results", 100 * number, 1000)
+    with progress.apart(ends_line=data.endswith(b"\\n")):
+        os.write(1, data)
+time.sleep(0.15)
+bar.draw("bringing results", 900, 1000)
+bar.clear()
+"""
 
 
-def shown(width: int, *, attached: bool = True, term: str = "xterm") -> str:
+def shown(width: int, *, attached: bool = True, term: str = "xterm", script: str = SCRIPT) -> str:
     """What arrives at a terminal."""
     here, there = os.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "NO_COLOR")} | {"TERM": term}
-    words = [sys.executable, "-c", SCRIPT.format(attached=attached)]
+    words = [sys.executable, "-c", script.format(attached=attached)]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=there, stderr=there, env=env)
     os.close(there)
     text = b""
@@ -62,6 +75,12 @@ def test_the_bar_is_one_line_that_is_drawn_over_and_leaves_nothing(width: int) -
 @pytest.mark.parametrize("case", [{"attached": False}, {"term": "dumb"}], ids=str)
 def test_where_nobody_looks_on_there_are_only_the_words(case) -> None:
     assert shown(80, **case).split("\r\n") == ["runctl: a word in between", "runctl: restored", ""]
+
+
+def test_output_takes_the_bars_place_and_no_part_of_a_line_is_wiped_out() -> None:
+    text = shown(80, script=BESIDE_OUTPUT)
+    assert [line for line in screen(text) if line] == ["one", "epoch 1: done"]
+    assert text.count("bringing results") == 3, "none within the line that is begun"
 
 
 def screen(text: str) -> list[str]:

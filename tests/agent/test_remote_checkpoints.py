@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
+from light import SCRIPT
 from real_launches import Launch, Launcher
-from test_resume import SCRIPT
 from waiting import wait_until
 
 from runctl.agent.beginning import RestoreStopped
@@ -152,6 +152,7 @@ def test_a_corrupt_object_is_named_and_the_checkpoint_before_is_used(remote: Rem
     assert f"resuming from step {before} " in again.err
 
 
+@pytest.mark.soak  # of a local folder: test_resume.py
 def test_no_usable_object_is_an_error_and_never_step_zero(remote: Remote) -> None:
     first = remote.start(step_s=SLOW_STEP_S)
     remote.wait_for_checkpoints(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import light
 import pytest
 from real_launches import Launch, Launcher
 from waiting import wait_until
@@ -43,8 +44,8 @@ SCRIPT = """
 """
 
 
-def start(launcher: Launcher, step_s: float = 0.0) -> Launch:
-    return launcher.start(*WORDS, script=SCRIPT, ranks=2, run_id="killed", env={"STEP_S": str(step_s)})
+def start(launcher: Launcher, step_s: float = 0.0, script: str = light.SCRIPT) -> Launch:
+    return launcher.start(*WORDS, script=script, ranks=2, run_id="killed", env={"STEP_S": str(step_s)})
 
 
 def _has_checkpoint(launch: Launch) -> bool:
@@ -54,14 +55,14 @@ def _has_checkpoint(launch: Launch) -> bool:
 
 @pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_a_stop_loses_no_step(launcher: Launcher, signum: signal.Signals) -> None:
-    launch = start(launcher, step_s=0.05)
+    launch = start(launcher, step_s=0.05, script=SCRIPT)
     launch.ready("begun")
     launch.process.send_signal(signum)
     assert launch.end() == (130 if signum == signal.SIGINT else 143)
     assert launch.json("outcome.json")["state"] == "stopped"
     stopped_at = launch.json("status.json")["step"]
     assert Catalog(launch.run_dir / "checkpoints").steps()[-1] == stopped_at
-    again = start(launcher)
+    again = start(launcher, script=SCRIPT)
     assert again.end() == 0, again.err
     outcome = again.json("outcome.json")
     assert (outcome["resumed_from_step"], outcome["steps_lost"]) == (stopped_at, 0)
@@ -69,7 +70,7 @@ def test_a_stop_loses_no_step(launcher: Launcher, signum: signal.Signals) -> Non
 
 def test_a_limit_stops_at_a_checkpoint(launcher: Launcher) -> None:
     launch = launcher.start(
-        "limits.max_time=25s", "checkpoint.every=1h", "args.steps=100000", script=SCRIPT, ranks=2,
+        "limits.max_time=25s", "checkpoint.every=1h", "args.steps=100000", script=light.SCRIPT, ranks=2,
         env={"STEP_S": "0.05"},
     )  # fmt: skip
     assert launch.end() == 124, launch.err

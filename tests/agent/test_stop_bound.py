@@ -93,6 +93,13 @@ def test_a_slow_upload_takes_no_longer(s3, proxy: Proxy, launcher: Launcher) -> 
     assert Catalog(kept[0]).steps() != []
 
 
+@pytest.mark.parametrize("ranks", [0, pytest.param(2, marks=pytest.mark.soak)])
+def test_it_does_not_bound_the_last_save_of_a_training_that_comes_to_its_end(launcher: Launcher, ranks: int) -> None:
+    code, launch = launcher.run("checkpoint.grace=10ms", script=LARGE.replace("1000", "5"), run_id="one", ranks=ranks)
+    assert code == 0, launch.err
+    assert Catalog(launch.run_dir / "checkpoints").steps() == [5]
+
+
 @pytest.mark.parametrize("grace_s", [1, 4, 30, 110])
 def test_each_part_of_a_stop_comes_before_the_next_and_all_of_it_before_its_end(grace_s: float) -> None:
     began = time.monotonic()

@@ -39,7 +39,9 @@ def check_stopped(launch: Launch, code: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=str
+    ("signum", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.soak), (signal.SIGHUP, 143)],
+    ids=str,
 )
 def test_a_signal_to_the_launcher_stops_the_ranks_gracefully(
     launcher: Launcher, signum: signal.Signals, code: int
@@ -84,7 +86,7 @@ def test_it_is_killed_sooner_where_a_whole_stop_may_take_less(launcher: Launcher
     check_stopped(launch, 130)
 
 
-@pytest.mark.parametrize("ranks", [0, 2])
+@pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 def test_a_second_signal_stops_at_once(launcher: Launcher, ranks: int) -> None:
     launch = launcher.start(ranks=ranks, script=DEAF)
     launch.ready("ready-0")

@@ -72,6 +72,21 @@ def test_the_shim_leaves_a_path_alone_that_only_ends_like_its_own(launcher: Laun
     assert launcher.run(script="import helper", env=env)[0] == 0
 
 
+def test_the_collector_leaves_alone_what_importing_torch_made(launcher: Launcher) -> None:
+    launcher.script("made = [[] for _ in range(1000)]", "torch.py")
+    code, launch = launcher.run(
+        script="""
+        import gc, sys
+        before = len(sys.meta_path)
+        import torch
+        assert gc.get_freeze_count() > 1000 and gc.isenabled()
+        assert len(sys.meta_path) == before - 1, "nothing of ours stands in the way of other imports"
+        assert torch.__file__.endswith("torch.py") and torch.__spec__.name == "torch"
+        """
+    )
+    assert code == 0, launch.err
+
+
 def test_classes_of_main_pickle_and_spawned_loaders_work(launcher: Launcher) -> None:
     code, launch = launcher.run(
         ranks=2,

@@ -20,7 +20,7 @@ from runctl.spec import Offer, Plan, RunHandle, RunState
 from runctl.standing import look
 
 HOUR = 3600.0
-RATES = Rates((), 1.0, 0.01)
+RATES = Rates((), 1.0, 0.01, until=1e12)
 
 
 def rented(home: Home, run_id: str, *, rates: Rates | None = RATES, attempts: int = 2, **of_run: Any) -> RunDir:

@@ -93,6 +93,12 @@ def test_every_other_scenario_ends_with_the_same_weights_and_nothing_running(run
 
 #: Checkpoints stay on a pod until there are three newer ones: they must not come faster than they can be brought.
 PODS = ("+platform=runpod", *TRAINING, "args.epochs=150", "checkpoint.every=2s")
+ON_S3 = ("run.root=s3://bucket/runs",)
+FETCHED = (
+    "platform.transport=start_command",
+    "secrets.AWS_ACCESS_KEY_ID=runpod:my_key_id",
+    "secrets.AWS_SECRET_ACCESS_KEY=runpod:my_key",
+)
 
 
 @pytest.mark.soak
@@ -109,11 +115,22 @@ def test_a_pod_that_vanishes_without_object_storage_changes_no_bit(run: Run, tmp
 
 @pytest.mark.soak
 @pytest.mark.timeout(TIMEOUT_S + 60)
-@pytest.mark.parametrize("root", ["runs", "s3://bucket/runs"])
+def test_a_pod_that_nobody_logs_in_to_and_that_vanishes_changes_no_bit(run: Run) -> None:
+    # Swift verifies signatures: those of the pod's first program among them.
+    done = run(*PODS, *ON_S3, *FETCHED, "drill.s3=swift", "drill=no_notice", "drill.events=[{at_step: 2400, do: kill}]")
+    assert weights(done) == weights(run(*TRAINING, "args.epochs=150"))
+    assert "2 attempts in" in done.stderr
+    assert "Nothing is left running." in done.stderr
+    assert re.search(r"resuming from step [1-9]\d* ", done.stdout), done.stdout
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(TIMEOUT_S + 60)
+@pytest.mark.parametrize("how", [("run.root=runs",), ON_S3, (*ON_S3, *FETCHED)], ids=["ssh", "ssh-s3", "start_command"])
 @pytest.mark.parametrize("scenario", ["spot", "launcher_killed"])
-def test_on_pods_it_is_the_same_with_object_storage_and_without(run: Run, scenario: str, root: str) -> None:
+def test_on_pods_it_is_the_same_however_they_are_reached(run: Run, scenario: str, how: tuple[str, ...]) -> None:
     at = {"spot": "drill.events=[{at_step: 400, do: interrupt}]"}.get(scenario, "drill.s3=moto")
-    done = run(*PODS, f"drill={scenario}", at, f"run.root={root}")
+    done = run(*PODS, f"drill={scenario}", at, *how)
     assert weights(done) == weights(run(*TRAINING, "args.epochs=150"))
     assert ("2 attempts in" if scenario == "spot" else ": following it") in done.stderr
     assert "Nothing is left running." in done.stderr

@@ -269,12 +269,13 @@ def test_a_network_volume_outlives_its_pods_and_a_secret_is_filled_in(cloud: Run
     cloud.set_secret("word", "s3cret")
     name = rent(cloud, networkVolumeId=volume, env=[{"key": "WORD", "value": "{{ RUNPOD_SECRET_word }}"}],
                 dockerArgs="sh -c 'echo $WORD > $RUNCTL_POD_VOLUME/kept; sleep 60'")  # fmt: skip
-    wait_until((cloud.folder / "volumes" / volume / "kept").exists, 10, "the pod has written")
+    kept = cloud.folder / "volumes" / volume / "kept"
+    wait_until(lambda: kept.exists() and kept.read_text(), 10, "the pod has written")
     assert "cannot be stopped" in refusal(ask(cloud, f'mutation {{ podStop(input: {{podId: "{name}"}}) {{ id }} }}'))
     cloud.kill(name)
     second = rent(cloud, networkVolumeId=volume, dockerArgs="sh -c 'cat $RUNCTL_POD_VOLUME/kept > found; sleep 60'")
-    wait_until((home(cloud, second) / "found").exists, 10, "the next pod has read")
-    assert (home(cloud, second) / "found").read_text() == "s3cret\n"
+    found = home(cloud, second) / "found"
+    assert wait_until(lambda: found.exists() and found.read_text(), 10, "the next pod has read") == "s3cret\n"
 
 
 # --- SSH ---

@@ -11,14 +11,15 @@ from types import ModuleType
 import pytest
 
 from runctl.errors import HookFailed, PluginError, Vetoed
-from runctl.hooks import Hooks
+from runctl.hooks import BUILT_INS, Hooks
 from runctl.outcome import Attempt
 from runctl.spec import LaunchSpec, Program, RunIdentity
 
 SPEC = LaunchSpec(RunIdentity("one", "one", "runs"), Program("train.py", None))
 EVERY_HOOK = [
     "runctl_modify_spec", "runctl_before_submit", "runctl_attempt_started", "runctl_attempt_ended",
-    "runctl_run_ended", "runctl_before_train", "runctl_notice", "runctl_worker_started",
+    "runctl_run_ended", "runctl_before_train", "runctl_notice",
+    "runctl_milestone", "runctl_worker_started",
 ]  # fmt: skip
 
 
@@ -64,8 +65,11 @@ def test_the_built_ins_go_through_the_same_manager(tmp_path: Path) -> None:
 def test_sources_come_in_order_built_in_entry_point_project(tmp_path: Path, install: Callable, plug: Callable) -> None:
     install("tracker", "my_tracker", "def runctl_run_ended(outcome): pass")
     hooks = plug("def runctl_run_ended(outcome): pass")
-    assert names(hooks) == ["provenance", "cost", "registry", "tracker", "project"]
-    assert [plugin.source for plugin in hooks.plugins()][3:] == ["entry point my_tracker", "runctl_plugins.py"]
+    assert names(hooks) == [*BUILT_INS, "tracker", "project"]
+    assert [plugin.source for plugin in hooks.plugins()][len(BUILT_INS) :] == [
+        "entry point my_tracker",
+        "runctl_plugins.py",
+    ]
 
 
 def test_the_projects_plugins_beside_its_configuration_come_before_those_at_its_top(
@@ -78,11 +82,11 @@ def test_the_projects_plugins_beside_its_configuration_come_before_those_at_its_
 
 
 def test_a_disabled_plugin_is_not_even_imported(plug: Callable) -> None:
-    assert names(plug("raise RuntimeError", "project", "cost")) == ["provenance", "registry"]
+    assert names(plug("raise RuntimeError", "project", "cost")) == [name for name in BUILT_INS if name != "cost"]
 
 
 def test_disabling_a_plugin_that_is_not_there_names_those_that_are(plug: Callable) -> None:
-    with pytest.raises(PluginError, match=r"no plugin costs; there are provenance, cost, registry, project"):
+    with pytest.raises(PluginError, match=f"no plugin costs; there are {', '.join(BUILT_INS)}, project"):
         plug("", "costs")
 
 
@@ -184,7 +188,7 @@ def test_afterwards_a_failing_plugin_is_logged_once_and_off(
     hooks = plug(text, "registry")  # which would have to look at a run
     attempt = Attempt(1, "local", "h", started_at=0.0, ended_at=3600.0)
     for _ in range(2):
-        hooks.notify("runctl_attempt_ended", spec=SPEC, attempt=attempt, price_usd_per_hour=2.0)
+        hooks.notify("runctl_attempt_ended", spec=SPEC, attempt=attempt, price_usd_per_hour=2.0, rates=None)
         hooks.notify("runctl_run_ended", spec=SPEC, outcome=None, rundir=None)
     (record,) = caplog.records
     assert record.getMessage().startswith("plugin project failed in runctl_attempt_ended and is off")

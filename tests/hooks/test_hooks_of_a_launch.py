@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from runctl.hooks import BUILT_INS
+
 Launch = Callable[..., "subprocess.CompletedProcess[str]"]
 #: Every hook writes a line: its name, its process, and what it was told.
 DIARY = """
@@ -156,7 +158,7 @@ def test_listing_shows_names_sources_and_hooks_and_starts_nothing(tmp_path: Path
     done = launch("plugins.list=true", "plugins.disable=[cost]", PYTHONPATH=on_path(site))
     assert done.returncode == 0, done.stderr
     rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
-    assert [name for name, _ in rows] == ["provenance", "registry", "tracker", "project"]
+    assert [name for name, _ in rows] == [*(name for name in BUILT_INS if name != "cost"), "tracker", "project"]
     about = dict(rows)
     assert about["provenance"].split() == ["built-in", "runctl_attempt_started"]
     assert about["tracker"].split() == ["entry", "point", "tracker_plugin", "runctl_run_ended"]

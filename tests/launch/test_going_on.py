@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 SCRIPT = """
 import sys
@@ -20,16 +23,27 @@ for step in ck.steps(6):
 """
 
 
-def failing_then(project: Path, launch: Callable, *words: str) -> None:
-    """A first attempt that fails behind a checkpoint of step 3."""
-    (project / "train.py").write_text(SCRIPT)
-    (project / "conf").mkdir()
-    (project / "conf" / "runctl.yaml").write_text("script: train.py\nargs: {lr: 0.1, fail: true}\n")
-    assert launch(*words).code == 1
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the project lies after a first attempt that failed, for those who begin with one."""
+    return tmp_path_factory.mktemp("failed")
 
 
-def test_the_same_name_goes_on_with_its_run(project: Path, launch: Callable) -> None:
-    failing_then(project, launch, "run.name=base")
+@pytest.fixture
+def failed(project: Path, launch: Callable, kept: Path) -> None:
+    """A first attempt of `run.name=base` that failed behind a checkpoint of step 3."""
+    if not (kept / "project").exists():
+        (project / "train.py").write_text(SCRIPT)
+        (project / "conf").mkdir()
+        (project / "conf" / "runctl.yaml").write_text("script: train.py\nargs: {lr: 0.1, fail: true}\n")
+        assert launch("run.name=base").code == 1
+        shutil.copytree(project, kept / "project")
+    else:
+        shutil.copytree(kept / "project", project, dirs_exist_ok=True)
+
+
+@pytest.mark.usefixtures("failed")
+def test_the_same_name_goes_on_with_its_run(launch: Callable) -> None:
     launched = launch("run.name=base", "args.fail=false", "run.changed=accept", "output=json")
     outcome = launched.outcome
     assert (outcome["state"], outcome["resumed_from_step"], outcome["step"]) == ("succeeded", 3, 6), launched.err
@@ -40,8 +54,8 @@ def test_the_same_name_goes_on_with_its_run(project: Path, launch: Callable) -> 
     assert steps == [1, 2, 3, 4, 4, 5, 6]
 
 
-def test_other_arguments_under_a_name_are_refused_with_the_difference(project: Path, launch: Callable) -> None:
-    failing_then(project, launch, "run.name=base")
+@pytest.mark.usefixtures("failed")
+def test_other_arguments_under_a_name_are_refused_with_the_difference(launch: Callable) -> None:
     launched = launch("run.name=base", "args.lr=0.01", "args.warmup=5")
     assert launched.code == 2
     assert "lr: 0.1 → 0.01; warmup: not given → 5" in launched.err
@@ -51,8 +65,9 @@ def test_other_arguments_under_a_name_are_refused_with_the_difference(project: P
 
 
 def test_a_launch_without_a_name_is_a_new_run(project: Path, launch: Callable) -> None:
-    failing_then(project, launch)
-    launch()
+    (project / "train.py").write_text("print('trained')")
+    for _ in range(2):
+        assert launch("script=train.py").code == 0
     assert len(list((project / "runs").glob("train-*"))) == 2
 
 
@@ -81,15 +96,15 @@ def test_resume_require_ends_without_a_checkpoint(project: Path, launch: Callabl
     assert "there is no checkpoint" in launched.err
 
 
-def test_resume_from_a_step_of_choice(project: Path, launch: Callable) -> None:
-    failing_then(project, launch, "run.id=chosen", "checkpoint.every=1steps")
-    launched = launch("run.id=chosen", "checkpoint.resume=77")
+@pytest.mark.usefixtures("failed")
+def test_resume_from_a_step_of_choice(launch: Callable) -> None:
+    launched = launch("run.name=base", "checkpoint.resume=77")
     assert launched.code != 0
     assert "no checkpoint of step 77; there are" in launched.err
 
 
+@pytest.mark.usefixtures("failed")
 def test_a_changed_script_is_said_and_not_refused(project: Path, launch: Callable) -> None:
-    failing_then(project, launch, "run.name=base")
     (project / "train.py").write_text(SCRIPT + "print('mended')\n")
     launched = launch("run.name=base")
     assert "train.py has changed since" in launched.err
@@ -103,12 +118,12 @@ def test_jobs_of_a_sweep_share_a_name_and_are_told_apart_by_their_arguments(proj
     assert again.out.splitlines() == ["did --lr=3"], "what has finished is not done again"
 
 
+@pytest.mark.usefixtures("failed")
 def test_what_lies_beyond_a_chosen_step_is_superseded_and_kept(project: Path, launch: Callable) -> None:
-    failing_then(project, launch, "run.id=back")
-    folder = project / "runs" / "back" / "checkpoints"
-    anew = launch("run.id=back", "checkpoint.resume=never", "checkpoint.every=1h")
+    [folder] = (project / "runs").glob("*/checkpoints")
+    anew = launch("run.name=base", "checkpoint.resume=never", "checkpoint.every=1h")
     assert "checkpoints of steps 3 are superseded" in anew.err
     assert (folder / "superseded-by-a2" / "step-000003" / "data.pt").is_file()
-    again = launch("run.id=back")
+    again = launch("run.name=base")
     assert "resuming from step 3 " in again.err, "the second attempt's own, not the first's"
     assert json.loads((folder / "step-000003" / "manifest.json").read_text())["attempt"] == 2

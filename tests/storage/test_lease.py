@@ -27,28 +27,28 @@ def rundir(tmp_path: Path) -> RunDir:
 
 
 def test_a_living_holder_is_named(rundir: RunDir) -> None:
-    rundir.take_lease(os.getpid())
+    rundir.lease.take(os.getpid())
     with pytest.raises(LeaseHeld, match=f"run run is alive: process {os.getpid()} on .*another run.id"):
-        rundir.take_lease(os.getpid())
-    rundir.drop_lease()
-    rundir.check_lease()
+        rundir.lease.take(os.getpid())
+    rundir.lease.drop()
+    rundir.lease.check()
 
 
 def test_a_dead_holders_lease_is_taken_over(rundir: RunDir) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    rundir.take_lease(sleeper.pid)
+    rundir.lease.take(sleeper.pid)
     with pytest.raises(LeaseHeld):
-        rundir.check_lease()
+        rundir.lease.check()
     sleeper.kill()
     sleeper.wait()
-    rundir.take_lease(os.getpid())
+    rundir.lease.take(os.getpid())
 
 
 def test_a_pid_used_again_by_another_process_is_no_holder(rundir: RunDir) -> None:
-    rundir.take_lease(os.getpid())
+    rundir.lease.take(os.getpid())
     lease = json.loads(rundir.store.read("lease.json") or b"")
     rundir.store.write("lease.json", json.dumps({**lease, "started_at": lease["started_at"] - 100}).encode())
-    rundir.check_lease()
+    rundir.lease.check()
 
 
 def test_a_holder_on_another_host_lives_by_its_heartbeat(rundir: RunDir) -> None:
@@ -57,25 +57,25 @@ def test_a_holder_on_another_host_lives_by_its_heartbeat(rundir: RunDir) -> None
         rundir.store.write("lease.json", json.dumps({**lease, **fields}).encode())
 
     lease_of_an_hour_ago()
-    rundir.check_lease()
+    rundir.lease.check()
     rundir.beat(1, "there", 1)
     with pytest.raises(LeaseHeld):
-        rundir.check_lease()
+        rundir.lease.check()
     rundir.store.write("heartbeat.json", json.dumps({"at": time.time() - 3600}).encode())
-    rundir.check_lease()
+    rundir.lease.check()
     lease_of_an_hour_ago(at=time.time())
     with pytest.raises(LeaseHeld):
-        rundir.check_lease()
+        rundir.lease.check()
 
 
 def test_a_holder_hands_its_lease_to_its_heir_alone(rundir: RunDir) -> None:
     parent = os.getppid()
-    rundir.take_lease(parent)
+    rundir.lease.take(parent)
     with pytest.raises(LeaseHeld):
-        rundir.take_lease(os.getpid(), heir_of=os.getpid())
-    rundir.take_lease(os.getpid(), heir_of=parent)
+        rundir.lease.take(os.getpid(), heir_of=os.getpid())
+    rundir.lease.take(os.getpid(), heir_of=parent)
     with pytest.raises(LeaseHeld, match=f"process {os.getpid()}"):
-        rundir.take_lease(parent, heir_of=parent)
+        rundir.lease.take(parent, heir_of=parent)
 
 
 def test_of_two_racing_processes_exactly_one_gets_the_lease(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def _race(root: str, together: Barrier, won: multiprocessing.Queue) -> None:
         rundir = RunDir(f"{root}/{number}")
         together.wait(timeout=30)
         try:
-            rundir.take_lease(os.getpid())
+            rundir.lease.take(os.getpid())
             mine.append(number)
         except LeaseHeld:
             pass

@@ -28,4 +28,4 @@ def test_of_two_launches_at_once_one_runs_undisturbed_and_the_other_says_why_not
     assert attempt.state is RunState.SUCCEEDED
     assert rundir.read_spec().args["number"].effective == winner
     assert json.loads(rundir.store.read("outcome.json") or b"")["state"] == "succeeded"
-    rundir.check_lease()
+    rundir.lease.check()

@@ -74,7 +74,7 @@ def test_a_run_and_its_second_attempt_leave_everything_in_the_bucket(s3, start: 
     ]  # fmt: skip
     for attempt in (1, 2):
         assert b"".join(rundir.read_log(attempt, 0, "r0")).startswith(b"step=1 loss=1.0\n")
-    rundir.check_lease()
+    rundir.lease.check()
 
 
 def test_a_ddp_run_keeps_the_log_of_each_rank(s3, start: Start) -> None:

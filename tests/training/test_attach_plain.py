@@ -90,7 +90,7 @@ def test_a_flipped_byte_is_refused_and_the_checkpoint_before_is_used(training) -
     assert (start, resumed) == (steps[-2], undisturbed)
 
 
-@pytest.mark.parametrize("nproc", [pytest.param(None, marks=pytest.mark.soak), 2])
+@pytest.mark.parametrize("nproc", [None, pytest.param(2, marks=pytest.mark.soak)])
 def test_sigterm_loses_no_step(training, nproc: int | None) -> None:
     stopped = training("stopped")
     process = stopped.start(10_000, nproc)

@@ -39,7 +39,12 @@ def run(folder: Path, stop_at: int, workers: int) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize(
     ("stop_at", "workers"),
-    [(2, 0), pytest.param(6, 0, marks=pytest.mark.soak), pytest.param(8, 0, marks=pytest.mark.soak), (5, 2)],
+    [
+        pytest.param(2, 0, marks=pytest.mark.soak),
+        pytest.param(6, 0, marks=pytest.mark.soak),
+        pytest.param(8, 0, marks=pytest.mark.soak),
+        (5, 2),
+    ],
 )
 def test_a_resumed_epoch_goes_on_where_it_was(tmp_path: Path, stop_at: int, workers: int) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -114,7 +119,7 @@ for epoch in ck.epochs(3):
     for batch in ck.batches():
         ck.log(loss=float(batch.sum()))
     if "die" in sys.argv:
-        ck.saver.finish()
+        ck.saver.finish(60.0)
         os._exit(9)
     print(epoch, ck.step, ck.loss, flush=True)
 """

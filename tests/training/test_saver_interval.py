@@ -33,14 +33,14 @@ def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 
     yield make
     for saver, meeting in zip(savers, meetings, strict=True):
-        saver.finish()
+        saver.finish(60.0)
         meeting.host_dir.remove()
 
 
 def save(saver: Saver, step: int) -> None:
     """Save and have the writer finish."""
     saver._meeting.leave_rank_state(step, {})
-    assert saver.save(STATE, step, 0, {}, wait=True)
+    assert saver.save(STATE, step, 0, {}, wait_s=60.0)
     deadline = time.monotonic() + 60
     while saver.busy:
         assert time.monotonic() < deadline

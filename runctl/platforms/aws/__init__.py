@@ -18,6 +18,7 @@ market       what there is to rent just now → Quote
 requests     the exact requests → Plan
 purchase     the requests sent, each refusal with its reaction (refusals)
 instances    instances that exist
+hosts        the same apart from any launch: made by hand, listed, commanded, ended
 commands     a command on one of them, through SSM
 parameters   secrets on their way to a host
 start        the one command that starts the host's keeper
@@ -39,11 +40,13 @@ from runctl.errors import RunctlError
 from runctl.platforms import local_data, parcel
 from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, rates, requests, rights
 from runctl.platforms.aws.clients import Clients
+from runctl.platforms.aws.hosts import AwsHosts, end_attempt
 from runctl.platforms.aws.instances import Instances
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
 from runctl.platforms.aws.purchase import Purchase
 from runctl.platforms.aws.start import Links, script
 from runctl.platforms.aws.watch import Watch
+from runctl.platforms.hosts import USE, Host, used
 from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
@@ -95,49 +98,67 @@ class AwsPlatform(RentingPlatform[Watch]):
         local_data.check_none_forgotten(spec, self._workdir(spec))
         parameters.check(spec)
 
+    def hosts(self) -> AwsHosts:
+        return AwsHosts(self._clients, self._options, self._tell)
+
+    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
+        host = self._given()
+        if host is None:
+            return super()._completed(spec)
+        return replace(spec, limits=host.limited(spec.limits, spec.checkpoint.grace_s))
+
+    def _given(self) -> Host | None:
+        """The host that was named; None without one, and for a run that was interrupted there: it goes on elsewhere."""
+        if self._options.host is None:
+            return None
+        if self._watches:
+            self._tell(f"{self._options.host} is lost to this run; it goes on on one that is rented, and ends with it")
+            return None
+        return self.hosts().get(self._options.host)
+
     def _quote(self, spec: LaunchSpec) -> Quote:
+        host = self._given()
+        if host is not None:
+            offer = Offer(self.kind, host.machine, host.market, host.region, host.zone, host.price_usd_per_hour)
+            return Quote((offer,), host.id, {"host": host, **self._facts(spec)})
         found = market.look(self._options, self._clients, spec.resources)
         for reason in found.too_small:
             if reason not in self._said:
                 self._said.add(reason)
                 self._tell(f"quota: {reason}")
-        packed = self._packed(spec)
         facts = {
+            **self._facts(spec),
             "regions": found.regions,
             "fitting": found.fitting,
             "too_small": list(found.too_small),
             "cut_off": list(found.cut_off),
-            "owner": getpass.getuser(),
-            "files": [
-                {"name": item.name, "key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes,
-                 "unpack_to": item.unpack_to}
-                for item in packed.items
-            ],
-        }  # fmt: skip
+        }
         return Quote(found.offers, None, facts, found.unknown)
+
+    def _facts(self, spec: LaunchSpec) -> dict[str, Any]:
+        """What a plan needs to know of this machine."""
+        files = [
+            {"name": item.name, "key": item.key, "sha256": item.sha256, "size_bytes": item.size_bytes,
+             "unpack_to": item.unpack_to}
+            for item in self._packed(spec).items
+        ]  # fmt: skip
+        nothing: dict[str, Any] = {"regions": {}, "fitting": None, "too_small": [], "cut_off": []}
+        return {**nothing, "owner": getpass.getuser(), "files": files}
 
     def _plan(self, spec: LaunchSpec, quote: Quote, attempt: int) -> Plan:
         regions, owner = quote.facts["regions"], quote.facts["owner"]
         lives_s = lifetime_s(spec, self._options.bring_up_s)
-        asked: list[dict[str, Any]] = []
-        for region in dict.fromkeys(str(offer.region) for offer in quote.offers):
-            if regions[region].get("security_group") is None:
-                group = requests.security_group(
-                    self._options.security_group, owner, vpc=regions[region].get("vpc"), run_id=spec.run.id
-                )
-                asked.append({"call": "CreateSecurityGroup", "region": region, "arguments": group})
-        for number, offer in enumerate(quote.offers):
-            asked += [
-                {"call": "RunInstances", "region": offer.region, "offer": number, "arguments": arguments}
-                for arguments in requests.run_instances(
-                    spec, self._options, attempt, offer, region=regions[str(offer.region)], owner=owner
-                )
-            ]
+        host: Host | None = quote.facts.get("host")
+        if host is not None:
+            lives_s = host.lives_s
+            asked = [{"call": USE, "address": host.address()}]
+        else:
+            asked = requests.renting(spec, self._options, attempt, quote.offers, regions=regions, owner=owner)
         put = parameters.planned(spec, attempt, owner)
         asked += [*put, {"call": "SendCommand", "orders": self._orders(spec, quote, attempt, lives_s, put)}]
         size = quote.facts["files"][0]["size_bytes"]
         return replace(
-            estimated(planned(spec, quote, attempt, self.kind), lives_s),
+            estimated(planned(spec, quote, attempt, self.kind), lives_s, self._disks_usd_per_hour(quote)),
             requests=tuple(asked),
             notes=(
                 *chosen(quote),
@@ -150,15 +171,22 @@ class AwsPlatform(RentingPlatform[Watch]):
             ),
         )
 
+    def _disks_usd_per_hour(self, quote: Quote) -> float | None:
+        """What a host's disks cost where they are dearest; None if one price is not known."""
+        regions = {str(offer.region) for offer in quote.offers}
+        prices = [quote.facts["regions"].get(one, {}).get("disk_usd_per_gib_hour") for one in regions]
+        size_gib = self._options.root_volume_gib + (self._options.data_volume_gib or 0)
+        return None if None in prices else max(prices, default=0.0) * size_gib
+
     def _submit(self, plan: Plan) -> RunHandle:
         purchase = Purchase(self._clients, self._tell)
         handle = purchase.find(plan) if (plan.run_id, plan.attempt) in self._watches else None
         if handle is None:
+            handle = used(plan) or self._from_berth(plan)
+            if handle is None:
+                rights.check(self._clients, plan, self._may_launch)
             self._parcels[plan.run_id].send(_root(plan), self._tell)  # made with the quote
-            handle = self._from_berth(plan)
-        if handle is None:
-            self._check_rights(plan)
-            handle = purchase.make(plan)
+            handle = handle or purchase.make(plan)
         self._attend(plan, handle)
         return handle
 
@@ -178,23 +206,12 @@ class AwsPlatform(RentingPlatform[Watch]):
         kept = {**where, "launched_at": berth.free_since, "kept": True}
         return RunHandle(self.kind, plan.run_id, plan.attempt, kept)
 
-    def _check_rights(self, plan: Plan) -> None:
-        """Check, before anything is sent, that EC2 will not refuse the first request of a market for want of a right.
-
-        Raises:
-            NotAllowed: naming it.
-        """
-        first: dict[tuple[Any, str], dict[str, Any]] = {}
-        for request in plan.requests:
-            if request["call"] == "RunInstances":
-                first.setdefault((request["region"], plan.offers[request["offer"]].market), request)
-        for (region, market_name), request in first.items():
-            if (region, market_name) not in self._may_launch:
-                rights.check_launch(self._clients, region, request["arguments"])
-                self._may_launch.add((region, market_name))
-
     def _find(self, plan: Plan) -> RunHandle | None:
-        handle = Purchase(self._clients, self._tell).find(plan) or self._kept_for(plan)
+        handle = used(plan)
+        if handle is None:
+            handle = Purchase(self._clients, self._tell).find(plan) or self._kept_for(plan)
+        elif not Instances(self._clients, handle.address["region"]).ours(handle.address["instance"]):
+            return None
         if handle is not None:
             self._attend(plan, handle)
         return handle
@@ -215,7 +232,9 @@ class AwsPlatform(RentingPlatform[Watch]):
                 parameters.delete(self._clients, plan, handle)
             except RunctlError as error:
                 self._tell(f"{error}; secrets of this run may still lie in SSM")
-        if keep_s > 0:
+        if handle.address.get("stays"):
+            end_attempt(self._clients, handle, self._tell)
+        if keep_s > 0 or handle.address.get("stays"):
             return
         Instances(self._clients, handle.address["region"]).terminate(handle.address["instance"])
 
@@ -224,6 +243,16 @@ class AwsPlatform(RentingPlatform[Watch]):
         return Offer(
             self.kind, where["machine"], where["market"], where["region"], where["zone"], where["price_usd_per_hour"]
         )
+
+    def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
+        # For people who look at the instance; what ends it is its own shutdown.
+        where = handle.address
+        try:
+            Instances(self._clients, where["region"]).tag(
+                where["instance"], {requests.TAG_DEADLINE: requests.after_launch(deadline - where["launched_at"])}
+            )
+        except RunctlError as error:
+            self._tell(f"its tag {requests.TAG_DEADLINE} tells the deadline of its launch as before: {error}")
 
     def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
         return rates.look(self._clients, plan, handle, begin, end)
@@ -250,11 +279,13 @@ class AwsPlatform(RentingPlatform[Watch]):
         told = parcel.orders(
             spec, attempt, self.kind, python=self._options.python, setup=self._options.setup, notices="aws",
             bring_up_s=self._options.bring_up_s, keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
+            keep_s=lives_s if "host" in quote.facts else 0.0,
         )  # fmt: skip
         setup = parameters.references(put, spec.secrets_for("setup"))
         secrets = {
             "secrets": parameters.references(put, spec.secrets_for("worker")),
             "setup_secrets": setup,
+            "agent_secrets": parameters.references(put, spec.secrets_for("agent")),
             "parameters": [one["arguments"]["Name"] for one in put],
         }
         warm_s = 0.0 if self.berth is None else self.berth.keep_s

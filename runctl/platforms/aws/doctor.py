@@ -161,9 +161,8 @@ class Doctor:
             RunIdentity("doctor", "doctor", self._root), Program("doctor.py", None), limits=Limits(max_time_s=3600.0)
         )
         region = str(offer.region)
-        [arguments, *_] = requests.run_instances(
-            spec, options, 1, offer, region=found.regions[region], owner=getpass.getuser()
-        )
+        asked = requests.renting(spec, options, 1, [offer], regions=found.regions, owner=getpass.getuser())
+        arguments = next(one["arguments"] for one in asked if one["call"] == "RunInstances")
         if not rights.check_launch(self._clients, region, arguments):
             return Health.UNKNOWN, "EC2 did not say"
         return Health.OK, f"{offer.machine} with role {self._options.instance_profile} (ec2:RunInstances, dry run)"

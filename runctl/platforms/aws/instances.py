@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from runctl.errors import PlatformError
@@ -34,6 +34,7 @@ class Instance:
     machine: str = ""
     market: str = ""
     launched_at: float = 0.0
+    tags: dict[str, str] = field(default_factory=dict)
 
     @property
     def alive(self) -> bool:
@@ -88,6 +89,27 @@ class Instances:
         with translated(f"looking for instances of run {run_id}"):
             return self._described(Filters=filters)
 
+    def ours(self, *ids: str) -> list[Instance]:
+        """The living instances that runctl made, or those of them with these ids.
+
+        Raises:
+            RunctlError: what AWS says.
+        """
+        from botocore.exceptions import ClientError
+
+        filters = [
+            {"Name": "tag:CreatedBy", "Values": ["runctl"]},
+            {"Name": "instance-state-name", "Values": list(_ALIVE)},
+        ]
+        asked: dict[str, Any] = {"Filters": filters, **({"InstanceIds": list(ids)} if ids else {})}
+        with translated(f"looking for runctl's instances in {self._region}"):
+            try:
+                return self._described(**asked)
+            except ClientError as error:
+                if code_of(error) in ("InvalidInstanceID.NotFound", "InvalidInstanceID.Malformed"):
+                    return []
+                raise
+
     def terminate(self, instance_id: str) -> None:
         """End an instance; one that has ended is left as it is. Tried again for what may pass.
 
@@ -109,6 +131,16 @@ class Instances:
                 time.sleep(_PAUSE_S)
             else:
                 return
+
+    def tag(self, instance_id: str, tags: dict[str, str]) -> None:
+        """Give an instance other values of its tags.
+
+        Raises:
+            RunctlError: what AWS says.
+        """
+        told = [{"Key": key, "Value": value} for key, value in tags.items()]
+        with translated(f"tagging instance {instance_id} (ec2:CreateTags)"):
+            self._clients.ec2(self._region).create_tags(Resources=[instance_id], Tags=told)
 
     def console(self, instance_id: str) -> bytes:
         """The last of what an instance printed on its console, for a while also after its end; empty if nothing.
@@ -162,4 +194,5 @@ def _read(told: dict[str, Any]) -> Instance:
         machine=told.get("InstanceType", ""),
         market="spot" if told.get("InstanceLifecycle") == "spot" else "on_demand",
         launched_at=told["LaunchTime"].timestamp(),
+        tags={tag["Key"]: tag["Value"] for tag in told.get("Tags", ())},
     )

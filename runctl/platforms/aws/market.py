@@ -199,13 +199,17 @@ _ASKED: dict[str, Callable[[Clients, AwsOptions, str], Any]] = {
     "images": _images,
     "network": _network,
     "quotas": _quotas,
+    "the price of disks": lambda clients, _, region: prices.disk(clients, region),
 }
 
 
 def _region(options: AwsOptions, answer: dict[str, Any]) -> dict[str, Any]:
     named = options.security_group if options.security_group.startswith("sg-") else None
     found, group = answer["network"] or (network.Network(None), named)
-    return {"images": answer["images"] or {}, "subnets": found.subnets, "vpc": found.vpc, "security_group": group}
+    return {
+        "images": answer["images"] or {}, "subnets": found.subnets, "vpc": found.vpc, "security_group": group,
+        "disk_usd_per_gib_hour": answer["the price of disks"],
+    }  # fmt: skip
 
 
 def _offers(

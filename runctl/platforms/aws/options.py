@@ -48,6 +48,7 @@ class AwsOptions:
     security_group: str
     root_volume_gib: int
     data_volume_gib: int | None
+    host: str | None
     python: str | None
     setup: tuple[str, ...]
     bring_up_s: float
@@ -88,6 +89,7 @@ class AwsOptions:
             security_group=config.security_group,
             root_volume_gib=config.root_volume_gib,
             data_volume_gib=config.data_volume_gib,
+            host=config.host,
             python=config.python,
             setup=tuple(config.setup),
             bring_up_s=parse_duration_s(config.bring_up, "platform.bring_up"),

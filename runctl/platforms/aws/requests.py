@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from runctl.platforms import containers
@@ -47,10 +49,15 @@ def tags(spec: LaunchSpec, attempt: int, owner: str, lives_s: float) -> list[dic
         TAG_ATTEMPT: str(attempt),
         TAG_OWNER: owner,
         # From the launch on, which the instance tells: a time of day would differ between two requests for the same.
-        TAG_DEADLINE: f"{math.ceil(lives_s / 60)} minutes after launch",
+        TAG_DEADLINE: after_launch(lives_s),
     }
     both = {"Name": ours["Name"], "Project": ours["Project"], **spec.tags}
     return [{"Key": key, "Value": value} for key, value in ({**ours, **both} | _kept(ours)).items()]
+
+
+def after_launch(lives_s: float) -> str:
+    """When an instance ends itself, in the words of its tag."""
+    return f"{math.ceil(lives_s / 60)} minutes after launch"
 
 
 def _kept(ours: dict[str, str]) -> dict[str, str]:
@@ -58,14 +65,21 @@ def _kept(ours: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in ours.items() if key.startswith("runctl:") or key == "CreatedBy"}
 
 
-def user_data(options: AwsOptions) -> str:
+def user_data(within_s: float) -> str:
     """What the instance does first: arm the dead-man's switch, before anything can go wrong.
 
     At first it leaves time to bring the host up alone; the keeper arms it anew for the whole lifetime. So an instance
-    whose launcher died before it said what to do is gone within minutes. `shutdown -P` powers off, which terminates
-    the instance; `-h` may only halt, which AWS does not see. `-x` puts it on the console as well.
+    whose launcher died before it said what to do is gone within minutes; one that is made by hand, which nobody brings
+    up, has its whole lifetime at once. `shutdown -P` powers off, which terminates the instance; `-h` may only halt,
+    which AWS does not see. `-x` puts it on the console as well.
     """
-    return f"#!/bin/sh -x\nshutdown -P +{math.ceil((options.bring_up_s + _SPARE_S) / 60)}\n"
+    return f"#!/bin/sh -x\nshutdown -P +{math.ceil(within_s / 60)}\n"
+
+
+def lives_s(tags: Mapping[str, str]) -> float | None:
+    """How long an instance with these tags lives, from its launch; None if they do not say."""
+    found = re.fullmatch(r"(\d+) minutes after launch", tags.get(TAG_DEADLINE, ""))
+    return None if found is None else 60.0 * int(found[1])
 
 
 def security_group(name: str, owner: str, *, vpc: str | None = None, run_id: str | None = None) -> dict[str, Any]:
@@ -88,21 +102,38 @@ def security_group(name: str, owner: str, *, vpc: str | None = None, run_id: str
     }
 
 
-def run_instances(
-    spec: LaunchSpec, options: AwsOptions, attempt: int, offer: Offer, *, region: dict[str, Any], owner: str
-) -> list[dict[str, Any]]:
-    """The arguments of RunInstances for one offer: once for each subnet of its zone.
+def renting(
+    spec: LaunchSpec, options: AwsOptions, attempt: int, offers: Sequence[Offer], *, regions: Mapping[str, Any],
+    owner: str, life: tuple[float, float] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The requests of a plan that rent an instance: a security group where there is none, then each offer.
 
     Args:
         spec: what is to run.
         options: the platform's.
         attempt: its number.
-        offer: type, zone, market.
-        region: what was found there: `images` by type with `id` and `root_device`, `security_group`, `subnets` by zone.
+        offers: in the order in which they are tried.
+        regions: what was found in each: `images` by type with `id` and `root_device`, `security_group`, `subnets` by
+            zone, `vpc`.
         owner: who launches.
+        life: how long it lives, and after how many seconds it ends itself if nobody says more; as the spec says if
+            None.
     """
-    subnets = region.get("subnets", {}).get(offer.zone) or [None]
-    return [_run_instances(spec, options, attempt, offer, region, owner, subnet) for subnet in subnets]
+    asked: list[dict[str, Any]] = []
+    for name in dict.fromkeys(str(offer.region) for offer in offers):
+        if regions[name].get("security_group") is None:
+            group = security_group(options.security_group, owner, vpc=regions[name].get("vpc"), run_id=spec.run.id)
+            asked.append({"call": "CreateSecurityGroup", "region": name, "arguments": group})
+    lives = life or (lifetime_s(spec, options.bring_up_s), options.bring_up_s + _SPARE_S)
+    for number, offer in enumerate(offers):
+        region = regions[str(offer.region)]
+        # Once for each subnet of its zone.
+        asked += [
+            {"call": "RunInstances", "region": offer.region, "offer": number,
+             "arguments": _run_instances(spec, options, attempt, offer, region, owner, subnet, lives)}
+            for subnet in region.get("subnets", {}).get(offer.zone) or [None]
+        ]  # fmt: skip
+    return asked
 
 
 def _run_instances(  # noqa: PLR0917 (as above, for one subnet)
@@ -113,10 +144,10 @@ def _run_instances(  # noqa: PLR0917 (as above, for one subnet)
     region: dict[str, Any],
     owner: str,
     subnet: str | None,
+    life: tuple[float, float],
 ) -> dict[str, Any]:
     image = region.get("images", {}).get(offer.machine) or {"id": options.ami, "root_device": "/dev/sda1"}
-    lives_s = lifetime_s(spec, options.bring_up_s)
-    mine = tags(spec, attempt, owner, lives_s)
+    mine = tags(spec, attempt, owner, life[0])
     request: dict[str, Any] = {
         "ClientToken": client_token(spec.run.id, attempt, offer, subnet),
         "MinCount": 1,
@@ -133,7 +164,7 @@ def _run_instances(  # noqa: PLR0917 (as above, for one subnet)
             "HttpPutResponseHopLimit": 2 if containers.wanted(spec) else 1,
         },
         "BlockDeviceMappings": _volumes(options, image["root_device"]),
-        "UserData": user_data(options),
+        "UserData": user_data(life[1]),
         "TagSpecifications": [
             {"ResourceType": kind, "Tags": mine} for kind in (_SPOT_TAGGED if offer.market == "spot" else _TAGGED)
         ],

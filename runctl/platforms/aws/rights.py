@@ -6,6 +6,28 @@ from typing import Any
 
 from runctl.platforms.aws.clients import NOT_ALLOWED, Clients, code_of, translated
 from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN_IMAGE
+from runctl.spec import Plan
+
+
+def check(clients: Clients, plan: Plan, known: set[tuple[Any, str]]) -> None:
+    """Check, before anything is sent, that EC2 will not refuse the first request of a market for want of a right.
+
+    Args:
+        clients: AWS's clients.
+        plan: the requests.
+        known: regions and markets that need not be looked at again; added to.
+
+    Raises:
+        NotAllowed: naming the right.
+    """
+    first: dict[tuple[Any, str], dict[str, Any]] = {}
+    for request in plan.requests:
+        if request["call"] == "RunInstances":
+            first.setdefault((request["region"], plan.offers[request["offer"]].market), request)
+    for (region, market_name), request in first.items():
+        if (region, market_name) not in known:
+            check_launch(clients, region, request["arguments"])
+            known.add((region, market_name))
 
 
 def check_launch(clients: Clients, region: str, arguments: dict[str, Any]) -> bool:

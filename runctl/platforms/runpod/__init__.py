@@ -7,6 +7,7 @@ market       what there is to rent just now → Quote
 requests     the exact requests → Plan
 purchase     the requests sent, each with a look before it
 pods         pods that exist
+hosts        the same apart from any launch: made by hand, listed, commanded, ended
 keys         the keys by which launcher and pod know each other
 ssh          commands on a pod
 files        files to it and from it
@@ -38,13 +39,16 @@ from runctl.config.platform import PlatformConfig
 from runctl.cost import Rates
 from runctl.environment import note
 from runctl.errors import ConfigError, PlatformError
+from runctl.extension import deadline as deadline_of
 from runctl.hosts.secrets import RUNPOD
 from runctl.platforms import local_data, parcel
+from runctl.platforms.hosts import USE, Host, used
 from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
 from runctl.platforms.runpod import boot, credentials, market, orders, rates, requests, start, stored
 from runctl.platforms.runpod.api import Api
+from runctl.platforms.runpod.hosts import RunpodHosts, end_attempt, of_handle
 from runctl.platforms.runpod.keys import of_attempt
 from runctl.platforms.runpod.line import Line, Mirrored
 from runctl.platforms.runpod.notes import of_balance, of_bid, of_fetching, of_mirror, of_project
@@ -71,6 +75,24 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         self._api = Api()
         self._pods = Pods(self._api)
         self.terms = self._options.terms
+        self._host: Host | None = None
+
+    def hosts(self) -> RunpodHosts:
+        return RunpodHosts(self._api, self._options, self._tell)
+
+    def _completed(self, spec: LaunchSpec) -> LaunchSpec:
+        if self._options.host is not None and self._host is None and not self._watches:
+            self._host = self.hosts().get(self._options.host)
+        if self._host is None:
+            return super()._completed(spec)
+        return replace(spec, limits=self._host.limited(spec.limits, spec.checkpoint.grace_s))
+
+    def _given(self) -> Host | None:
+        """The pod that was named; None without one, and for a run that was interrupted there: it goes on elsewhere."""
+        if self._host is not None and self._watches:
+            self._tell(f"{self._host.id} is lost to this run; it goes on on one that is rented, and ends with it")
+            self._host = None
+        return self._host
 
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         if orders.is_mirrored(spec.run.root):
@@ -102,6 +124,10 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
             credentials.session(self._lives_s(spec))
 
     def _quote(self, spec: LaunchSpec) -> Quote:
+        if (host := self._given()) is not None:
+            offer = Offer(self.kind, host.machine, host.market, host.region, None, host.price_usd_per_hour)
+            size = self._packed(spec).project.size_bytes
+            return Quote((offer,), host.id, {"host": host, "fitting": None, "project_bytes": size})
         found = market.look(self._options, self._api, spec.resources)
         facts = {
             "gpu_count": found.gpu_count,
@@ -119,20 +145,24 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         spec = self._completed(spec)
         lives_s = self._lives_s(spec)
         mirrored = orders.is_mirrored(spec.run.root)
+        host: Host | None = quote.facts.get("host")
+        lives_s = lives_s if host is None else host.lives_s
         asked = [
             {**requests.rent(spec, self._options, attempt, offer, quote.facts), "offer": number, "lives_s": lives_s}
-            for number, offer in enumerate(quote.offers)
+            for number, offer in enumerate(quote.offers if host is None else ())
         ]
         if not self._over_ssh:
             at = f"{run_url(spec.run.root, spec.run.id)}/{parcel.orders_name(attempt)}"
             asked = [boot.with_fetch(one, lives_s, self._options.bring_up_s, at, quote.facts["store"]) for one in asked]
         elif self._has_boot:
             asked = [boot.with_boot(one, lives_s, self._options.start) for one in asked]
+        asked += [] if host is None else [{"call": USE, "address": host.address()}]
         told = orders.planned(
             parcel.orders(
                 spec, attempt, self.kind, python=self._options.python, setup=self._options.setup,
                 notices="runpod" if self._has_boot else "none", bring_up_s=self._options.bring_up_s,
                 keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
+                keep_s=0.0 if host is None else lives_s,
             ),
             self._options.collect_s,
             orders.OVER_SSH if self._over_ssh else orders.BY_STORAGE,
@@ -140,12 +170,16 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         dearest = max((one.price_usd_per_hour or 0.0 for one in quote.offers), default=0.0)
         there = start.run_dir(spec.run.id, self._volume) if mirrored else None
         return replace(
-            estimated(planned(spec, quote, attempt, self.kind, there), lives_s),
+            estimated(
+                planned(spec, quote, attempt, self.kind, there),
+                lives_s,
+                rates.disks_usd_per_hour(self._options.container_disk_gb + self._options.volume_gb),
+            ),
             requests=(*asked, told),
             notes=(
                 *chosen(quote),
-                *of_bid(quote, self._options.bid_usd_per_hour),
-                *of_balance(quote, dearest, lives_s),
+                *(() if host is not None else of_bid(quote, self._options.bid_usd_per_hour)),
+                *(() if host is not None else of_balance(quote, dearest, lives_s)),
                 *(of_mirror(self._options, spec) if mirrored else ()),
                 *(() if self._over_ssh else of_fetching(spec)),
                 *of_project(quote),
@@ -167,7 +201,11 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         return handle
 
     def _find(self, plan: Plan) -> RunHandle | None:
-        handle = Purchase(self._api, self._tell).find(plan)
+        handle = used(plan)
+        if handle is None:
+            handle = Purchase(self._api, self._tell).find(plan)
+        elif not self._pods.get(handle.address["instance"]).alive:
+            return None
         if handle is not None:
             self._attend(plan, handle)
         return handle
@@ -176,7 +214,9 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         watch = self._watches.get((handle.run_id, handle.attempt))
         if watch is not None:
             watch.close()
-        if keep_s > 0:
+            if handle.address.get("stays"):
+                end_attempt(self._pods, handle, watch.run_dir, self._tell)
+        if keep_s > 0 or handle.address.get("stays"):
             return
         self._pods.terminate(handle.address["instance"])
         if watch is not None and self._over_ssh:
@@ -186,6 +226,14 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         where = handle.address
         return Offer(
             self.kind, where["machine"], where["market"], where["cloud"], where["zone"], where["price_usd_per_hour"]
+        )
+
+    def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
+        ends_at = time.strftime("%H:%M:%S UTC on %F", time.gmtime(deadline_of(plan, handle) or deadline))
+        raise ConfigError(
+            f"RunPod itself ends this pod at {ends_at}, as its rent said (terminateAfter), and no call changes that; "
+            "let it be stopped at its limit, then launch again with a longer limits.max_time: it goes on from its "
+            "checkpoint"
         )
 
     def _rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
@@ -217,8 +265,9 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
             put = stored.StoredOrders(plan, handle, rundir, packed, self._tell).put
             self._watches[key] = FetchingWatch(handle, rundir, put=put, **common)
             return
+        pair, pinned = of_handle(handle, rundir.url)
         line = Line(
-            lambda: look_up().ssh, of_attempt(rundir.url, plan.attempt), rundir, plan.attempt,
+            lambda: look_up().ssh, pair, rundir, plan.attempt, pinned=pinned,
             start=orders.PodStart(plan, handle, rundir, packed, workdir, self._volume, self._tell),
             mirrored=Mirrored(rundir, workdir) if orders.is_mirrored(plan.run_dir) else None,
             tell=self._tell,

@@ -58,6 +58,7 @@ class Line(threading.Thread):
     Args:
         address: finds it, or None as long as there is none.
         pair: the keys that let us in.
+        pinned: the pod's own key.
         rundir: the run directory, as it is seen from here.
         attempt: whose pod.
         start: brings the attempt to it, once; where things lie there.
@@ -76,11 +77,13 @@ class Line(threading.Thread):
 
     def __init__(
         self, address: Callable[[], Address | None], pair: KeyPair, rundir: RunDir, attempt: int, *,
-        start: Callable[[Connection], Place],        mirrored: Mirrored | None, tell: Callable[[str], None],
+        pinned: PinnedHost, start: Callable[[Connection], Place], mirrored: Mirrored | None,
+        tell: Callable[[str], None],
     ) -> None:  # fmt: skip
         super().__init__(name=f"runctl-pod-a{attempt}", daemon=True)
         self._address = address
         self._pair = pair
+        self._pinned = pinned
         self._rundir = rundir
         self._attempt = attempt
         self._start_pod = start
@@ -142,7 +145,7 @@ class Line(threading.Thread):
         address = self._address()
         if address is None:
             return False
-        with Connection(address, self._pair, PinnedHost(self._rundir, self._attempt)) as connection:
+        with Connection(address, self._pair, self._pinned) as connection:
             place = self._start_pod(connection)
             restarted = place.started and not place.kept
             self.started, self.trouble = True, None
@@ -169,12 +172,13 @@ class Line(threading.Thread):
             return lambda: False
         spec, workdir = self._mirrored.rundir.read_spec(), self._mirrored.workdir()
         mirror = held.enter_context(contextlib.closing(Mirror(connection, place.run_dir, self._rundir, self._attempt)))
-        outputs = Outputs(connection, place.run_dir, spec.data.outputs, workdir, self._tell)
+        bar = ProgressBar(attached=True)
+        outputs = Outputs(connection, place.run_dir, spec.data.outputs, workdir, bar=bar, tell=self._tell)
         pulled: PulledCheckpoints | None = None
         if spec.checkpoint.url is None:
             pulled = PulledCheckpoints(
                 connection, place.run_dir, Catalog(Path(self._rundir.url) / "checkpoints"), spec.checkpoint.retention,
-                arrived=self._note_arrival, bar=ProgressBar(attached=True), tell=self._tell,
+                arrived=self._note_arrival, bar=bar, tell=self._tell,
             )  # fmt: skip
             held.callback(pulled.close)
             held.callback(connection.close)  # first: what is on its way ends with it

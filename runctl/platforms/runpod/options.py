@@ -96,6 +96,7 @@ class RunpodOptions:
     collect_s: float
     start: str
     transport: Transport
+    host: str | None
     python: str | None
     setup: tuple[str, ...]
     bring_up_s: float
@@ -126,6 +127,11 @@ class RunpodOptions:
             )
         if bid is not None and most is not None and bid > most:
             raise ConfigError(f"platform.bid_usd_per_hour={bid}: more than platform.max_price_usd_per_hour={most}")
+        if config.start != START and config.transport is Transport.start_command:
+            raise ConfigError(
+                f"platform.start={config.start}: with platform.transport=start_command the image's own start is not "
+                "run; leave it away, or do what it does in a line of platform.setup"
+            )
         if config.template is not None and config.transport is Transport.start_command:
             raise ConfigError(
                 f"platform.template={config.template}: a template has a start command of its own, and "
@@ -157,6 +163,7 @@ class RunpodOptions:
             collect_s=parse_duration_s(config.collect, "platform.collect"),
             start=config.start,
             transport=config.transport,
+            host=config.host,
             python=config.python,
             setup=tuple(config.setup),
             bring_up_s=parse_duration_s(config.bring_up, "platform.bring_up"),

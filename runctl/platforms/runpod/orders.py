@@ -94,6 +94,7 @@ class PodStart:
         }
         setup = {name: found[name] for name in spec.secrets_for("setup")}
         order.update(secrets={name: found[name] for name in spec.secrets_for("worker")}, setup_secrets=setup)
+        order["agent_secrets"] = {name: found[name] for name in spec.secrets_for("agent")}
         orders["setup_secrets"] = setup
         bringing.begin(orders, env, sent.keeper)
         bringing.close()

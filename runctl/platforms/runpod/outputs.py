@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from runctl.checkpoint.progress import ProgressBar
 from runctl.checkpoint.transfer import readable
 from runctl.platforms.runpod.files import PodFiles
 from runctl.platforms.runpod.mirror import Listed
@@ -43,17 +44,19 @@ class Outputs:
         remote: the run directory's path there.
         transfers: as they stand in the spec here.
         workdir: where relative places are looked for.
+        bar: shows how far they have come.
         tell: takes lines for the user.
     """
 
     def __init__(
-        self, connection: Connection, remote: str, transfers: Sequence[Transfer], workdir: Path,
+        self, connection: Connection, remote: str, transfers: Sequence[Transfer], workdir: Path, *, bar: ProgressBar,
         tell: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._connection = connection
         self._remote = remote
         self._transfers = transfers
         self._workdir = workdir
+        self._bar = bar
         self._tell = tell
 
     def bring(self, listed: Mapping[str, Listed]) -> None:
@@ -70,14 +73,24 @@ class Outputs:
                 target = self._workdir / one.target
                 found = {name: file for name, file in listed.items() if PurePosixPath(name).is_relative_to(place)}
                 found = {name: file for name, file in found.items() if not name.endswith(".runctl-staged.json")}
-                for name, file in found.items():
-                    relative = PurePosixPath(name).relative_to(place)
-                    to = target / relative if relative.parts else target
-                    files.get(posixpath.join(self._remote, name), to, size_bytes=file.size_bytes)
+                size, come = sum(file.size_bytes for file in found.values()), 0
+
+                def moved(size_bytes: int, what: str = f"bringing {one.target}", size: int = size) -> None:
+                    nonlocal come
+                    come += size_bytes
+                    self._bar.draw(what, come, size)
+
+                try:
+                    for name, file in found.items():
+                        relative = PurePosixPath(name).relative_to(place)
+                        to = target / relative if relative.parts else target
+                        files.get(posixpath.join(self._remote, name), to, size_bytes=file.size_bytes, moved=moved)
+                finally:
+                    self._bar.clear()
                 if found:
-                    size = readable(sum(file.size_bytes for file in found.values()))
                     self._tell(
-                        f"brought {one.source} to {one.target}: {len(found)} file{'s' * (len(found) != 1)}, {size}"
+                        f"brought {one.source} to {one.target}: {len(found)} file{'s' * (len(found) != 1)}, "
+                        f"{readable(size)}"
                     )
 
 

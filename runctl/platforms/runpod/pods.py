@@ -81,9 +81,16 @@ class Pods:
         Raises:
             PlatformError: as `get`.
         """
-        told = self._api.ask(f"looking for pod {name}", f"query {{ myself {{ pods {{ {FIELDS} }} }} }}")
-        pods = (told.get("myself") or {}).get("pods") or []
-        return [_read(one) for one in pods if one and one.get("name") == name]
+        return [one for one in self.all(f"looking for pod {name}") if one.name == name]
+
+    def all(self, what: str = "looking for pods") -> list[Pod]:
+        """Every pod of the account, also those that have exited.
+
+        Raises:
+            PlatformError: as `get`.
+        """
+        told = self._api.ask(what, f"query {{ myself {{ pods {{ {FIELDS} }} }} }}")
+        return [_read(one) for one in (told.get("myself") or {}).get("pods") or [] if one]
 
     def terminate(self, pod_id: str) -> None:
         """End a pod, and its disk with it; asked for until RunPod knows it no more. One that is gone is left so.

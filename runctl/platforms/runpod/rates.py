@@ -35,4 +35,9 @@ def look(api: Api, plan: Plan, handle: RunHandle) -> Rates:
             count = int(asked[0].get("gpuCount") or 1)
             price = market.on_demand(api, handle.address["machine"], handle.address["cloud"], count)
             on_demand = None if price is None else price * count
-    return Rates((), on_demand, size_gb * _DISK_USD / HOURS_PER_MONTH)
+    return Rates((), on_demand, disks_usd_per_hour(size_gb))
+
+
+def disks_usd_per_hour(size_gb: float) -> float:
+    """What a running pod's disks cost."""
+    return size_gb * _DISK_USD / HOURS_PER_MONTH

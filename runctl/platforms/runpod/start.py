@@ -210,7 +210,7 @@ class Bringing:
         """
         at, here = self._at.run_dir, Path(rundir.url)
         for name in sorted(path.relative_to(here).as_posix() for path in here.glob("attempts/*.json")):
-            if name.removeprefix("attempts/").removesuffix(".json").isdigit():
+            if name.removeprefix("attempts/").removesuffix(".json").removesuffix(".rates").isdigit():
                 self._files.put(here / name, posixpath.join(at, name))
         found = _to_begin_from(spec, Catalog(here / "checkpoints"), attempt, self._tell)
         if found is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -68,8 +69,8 @@ class NewUser:
             self.iam.put_user_policy(UserName="ada", PolicyName=f"given-{number}", PolicyDocument=json.dumps(policy))
 
 
-@pytest.fixture
-def ada(tmp_path: Path) -> Iterator[NewUser]:
+@contextlib.contextmanager
+def stranger(folder: Path) -> Iterator[NewUser]:
     import boto3
 
     with Cloud(iam=True) as cloud:
@@ -79,10 +80,26 @@ def ada(tmp_path: Path) -> Iterator[NewUser]:
         )
         iam.create_user(UserName="ada")
         keys = [iam.create_access_key(UserName="ada")["AccessKey"] for _ in range(2)]
-        project = tmp_path / "project"
+        project = folder / "project"
         project.mkdir()
         (project / "train.py").write_text("print('trained')\n")
-        yield NewUser(cloud, tmp_path, project, iam, keys)
+        yield NewUser(cloud, folder, project, iam, keys)
+
+
+@pytest.fixture
+def ada(tmp_path: Path) -> Iterator[NewUser]:
+    with stranger(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[NewUser, dict[str, str]]]:
+    """An account that its owner has set up, and the owner's environment, for those who rent nothing in it."""
+    folder = tmp_path_factory.mktemp("ready")
+    with stranger(folder) as made:
+        owner = made.cloud.environment({"PATH": "/usr/bin:/bin", "HOME": str(folder)})
+        assert made.types("runctl", "aws", "setup", env=owner).returncode == 0
+        yield made, owner
 
 
 def check_one_screen(done: subprocess.CompletedProcess[str], *said: str) -> None:
@@ -147,9 +164,8 @@ def test_who_may_launch_and_not_set_up_is_ready_once_an_administrator_has_set_up
     ],
     ids=["a subnet without a way out", "a region without the type", "no instance profile"],
 )  # fmt: skip
-def test_what_can_never_work_is_said_before_anything_is_rented(ada: NewUser, words, said) -> None:
-    owner = ada.cloud.environment({"PATH": "/usr/bin:/bin", "HOME": str(ada.home)})
-    assert ada.types("runctl", "aws", "setup", env=owner).returncode == 0
+def test_what_can_never_work_is_said_before_anything_is_rented(ready, words, said) -> None:
+    ada, owner = ready
     subnet = ada.cloud.make_subnet("us-east-1a") if "{" in words[0] else ""
     done = ada.launches(*(word.replace("{cut off}", subnet) for word in words), env=owner)
     check_one_screen(done, *said)

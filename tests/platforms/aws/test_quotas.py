@@ -47,7 +47,7 @@ def test_without_one_for_spot_it_is_rented_on_demand_and_said_once(account: Acco
     account.check_that_nothing_runs(20)
 
 
-@pytest.mark.parametrize("code", ["AccessDeniedException", "ThrottlingException"])
+@pytest.mark.parametrize("code", ["AccessDeniedException", pytest.param("ThrottlingException", marks=pytest.mark.soak)])
 def test_what_may_not_be_looked_up_is_unknown_and_stands_in_nobodys_way(account: Account, code: str) -> None:
     account.cloud.set_quota(SPOT, 0)
     account.cloud.inject(Fault("GetServiceQuota", code, times=99))

@@ -7,6 +7,7 @@ import itertools
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -149,6 +150,28 @@ class Yard:
         finally:
             ended.set()
             thread.join()
+        return launch
+
+    def left(self, script: str, *, until: Callable[[Launch], bool]) -> Launch:
+        """A launch whose launcher goes once it is so, and leaves the pod to itself.
+
+        Args:
+            script: the training.
+            until: asked again and again.
+        """
+        (self.project / "train.py").write_text(script)
+        run_id = f"pods-{os.getpid()}-{next(_numbers)}"
+        identity = RunIdentity(run_id, "pods", str(self.project.parent / "runs"))
+        spec = LaunchSpec(identity, Program("train.py", None), limits=Limits(max_time_s=600.0))
+        launch = Launch(run_id, self.cloud, RunDir(run_url(identity.root, run_id)))
+        launch.rundir.write_spec(spec)
+        platform = RunpodPlatform(self.project, RunpodConfig(gpu_type=GPU), launch.told.append)
+        handle = platform.submit(platform.plan(spec, platform.quote(spec), 1))
+        deadline = time.monotonic() + 60
+        while not until(launch):
+            assert time.monotonic() < deadline, launch.told
+            platform.wait(handle, 0.1)
+        platform.clean_up(handle, keep_s=600.0)  # lets go of the pod, which stays
         return launch
 
 

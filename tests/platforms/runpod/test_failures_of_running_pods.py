@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rented_pods import EVERY_100, FIRST_IS_LONG, SAVES_ONCE, Launch, Yard, loopback, saved, stopped_and_went_on, trains
 
+from runctl.platforms.runpod import boot
 from runctl.spec import Data, RunState, Transfer
 
 
@@ -99,6 +101,18 @@ def test_a_container_that_starts_again_does_not_train_again(yard: Yard) -> None:
     launch = yard.run(FIRST_IS_LONG, when=trains, then=yard.cloud.restart)
     assert "its container was started again" in went_on(launch)
     assert launch.pods[0]["starts"] >= 1
+
+
+def test_a_container_that_starts_again_while_nobody_looks_ends_its_pod_in_time(
+    yard: Yard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boot, "RESTARTED_S", 2.0)
+    launch = yard.left(FIRST_IS_LONG, until=trains)
+    yard.cloud.restart(launch.pods[0]["id"])
+    began = time.monotonic()
+    launch.check_that_nothing_is_left()
+    assert time.monotonic() - began < 15
+    assert launch.pods[0]["why"] == "terminated by request"
 
 
 def test_a_pod_that_refuses_for_a_while_is_waited_for(yard: Yard) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -117,3 +118,20 @@ def test_a_launch_that_leaves_has_started_the_training(home: Home) -> None:
     assert "trained" in home.said(again)
     assert os.listdir(home.project / "runs" / "three" / "logs")  # noqa: PTH208
     wait_until(lambda: not home.running("three"), 10, "the pod has ended")
+
+
+def test_a_stop_leaves_nothing_running(home: Home) -> None:
+    launch = home.start("run.id=four")
+    wait_until(lambda: "under way" in home.said(launch) or launch.poll() is not None, 60, "it trains")
+    launch.send_signal(signal.SIGINT)
+    assert launch.wait(60) == 130, home.said(launch)
+    assert "stopped by Ctrl-C" in home.said(launch)
+    assert not home.running("four")
+
+
+@pytest.mark.soak  # the contract has the same of an attempt
+def test_a_training_that_fails_leaves_nothing_running(home: Home) -> None:
+    (home.project / "train.py").write_text("raise SystemExit(3)")
+    launch = home.start("run.id=five")
+    assert launch.wait(60) == 3, home.said(launch)
+    assert not home.running("five")

@@ -1,4 +1,4 @@
-"""The contract of every platform, kept by RunPod on the loopback one, without any object storage."""
+"""The contract of every platform, kept by RunPod on the loopback one: over SSH, and by a start command."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,13 @@ from runctl.drill.runpod.cloud import RunpodCloud
 from runctl.drill.sandboxes import MARK
 from runctl.hostdir import HostDir
 from runctl.platforms.runpod import RunpodPlatform
-from runctl.platforms.runpod.options import RunpodConfig
+from runctl.platforms.runpod.options import RunpodConfig, Transport
 from runctl.processes import find_by_environment
-from runctl.spec import RunHandle
+from runctl.spec import LaunchSpec, RunHandle
 
 #: Where a pod keeps what is runctl's; in the drill below a folder of its own.
 HOST_ROOT = "/var/lib/runctl"
+KEYS = {"AWS_ACCESS_KEY_ID": "runpod:key_id", "AWS_SECRET_ACCESS_KEY": "runpod:key"}
 
 
 @dataclass
@@ -34,6 +35,7 @@ class RunpodBench(Bench):
     """Scripts write on pods, which are folders in the drill."""
 
     cloud: RunpodCloud = field(kw_only=True)
+    bucket: str | None = None
     patience_s: float = 60.0
     answers_s: float = 3.0
     at_once_s: float = 12.0
@@ -41,6 +43,17 @@ class RunpodBench(Bench):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._before = {one["id"] for one in self.cloud.pods()}
+
+    def spec(self, script: str = "") -> LaunchSpec:
+        spec = super().spec(script)
+        if self.bucket is not None:
+            spec = replace(spec, secrets=KEYS)
+            self.rundir(spec).write_spec(spec)
+        return spec
+
+    @property
+    def run_root(self) -> str:
+        return super().run_root if self.bucket is None else f"s3://{self.bucket}/runs"
 
     def _pods(self) -> list[dict[str, Any]]:
         return [one for one in self.cloud.pods() if one["id"] not in self._before]
@@ -90,3 +103,15 @@ class TestRunpod(PlatformContract):
     def bench(self, cloud: RunpodCloud, tmp_path: Path) -> Bench:
         config = RunpodConfig(gpu_type=GPU, keep_on_failure="0", start="exec start.sh")
         return RunpodBench(lambda project: RunpodPlatform(project, config, print), tmp_path, cloud=cloud)
+
+
+@pytest.mark.soak
+class TestRunpodByStartCommand(PlatformContract):
+    @pytest.fixture
+    def bench(self, cloud: RunpodCloud, tmp_path: Path, s3: Any) -> Bench:
+        cloud.set_secret("key_id", s3.env["AWS_ACCESS_KEY_ID"])
+        cloud.set_secret("key", s3.env["AWS_SECRET_ACCESS_KEY"])
+        config = RunpodConfig(gpu_type=GPU, keep_on_failure="0", transport=Transport.start_command)
+        return RunpodBench(
+            lambda project: RunpodPlatform(project, config, print), tmp_path, cloud=cloud, bucket=s3.bucket()
+        )

@@ -1,0 +1,56 @@
+"""More time for an attempt that lives, asked for through its run directory.
+
+control/extend.json   how long the attempt may train altogether
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from runctl.encoding import dumps, loads
+from runctl.errors import StorageError
+from runctl.rundir import RunDir
+from runctl.spec import Plan, RunHandle
+
+_NAME = "control/extend.json"
+
+
+@dataclass(frozen=True)
+class Extension:
+    """More time.
+
+    Attributes:
+        attempt: that is meant; others keep the limit of the launch.
+        max_time_s: how long it may train altogether.
+        at: when it was asked for (seconds since the epoch).
+    """
+
+    attempt: int
+    max_time_s: float
+    at: float
+
+
+def ask(rundir: RunDir, attempt: int, max_time_s: float) -> None:
+    """Ask an attempt to take so long altogether; it looks every few seconds."""
+    rundir.store.write(_NAME, dumps(Extension(attempt, max_time_s, time.time())).encode())
+
+
+def asked(rundir: RunDir, attempt: int) -> Extension | None:
+    """What an attempt was asked last, or None.
+
+    Raises:
+        StorageError: if that cannot be read.
+    """
+    data = rundir.store.read(_NAME)
+    try:
+        found = None if data is None else loads(Extension, data.decode())
+    except (ValueError, TypeError) as error:
+        raise StorageError(f"{rundir.url}/{_NAME} cannot be read: {error}") from error
+    return found if found is not None and found.attempt == attempt else None
+
+
+def deadline(plan: Plan, handle: RunHandle) -> float | None:
+    """When a rented host ends itself, as it was rented (seconds since the epoch); None where nothing was said."""
+    told = [one["orders"]["lives_s"] for one in plan.requests if "lives_s" in one.get("orders", {})]
+    return handle.address["launched_at"] + told[0] if told else None

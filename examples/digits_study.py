@@ -15,6 +15,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 mpl.use("svg")
+mpl.rcParams["svg.hashsalt"] = "runctl"  # the same plot is the same file
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent

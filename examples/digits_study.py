@@ -15,7 +15,6 @@ from pathlib import Path
 import matplotlib as mpl
 
 mpl.use("svg")
-mpl.rcParams["svg.hashsalt"] = "runctl"  # the same plot is the same file
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
@@ -39,6 +38,7 @@ def swept(name: str) -> list[tuple[float, float]]:
 
 def main() -> None:
     found = {name: swept(name) for name in SWEEPS}
+    plt.rcParams["svg.hashsalt"] = "runctl"  # the same plot is the same file
     figure, axes = plt.subplots(figsize=(6, 4))
     for name, mark in (("grid", "s"), ("study", "o")):
         rates, losses = zip(*found[name], strict=True)

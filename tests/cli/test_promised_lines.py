@@ -52,6 +52,7 @@ runctl runpod train $POD_ID train_ephemeral.py
 runctl runpod monitor $POD_ID --follow
 """
 MONITORED = "runctl runpod monitor <pod-id> --follow"
+LOGGED = "runctl monitor --log training.log --follow"
 MULTI_GPU = """
 # runctl detects DDP and only rank 0 saves
 runctl local train_multi_gpu.py --ddp
@@ -158,6 +159,26 @@ def test_checkpoints_are_kept_and_carried_to_a_bucket(cloud: Cloud, shell: Shell
     [run] = [path.name for path in (shell.project / "runs").iterdir() if not path.name.startswith(".")]
     root = "s3://runctl-123456789012-us-east-1/runs"
     assert cloud.read(f"{root}/{run}/checkpoints/step-000004/manifest.json") is not None
+
+
+@pytest.mark.timeout(TIMEOUT_S)
+def test_a_log_is_monitored(tmp_path: Path) -> None:
+    shell = Shell(tmp_path, dict(os.environ))
+    log = shell.project / "training.log"
+    log.write_text("step=1 loss=0.5\n")
+    watch = subprocess.Popen(["bash", "-c", f"exec {LOGGED}"], cwd=shell.project, env=shell.env, stdout=subprocess.PIPE)
+    try:
+        assert watch.stdout is not None and b"step=1 loss=0.5" in watch.stdout.readline()
+        with log.open("a") as more:
+            more.write("step=2 loss=0.25\nERROR: out of memory\n")
+        said = b""
+        while b"out of memory" not in said:
+            line = watch.stdout.readline()
+            assert line, said
+            said += line
+    finally:
+        watch.kill()
+        watch.wait()
 
 
 @pytest.mark.soak

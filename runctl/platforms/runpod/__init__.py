@@ -83,14 +83,15 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         return RunpodHosts(self._api, self._options, self._tell)
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
-        if self._options.host is not None and self._host is None and not self._watches:
-            self._host = self.hosts().get(self._options.host)
-        if self._host is None:
+        host = self._host if self._watches else self._given()
+        if host is None:
             return super()._completed(spec)
-        return replace(spec, limits=self._host.limited(spec.limits, spec.checkpoint.grace_s))
+        return replace(spec, limits=host.limited(spec.limits, spec.checkpoint.grace_s))
 
     def _given(self) -> Host | None:
         """The pod that was named; None without one, and for a run that was interrupted there: it goes on elsewhere."""
+        if self._options.host is not None and self._host is None and not self._watches:
+            self._host = self.hosts().get(self._options.host)
         if self._host is not None and self._watches:
             self._tell(f"{self._host.id} is lost to this run; it goes on on one that is rented, and ends with it")
             self._host = None

@@ -7,6 +7,7 @@ somebody else's, until its own deadline has passed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -105,7 +106,7 @@ class Leftovers:
             # Two roots may each hold a run of that id, and what does not say whose it is may be either's.
             verdicts = [_of_run(one, rundir, now) for rundir in self._runs_of(one)] or [_of_unknown(one, now)]
             left, why = min(verdicts)
-            if left and one.kind in HOSTS and one.root is not None and (user := _other_user(one, one.root, now)):
+            if left and one.kind in HOSTS and (user := self._other_user(one, now)) is not None:
                 left, why = False, f"run {user} has it now"
         except RunctlError as error:
             left, why = False, f"its run cannot be looked at: {error}"
@@ -122,13 +123,23 @@ class Leftovers:
         found = {rundir.url: rundir for rundir in map(RunDir, urls)}
         return [rundir for rundir in found.values() if rundir.exists()]
 
+    def _other_user(self, one: Holding, now: float) -> str | None:
+        """Another run that lives on a host: in a sweep, and on hosts made by hand, one comes after the other."""
+        if one.root is not None and (user := _user_below(one, one.root, now)) is not None:
+            return user
+        for root in self._roots:
+            with contextlib.suppress(RunctlError):  # it is not said that any lies there
+                if (user := _user_below(one, root, now)) is not None:
+                    return user
+        return None
 
-def _other_user(one: Holding, root: str, now: float) -> str | None:
-    """Another run that lives on a host: hosts of a sweep take one job after the other, and keep the tags of the first.
+
+def _user_below(one: Holding, root: str, now: float) -> str | None:
+    """A run below a root that lives on a host which was rented for another, whose tags it keeps.
 
     Args:
         one: the host.
-        root: of the run for which it was rented, below which the others of its sweep lie.
+        root: where to look.
         now: seconds since the epoch.
     """
 

@@ -183,7 +183,7 @@ class Registry:
             return []
         with self._open() as database:
             rows = database.execute(f"select * from runs where {where}", values).fetchall()
-        return [_entry(dict(row)) for row in rows]
+        return [_entry(tuple(row)) for row in rows]
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -214,8 +214,11 @@ class Registry:
             ) from error
 
 
-def _entry(row: dict[str, Any]) -> Entry:
-    return Entry(**{**row, "tags": _loaded(row["tags"]), "seen": _loaded(row["seen"])})
+def _entry(row: Any) -> Entry:
+    """A row of the table, whose columns are the fields of `Entry`."""
+    *columns, tags, seen = row
+    fields: list[Any] = [*columns, _loaded(tags), _loaded(seen)]
+    return Entry(*fields)
 
 
 def _loaded(text: str) -> dict[str, Any]:

@@ -66,6 +66,7 @@ LAYER_3 = [
     "leftovers",
     "drill",
     "terminal",
+    "warm",
     "composed",
     "carrying",
     "sweeps",

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from runctl.hostdir import HostDir
 from runctl.hosts import facts
 from runctl.nodelogs import NodeLogs
 from runctl.outcome import Attempt
-from runctl.rundir import HEARTBEAT_S, RunDir, event_line
+from runctl.rundir import HEARTBEAT_S, RunDir
 from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Stream
 
@@ -141,7 +141,7 @@ class RunningAttempt:
                 warm = None
             env = {**ready.variables, **env, **values.worker}
             if ready.about:
-                self._note({"event": "environment", "source": ready.source, **ready.about})
+                self._milestones.note("environment", source=ready.source, **ready.about)
             staging.before(here.python, {**os.environ, **env}, self._meanwhile, self._stopped)
             if self._stopping.stop is not None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
@@ -295,10 +295,9 @@ class RunningAttempt:
 
     def _keep_limits(self, ranks: Ranks | None) -> None:
         if (told := self._lifetime.hear()) is not None:
-            self._note(told)
+            self._milestones.note(**told)
         if (alert := self._limits.budget_alert()) is not None:
-            _say(f"{alert.share:.0%} of limits.max_usd={alert.max_usd:g} are spent: {alert.spent_usd:.2f} USD")
-            self._milestones.spent(self._metrics.step, **asdict(alert))
+            self._milestones.spent(alert)
         reached = self._limits.reached(self._checkpoints.upload_pid) if self._stopping.stop is None else None
         if reached is not None:
             self._stopping.ask(ranks, Request(reached))
@@ -317,14 +316,11 @@ class RunningAttempt:
         if now - self._beat_at > HEARTBEAT_S:
             self._beat_at = now
             self._metrics.flush()
-            progress = {**self.progress(), **self._pace.progress(self._metrics.step), "load": self._load.latest}
+            pace = self._pace.progress(self._metrics.step)
+            progress = {**self.progress(), **pace, **self._lifetime.told(), "load": self._load.latest}
             with self._troubles.kept():
-                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **progress, **self._lifetime.told())
+                self._rundir.beat(self._order.attempt, self._host, os.getpid(), **progress)
             self._milestones.look(progress)
-
-    def _note(self, event: dict[str, Any]) -> None:
-        with self._troubles.kept():
-            self._events.append(event_line(event.pop("event"), attempt=self._order.attempt, **event))
 
     def _note_restart(self) -> None:
         """Say that torchrun has restarted the ranks, and after which failure."""
@@ -336,7 +332,7 @@ class RunningAttempt:
         self._restart = restart
         self._metrics.begin_anew()
         _say(f"{why or 'a rank failed'}; restart {restart} of {allowed}")
-        self._note({"event": "restarted", "restart": restart, "reason": why or None})
+        self._milestones.note("restarted", restart=restart, reason=why or None)
 
 
 def _say(text: str) -> None:

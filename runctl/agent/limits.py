@@ -111,7 +111,8 @@ class Budget:
         self._before_usd = before_usd
         self._price = price_usd_per_hour
         self._billed_from = billed_from
-        self._told = 0.0
+        #: What an attempt before this one has told is not told again.
+        self._told = max((one for one in _SHARES if before_usd >= one * max_usd), default=0.0)
 
     def spent_usd(self, now: float) -> float:
         """By then (seconds since the epoch)."""

@@ -6,8 +6,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
+from runctl.agent.limits import Alert
 from runctl.agent.order import Order
 from runctl.agent.troubles import Troubles
 from runctl.agent.verdict import Verdict
@@ -59,7 +61,7 @@ class Milestones:
 
         Args:
             hooks: of which `runctl_milestone` is called.
-            secrets: what it is handed.
+            secrets: what `runctl_milestone` is handed.
         """
         self._telling = threading.Thread(target=self._tell, args=(hooks, secrets), daemon=True)
         self._telling.start()
@@ -78,26 +80,28 @@ class Milestones:
         self._steps = None
 
     def look(self, progress: dict[str, Any]) -> None:
-        """See what has been reached.
-
-        Args:
-            progress: what the heartbeat tells.
-        """
+        """See what has been reached, from what the heartbeat tells."""
         step, saved = progress.get("step"), max(progress.get("checkpoints") or (0,))
         metrics = progress.get("metrics") or {}
         if saved > self._saved:
             self._saved = saved
-            self._note("checkpoint", step=saved)
+            self.note("checkpoint", step=saved)
         if step is not None and not self._stepped:
             self._stepped = True
-            self._note("first_step", step=step)
+            self.note("first_step", step=step)
             self._reach("first_step", step=step, metrics=metrics)
         self._look_for_stall(step, metrics)
 
-    def spent(self, step: int | None, **alert: float) -> None:
-        """A share of the budget is spent: `share`, `spent_usd`, `max_usd`."""
-        self._note("budget", **alert)
-        self._reach("budget", step=step, **alert)
+    def spent(self, alert: Alert) -> None:
+        """Another share of limits.max_usd has been spent."""
+        self._say(f"{alert.share:.0%} of limits.max_usd={alert.max_usd:g} are spent: {alert.spent_usd:.2f} USD")
+        self.note("budget", **asdict(alert))
+        self._reach("budget", **asdict(alert))
+
+    def note(self, event: str, **about: Any) -> None:
+        """Keep an event of this attempt's."""
+        with self._troubles.kept():
+            self._events.append(event_line(event, attempt=self._order.attempt, **about))
 
     def end(self, verdict: Verdict, progress: dict[str, Any]) -> None:
         """Tell how it ended, without waiting for that."""
@@ -123,13 +127,9 @@ class Milestones:
         self._steps.note(step, now)
         for_s = self._steps.stalled_s(now)
         if for_s is not None and not self._stalled:
-            self._note("stalled", step=step, for_s=round(for_s))
+            self.note("stalled", step=step, for_s=round(for_s))
             self._reach("stalled", step=step, for_s=round(for_s), metrics=metrics)
         self._stalled = for_s is not None
-
-    def _note(self, event: str, **about: Any) -> None:
-        with self._troubles.kept():
-            self._events.append(event_line(event, attempt=self._order.attempt, **about))
 
     def _reach(self, kind: str, **about: Any) -> None:
         where = {"platform": self._order.platform, "host": self._record.host, "market": self._order.market}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 #: How much of a log, and of the metrics, is read to begin with (bytes).
 _LOG_BYTES, _METRICS_BYTES = 64 << 10, 1 << 20
+_SEGMENTS = 400
 _POINTS = 2000
 _LINES = 40
 #: `error` as a word, as in "CUDA error: …" and "ValueError", but not as a metric: error=0.12.
@@ -324,6 +325,7 @@ class _Lines:
 
 def _end_of(store: Store, name: str, size_bytes: int) -> tuple[Tail, bool]:
     """A reader of the last so many bytes of a stream, and whether something stands before them."""
-    there = sum(stamp.size_bytes for stamp in store.stamps(name).values())
-    skip = max(0, there - size_bytes)
+    sizes = [stamp.size_bytes for _, stamp in sorted(store.stamps(name).items())]
+    # Each segment on object storage is a request, however small.
+    skip = max(0, sum(sizes) - size_bytes, sum(sizes[:-_SEGMENTS]))
     return store.tail(name, skip), skip > 0

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-import queue
-import threading
+import gc
 import time
 from typing import TYPE_CHECKING, Optional
 
 import typer
 
 from runctl.cli import table
-from runctl.errors import ConfigError, RunctlError, StorageError
+from runctl.cli.looking import at_once
+from runctl.errors import ConfigError, RunctlError
 
 if TYPE_CHECKING:
     from runctl.registry import Entry, Registry
@@ -37,6 +37,7 @@ def ps(
     from runctl.spec import RunState
     from runctl.standing import LOST, Standing, has_ended
 
+    gc.disable()  # of ten thousand runs nothing goes before the command ends, and looking for it takes its time
     states = [one.value for one in RunState] + [LOST]
     if state is not None and state not in states:
         raise ConfigError(f"--state {state}: there are {', '.join(states)}")
@@ -105,46 +106,13 @@ def looked_at(registry: Registry, entries: list[Entry]) -> tuple[dict[str, Stand
     Returns:
         Where they stand by run directory, and of those that did not answer in time or at all, why.
     """
-    answers: queue.SimpleQueue[tuple[Entry, Standing | RunctlError]] = queue.SimpleQueue()
-    waiting: queue.SimpleQueue[Entry] = queue.SimpleQueue()
-    for entry in entries:
-        waiting.put(entry)
-    for _ in range(min(_AT_ONCE, len(entries))):
-        # Daemons: one that hangs on a dead network does not keep the command.
-        threading.Thread(target=_look, args=(waiting, answers), daemon=True).start()
-    found: dict[str, Standing] = {}
-    silent = {one.url: f"its run directory did not answer within {LOOK_S:g} s" for one in entries}
-    deadline = time.monotonic() + LOOK_S
-    for _ in entries:
-        try:
-            entry, seen = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            break
-        if isinstance(seen, RunctlError):
-            silent[entry.url] = str(seen)
-        else:
-            found[entry.url] = seen
-            del silent[entry.url]
-    if found:
-        registry.note_all([one.entry() for one in found.values()])
-    return found, silent
-
-
-def _look(waiting: queue.SimpleQueue[Entry], answers: queue.SimpleQueue[tuple[Entry, Standing | RunctlError]]) -> None:
     from runctl import standing
     from runctl.rundir import RunDir
 
-    while True:
-        try:
-            entry = waiting.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            answers.put((entry, standing.look(RunDir(entry.url))))
-        except RunctlError as error:
-            answers.put((entry, error))
-        except Exception as error:  # noqa: BLE001 (whatever one run directory holds, the others are to be shown)
-            answers.put((entry, StorageError(f"{entry.url} cannot be read: {error}")))
+    found, silent = at_once([one.url for one in entries], lambda url: standing.look(RunDir(url)), LOOK_S)
+    if found:
+        registry.note_all([one.entry() for one in found.values()])
+    return found, silent
 
 
 def _read_all(root: str, ids: list[str]) -> list[Entry]:

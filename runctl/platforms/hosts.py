@@ -16,7 +16,7 @@ import shutil
 import string
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,7 @@ class Host:
                 "minutes, which is too soon for a training; make another, with a longer --max-time"
             )
         wanted = limits.max_time_s
-        return Limits(min(left_s, wanted) if wanted is not None else left_s, limits.max_usd, limits.idle_s)
+        return replace(limits, max_time_s=min(left_s, wanted) if wanted is not None else left_s)
 
 
 @dataclass(frozen=True)

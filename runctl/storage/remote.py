@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -177,8 +177,17 @@ class FsspecStore(Store):
         return SegmentStream(self, self._publisher, name, writer)
 
     def read_stream(self, name: str) -> Iterator[bytes]:
-        for segment in self.names(name):
-            yield self.read(f"{name}/{segment}") or b""
+        yield from self.read_segments(name, self.names(name))
+
+    def read_segments(self, name: str, segments: Sequence[str]) -> Iterator[bytes]:
+        """The bytes of a stream's segments in their order; each is a request, so a few are under way at once."""
+        if len(segments) == 1:
+            yield self.read(f"{name}/{segments[0]}") or b""
+            return
+        with ThreadPoolExecutor(_PARTS_AT_ONCE, "runctl-read") as threads:
+            for begin in range(0, len(segments), _PARTS_AT_ONCE):
+                window = [f"{name}/{segment}" for segment in segments[begin : begin + _PARTS_AT_ONCE]]
+                yield from (data or b"" for data in threads.map(self.read, window))
 
     def tail(self, name: str, skip_bytes: int = 0) -> Tail:
         return _SegmentTail(self, name, skip_bytes)
@@ -211,11 +220,16 @@ class _SegmentTail(Tail):
 
     def read(self) -> Iterator[bytes]:
         new = {name: size for name, size in self._store.sizes(self._name).items() if name not in self._done}
+        wanted: list[str] = []
         for segment, size in sorted(new.items()):
-            if self._skip_bytes < size:
-                data = self._store.read(f"{self._name}/{segment}") or b""
-                yield data[self._skip_bytes :]
-            self._skip_bytes = max(0, self._skip_bytes - size)
+            if not wanted and self._skip_bytes >= size:
+                self._skip_bytes -= size
+                self._done.add(segment)
+            else:
+                wanted.append(segment)
+        for segment, data in zip(wanted, self._store.read_segments(self._name, wanted), strict=True):
+            yield data[self._skip_bytes :]
+            self._skip_bytes = 0
             self._done.add(segment)
 
 

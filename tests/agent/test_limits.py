@@ -113,11 +113,19 @@ def test_half_four_fifths_and_all_of_the_money_are_told_once_each(clock: Clock) 
 
 
 def test_of_several_shares_at_once_the_largest_is_told(clock: Clock) -> None:
-    one, _ = watch(Limits(max_usd=1.0), attempt(1, 0.85), price_usd_per_hour=0.1, billed_from=NOW)
+    one, _ = watch(Limits(max_usd=1.0), attempt(1, 0.45), price_usd_per_hour=0.1, billed_from=NOW - 4 * 3600)
     first = one.budget_alert()
     assert first is not None and first.share == 0.8
     assert one.budget_alert() is None
     assert watch(Limits())[0].budget_alert() is None
+
+
+def test_a_share_that_an_earlier_attempt_has_told_is_not_told_again(clock: Clock) -> None:
+    one, _ = watch(Limits(max_usd=1.0), attempt(1, 0.85), price_usd_per_hour=0.1, billed_from=NOW)
+    assert one.budget_alert() is None
+    clock.now = NOW + 1.6 * 3600
+    last = one.budget_alert()
+    assert last is not None and last.share == 1.0
 
 
 def test_more_time_is_more_time(clock: Clock) -> None:

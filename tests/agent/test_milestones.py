@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from web_inbox import Inbox
 
 from runctl.agent import milestones
+from runctl.agent.limits import Budget
 from runctl.agent.milestones import Milestones
 from runctl.agent.order import Order
 from runctl.agent.troubles import Troubles
@@ -31,41 +30,6 @@ def runctl_milestone(kind, about, secrets):
         print(kind, about.get("step"), about.get("share"), sorted(secrets), file=file)
 """
 DONE = Verdict(RunState.SUCCEEDED, 0, "succeeded")
-
-
-class Inbox:
-    """A web server that takes notifications; one that `hangs` answers nothing."""
-
-    def __init__(self) -> None:
-        inbox = self
-        self.taken: list[dict[str, Any]] = []
-        self.status = 200
-        self.hangs = False
-        self.released = threading.Event()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                data = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if inbox.hangs:
-                    inbox.released.wait(60)
-                    return
-                if inbox.status == 200:
-                    inbox.taken.append(data)
-                self.send_response(inbox.status)
-                self.end_headers()
-
-            def log_message(self, *words: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.address = f"json://127.0.0.1:{self._server.server_address[1]}/a-secret-path"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def shut(self) -> None:
-        self.released.set()
-        self._server.shutdown()
-        self._server.server_close()
 
 
 @pytest.fixture
@@ -125,12 +89,16 @@ def test_one_that_resumes_says_so_and_makes_no_first_step(tmp_path: Path) -> Non
     assert noticed.noted() == []
 
 
-def test_what_is_spent_of_a_budget_is_told(tmp_path: Path) -> None:
+def test_a_budget_is_told_by_shares_and_each_once_over_all_attempts(tmp_path: Path) -> None:
+    budget = Budget(2.0, 1.1, 1.0, 10_000.0)
     noticed = Noticed(tmp_path, {})
     found = noticed.begin()
-    found.spent(1, share=0.5, spent_usd=1.0, max_usd=2.0)
-    assert "budget 1 0.5" in noticed.told()
-    assert noticed.noted() == [("budget", 0.5)]
+    for hours in (0.05, 0.1, 0.2, 0.5, 0.6, 1.1, 1.2):
+        if (alert := budget.alert(10_000.0 + hours * 3600)) is not None:
+            found.spent(alert)
+    assert [line for line in noticed.told() if "budget" in line] == ["budget None 0.8", "budget None 1.0"]
+    assert [share for event, share in noticed.noted() if event == "budget"] == [0.8, 1.0]
+    assert noticed.said[0] == "80% of limits.max_usd=2 are spent: 1.60 USD"
 
 
 def test_a_stall_is_told_once_and_never_after_the_ranks_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,6 +141,8 @@ def test_a_host_that_takes_one_job_of_a_sweep_after_the_other_is_its_last_ones(
     assert judge(home, host(home, "run-1")) == (False, "run run-2 has it now")
     assert judge(home, host(home, "gone", ends_at=time.time() - HOUR)) == (False, "run run-2 has it now")
     assert judge(home, replace(host(home, "run-1"), id="i-2"))[0], "another host"
+    by_hand = replace(host(home, "host-1", ends_at=time.time() - HOUR), root=None, attempt=0)
+    assert judge(home, by_hand) == (False, "run run-2 has it now"), "its tag may tell of an earlier deadline"
     ended_ago(second, 2 * HOUR)
     assert judge(home, host(home, "run-1"))[0]
 

@@ -144,6 +144,20 @@ def test_of_a_long_log_only_the_end_is_read(home: Home, monkeypatch: pytest.Monk
     assert told["log"] == ["an old error", "the last line"], "the first of them was torn"
 
 
+def test_of_many_segments_only_the_last_are_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitored, "_SEGMENTS", 3)
+    rundir = home.run("bucketed", state=RunState.RUNNING, root="memory://monitored")
+    for step in range(1, 8):
+        line = {"at": time.time(), "attempt": 1, "step": step, "loss": step / 10}
+        rundir.store.write(f"metrics.jsonl/a1-n0-{step:06d}", json.dumps(line).encode() + b"\n")
+    source = MonitoredRun(rundir)
+    source.look()
+    assert list(source.seen.series["loss"]) == [0.6, 0.7], "the first of three may be torn, and is left out"
+    rundir.store.write("metrics.jsonl/a1-n0-000008", b'{"attempt": 1, "step": 8, "loss": 0.8}\n')
+    source.look()
+    assert list(source.seen.series["loss"]) == [0.6, 0.7, 0.8]
+
+
 def test_a_run_or_a_log(home: Home) -> None:
     for words in ([], ["digits", "--log", "x.log"]):
         assert "either a run" in home.runctl("monitor", *words, expect=2).stderr

@@ -141,6 +141,20 @@ def test_several_runs_are_laid_over_each_other(home: Home) -> None:
     assert loss is not None and [line.name for line in loss.data] == ["one", "two"]
 
 
+def test_a_sweep_is_all_of_its_runs_that_have_begun(home: Home) -> None:
+    places = [storied(home, name, rate=rate).url for name, rate in (("job-1", 1.0), ("job-2", 2.0))]
+    jobs = [{"run_id": place.rsplit("/", 1)[-1], "run_dir": place} for place in [*places, f"{home.root}/job-3"]]
+    folder = Path(home.root, "sweeps", "rates")
+    folder.mkdir(parents=True)
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs}))
+    for word in ("rates", str(folder)):
+        told = json.loads(home.runctl("report", word, "--json").output)
+        assert (Path(told["file"]).name, told["runs"]) == ("rates.html", ["job-1", "job-2"])
+    (folder / "sweep.json").write_text(json.dumps({"jobs": jobs[2:]}))
+    assert "none of its 1 runs has begun" in home.runctl("report", "rates", expect=2).stderr
+    assert "no run is called nothing" in home.runctl("report", "nothing", expect=2).stderr
+
+
 def test_words_of_others_do_not_become_part_of_the_page(home: Home) -> None:
     rundir = home.run("odd", config="args: {x: '</pre><script>alert(1)</script>'}\n", name="<i>odd</i>")
     stream = rundir.metrics_stream("a1-n0")

@@ -126,6 +126,36 @@ def test_a_secret_stays_out_of_the_plan(desk, monkeypatch):
     assert "hunter2" not in out + err
 
 
+def composed(desk, monkeypatch, *words):
+    """The spec of a launch that is not carried out."""
+    seen = []
+    monkeypatch.setattr("runctl.hooks.Hooks.modify_spec", lambda self, spec, platform: seen.append(spec) or spec)
+    desk.run("script=train.py", "dry_run=true", *words)
+    return seen[0]
+
+
+def test_addresses_of_notifications_are_secrets_of_the_agent(desk, monkeypatch):
+    words = ("secrets.CHAT=env:MY_CHAT", "secrets.TOKEN=env:TOKEN", "notify=[CHAT,env:MAIL,ssm:/team/phone]")
+    spec = composed(desk, monkeypatch, *words)
+    assert spec.notify == ("CHAT", "NOTIFY_MAIL", "NOTIFY__team_phone")
+    assert spec.secrets_for("agent") == {
+        "CHAT": "env:MY_CHAT", "NOTIFY_MAIL": "env:MAIL", "NOTIFY__team_phone": "ssm:/team/phone",
+    }  # fmt: skip
+    assert spec.secrets_for("worker") == {"TOKEN": "env:TOKEN"} and spec.secrets_for("setup") == {}
+    spec = composed(desk, monkeypatch, *words, "secrets_scope.CHAT=both")
+    assert spec.secrets_for("setup") == {"CHAT": "env:MY_CHAT"}, "whoever asks for it gets it, too"
+
+
+@pytest.mark.parametrize("word", ["slack://hunter2", "'json://user:hunter2@host'", "'hunter2 x'"])
+def test_an_address_itself_is_refused_and_never_shown(desk, word):
+    text = desk.refusal("script=train.py", f"notify=[{word}]")
+    assert "notify=[env:SLACK_URL]" in text and "hunter2" not in text
+
+
+def test_a_name_of_no_secret_is_refused(desk):
+    assert "there is no secrets.CHAT" in desk.refusal("script=train.py", "notify=[CHAT]")
+
+
 def test_the_json_plan_has_its_documented_shape(desk):
     desk.project("script: train.py\nargs: {batch_size: 2, learning_rate: 0.5, name: x}\n")
     plan = desk.plan("platform=aws", "trainer=ddp")

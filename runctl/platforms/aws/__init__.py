@@ -254,6 +254,8 @@ class AwsPlatform(RentingPlatform[Watch]):
         assert isinstance(self._config, AwsConfig)
         self._clients.require_credentials()
         where = self._options.regions if self._config.region else holdings.regions(self._clients, self._options.regions)
+        if len(where) > 1:
+            self._tell(f"aws: looking in {len(where)} regions")
         return holdings.look(self._clients, where, roots, self._tell)
 
     def _release(self, holding: Holding) -> None:

@@ -21,7 +21,7 @@ from runctl.platforms.runpod import boot, market, requests, start
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.files import PodFiles
 from runctl.platforms.runpod.keys import KeyPair, PinnedHost, of_attempt
-from runctl.platforms.runpod.options import RunpodOptions
+from runctl.platforms.runpod.options import RunpodOptions, Transport
 from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.platforms.runpod.purchase import Purchase
 from runctl.platforms.runpod.ssh import Address, Connection, SshError
@@ -55,6 +55,11 @@ class RunpodHosts(Hosts):
         return sorted(found, key=lambda host: host.launched_at)
 
     def create(self, resources: Resources, lives_s: float) -> Host:
+        if self._options.transport is not Transport.ssh:
+            raise ConfigError(
+                f"platform.transport={self._options.transport.value}: a pod made by hand is reached over SSH; "
+                "platform.transport=ssh"
+            )
         self._api.require_key()
         found = market.look(self._options, self._api, resources)
         spec = replace(spec_of(new_name(), resources), limits=Limits(max_time_s=lives_s))

@@ -25,7 +25,7 @@ from runctl.spec import RunState
 _PIECE_BYTES = 8 << 20
 _LIST_S = 30.0
 _STATUS, _STOP = "status.json", "control/stop.json"
-_LINES = ("events.jsonl", "metrics.jsonl")
+_LINES = ("events.jsonl", "metrics.jsonl", "usage.jsonl")
 #: The launcher's own, and what another part brings.
 _NOT_OURS = re.compile(
     r"spec\.json|lease\.json|config\.yaml|outcome\.json|status\.json|(control|checkpoints|outputs|hosts)/.*"

@@ -81,6 +81,7 @@ class StoredOrders:
         setup = {name: found[name] for name in spec.secrets_for("setup")}
         orders = parcel.completed(of_plan(self.plan), self.handle)
         orders["order"].update(secrets={name: found[name] for name in spec.secrets_for("worker")}, setup_secrets=setup)
+        orders["order"]["agent_secrets"] = {name: found[name] for name in spec.secrets_for("agent")}
         root = spec.run.root.rstrip("/")
         orders.update(
             instance=pod,

@@ -81,6 +81,7 @@ def test_runpods_sigterm_is_heard_in_time(yard: Yard) -> None:
     assert "RunPod takes the pod back at" in went_on(launch)
     [notice] = [one for one in launch.rundir.events() if one["event"] == "notice"]
     assert 4.0 < notice["host_ends_at"] - notice["at"] <= 5.0
+    assert {one["attempt"] for one in launch.rundir.usage()} == {1, 2}, "the second pod's is added to the first's"
 
 
 @pytest.mark.soak  # 20 s

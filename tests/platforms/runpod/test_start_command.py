@@ -98,6 +98,7 @@ def test_a_host_that_cannot_be_brought_up_says_why_over_object_storage(yard: Yar
     launch.check_that_nothing_is_left()
 
 
+@pytest.mark.soak  # test_pod_fetch.py has what the pod does
 def test_keys_that_runpod_does_not_have_end_the_pod_and_are_named(yard: Yard, root: str) -> None:
     names = {name: f"{kept}_nobody_made" for name, kept in KEYS.items()}
     launch = yard.run("", root=root, spec={"secrets": names}, max_attempts=1, **BY_START)

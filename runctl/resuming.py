@@ -42,6 +42,7 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     from runctl.composed import Composed, Manner
     from runctl.config import again, compose
     from runctl.config.argv import parse
+    from runctl.config.schemas import Output
     from runctl.hooks import Hooks
     from runctl.platforms import registry
 
@@ -54,6 +55,10 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     cfg.script, cfg.module = before.program.script, before.program.module
     if "checkpoint" not in changed:
         cfg.checkpoint.resume = "auto"
+    # How the one before was followed is no matter of this one's.
+    cfg.detach = cfg.detach and "detach" in changed
+    if "output" not in changed:
+        cfg.output = Output.text
     cfg.run.id, cfg.run.root = before.run.id, rundir.url.rsplit("/", 1)[0]
     top, workdir = _places(rundir, before, project)
     os.chdir(workdir)  # where the launch's user stood
@@ -86,7 +91,7 @@ def rejoin(rundir: RunDir) -> int | None:
         return None
     entry = Registry().at(rundir.url)
     project = Path(entry.project) if entry is not None and entry.project is not None else None
-    return resume(rundir, ["detach=false"], project=project)
+    return resume(rundir, [], project=project)
 
 
 def _going_on(before: LaunchSpec, now: LaunchSpec, changed: set[str], *, fetched: bool) -> LaunchSpec:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from runctl.errors import PlatformError
 from runctl.platforms import containers
 from runctl.platforms.base import Platform
 from runctl.platforms.hosts import Hosts
@@ -18,6 +19,8 @@ from runctl.platforms.parcel import Parcel
 from runctl.platforms.rented import bounded
 from runctl.platforms.watching import HostWatch
 from runctl.spec import LaunchSpec, RunHandle, RunState
+
+_DETACH_LOOK_S = 0.5
 
 W = TypeVar("W", bound=HostWatch)
 
@@ -51,6 +54,19 @@ class RentingPlatform(Platform, Generic[W]):
 
     def _watch(self, handle: RunHandle) -> W:
         return self._watches[handle.run_id, handle.attempt]
+
+    def _see_it_started(self, handle: RunHandle) -> None:
+        """For a launch that leaves: nobody else tells the host what to do.
+
+        Raises:
+            PlatformError: if that fails; the host is ended.
+        """
+        watch = self._watch(handle)
+        while not watch.is_started:
+            if watch.look().ended:
+                self._clean_up(handle, 0.0)
+                raise PlatformError(watch.why)
+            time.sleep(_DETACH_LOOK_S)
 
     def _workdir(self, spec: LaunchSpec) -> Path:
         return Path(self._project_dir, spec.program.workdir)

@@ -106,6 +106,11 @@ class HostWatch(ABC):
             return
         self._rundir.ask_to_stop(self._handle.attempt, reason, now=now)
 
+    @property
+    def is_started(self) -> bool:
+        """Whether its keeper has been started, so that it goes on without anybody here."""
+        return self._is_started or self._status is not None
+
     # --- what each platform does in its own way ---
 
     @abstractmethod

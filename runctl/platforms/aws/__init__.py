@@ -125,7 +125,7 @@ class AwsPlatform(RentingPlatform[Watch]):
     def _quote(self, spec: LaunchSpec) -> Quote:
         host = self._given()
         if host is not None:
-            offer = Offer(self.kind, host.machine, host.market, host.region, host.zone, host.price_usd_per_hour)
+            offer = Offer(self.kind, host.machine, "own", host.region, host.zone, host.price_usd_per_hour)
             return Quote((offer,), host.id, {"host": host, **self._facts(spec)})
         found = market.look(self._options, self._clients, spec.resources)
         for reason in found.too_small:
@@ -194,6 +194,8 @@ class AwsPlatform(RentingPlatform[Watch]):
             self._parcels[plan.run_id].send(_root(plan), self._tell)  # made with the quote
             handle = handle or purchase.make(plan)
         self._attend(plan, handle)
+        if not self._attached:
+            self._see_it_started(handle)
         return handle
 
     def _from_berth(self, plan: Plan) -> RunHandle | None:

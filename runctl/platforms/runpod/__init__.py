@@ -39,7 +39,7 @@ from runctl.checkpoint.remote import FOLDER
 from runctl.config.platform import PlatformConfig
 from runctl.cost import Rates
 from runctl.environment import note
-from runctl.errors import ConfigError, PlatformError
+from runctl.errors import ConfigError
 from runctl.extension import deadline as deadline_of
 from runctl.hosts.secrets import RUNPOD
 from runctl.platforms import local_data, parcel
@@ -60,8 +60,6 @@ from runctl.platforms.runpod.purchase import Purchase
 from runctl.platforms.runpod.watch import FetchingWatch, LineWatch, PodWatch
 from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
-
-_DETACH_LOOK_S = 0.5
 
 
 class RunpodPlatform(RentingPlatform[PodWatch]):
@@ -131,7 +129,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
 
     def _quote(self, spec: LaunchSpec) -> Quote:
         if (host := self._given()) is not None:
-            offer = Offer(self.kind, host.machine, host.market, host.region, None, host.price_usd_per_hour)
+            offer = Offer(self.kind, host.machine, "own", host.region, None, host.price_usd_per_hour)
             size = self._packed(spec).project.size_bytes
             return Quote((offer,), host.id, {"host": host, "fitting": None, "project_bytes": size})
         found = market.look(self._options, self._api, spec.resources)
@@ -197,10 +195,12 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
     def _submit(self, plan: Plan) -> RunHandle:
         if (watch := self._watches.get((plan.run_id, plan.attempt))) is not None:
             return watch.handle
-        made = {}
-        if self._over_ssh:
-            made[requests.PUBLIC_KEY] = of_attempt(RunDir(plan.run_dir).url, plan.attempt).public
-        handle = Purchase(self._api, self._tell).make(plan, made)
+        handle = used(plan)
+        if handle is None:
+            made = {}
+            if self._over_ssh:
+                made[requests.PUBLIC_KEY] = of_attempt(RunDir(plan.run_dir).url, plan.attempt).public
+            handle = Purchase(self._api, self._tell).make(plan, made)
         self._attend(plan, handle)
         if not self._attached:
             self._see_it_started(handle)
@@ -286,19 +286,6 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
             tell=self._tell,
         )  # fmt: skip
         self._watches[key] = LineWatch(handle, rundir, line=line, **common)
-
-    def _see_it_started(self, handle: RunHandle) -> None:
-        """For a launch that leaves: nobody else brings the pod what it needs.
-
-        Raises:
-            PlatformError: if that fails; the pod is ended.
-        """
-        watch = self._watch(handle)
-        while not watch.is_started:
-            if watch.look().ended:
-                self._clean_up(handle, 0.0)
-                raise PlatformError(watch.why)
-            time.sleep(_DETACH_LOOK_S)
 
     @property
     def _over_ssh(self) -> bool:

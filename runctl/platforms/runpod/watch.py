@@ -51,11 +51,6 @@ class PodWatch(HostWatch):
         self._answered_at = time.monotonic()
 
     @property
-    def is_started(self) -> bool:
-        """Whether the pod has, or will find, all that it needs without us."""
-        return self._is_started
-
-    @property
     def handle(self) -> RunHandle:
         """Where the pod is."""
         return self._handle

@@ -41,8 +41,8 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     from runctl.carrying import carry_out
     from runctl.composed import Composed, Manner
     from runctl.config import again, compose
+    from runctl.config import words as choices
     from runctl.config.argv import parse
-    from runctl.config.schemas import Output
     from runctl.hooks import Hooks
     from runctl.platforms import registry
 
@@ -58,7 +58,7 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     # How the one before was followed is no matter of this one's.
     cfg.detach = cfg.detach and "detach" in changed
     if "output" not in changed:
-        cfg.output = Output.text
+        cfg.output = choices.Output.text
     cfg.run.id, cfg.run.root = before.run.id, rundir.url.rsplit("/", 1)[0]
     top, workdir = _places(rundir, before, project)
     os.chdir(workdir)  # where the launch's user stood

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 from pathlib import Path
@@ -54,8 +53,8 @@ def _of_run(run: str) -> tuple[list[str], dict[str, str], Path | None]:
             **spec.script_env(),
         }  # fmt: skip
         return [os.environ.get("SHELL") or "sh"], env, folder if folder.is_dir() else None
-    submitted: dict[str, Any] = json.loads(rundir.store.read(f"attempts/{now.attempt}.submit.json") or b"{}")
-    address = (submitted.get("handle") or {}).get("address") or {}
+    submitted = rundir.submission(now.attempt)
+    address = submitted[1].address if submitted is not None and submitted[1] is not None else {}
     if "instance" not in address:
         raise ConfigError(f"{spec.run.id} has no host yet ({now.state}); runctl logs -f {spec.run.id} follows it")
     region = address.get("region") if now.platform == "aws" else None

@@ -54,6 +54,7 @@ def train(
     name: Optional[str] = by_hand.NAME,
     more: Optional[list[str]] = by_hand.SET,
     region: Optional[str] = _REGION,
+    as_json: bool = by_hand.JSON,
 ) -> None:
     """Train on an instance that `create` made, with staging, checkpoints and resume; it stays afterwards.
 
@@ -61,7 +62,7 @@ def train(
     """
     by_hand.train(
         _hosts(region), host, script, words or [], data=data_s3, output=output_s3, ddp=ddp, background=background,
-        name=name, more=more or [],
+        name=name, more=more or [], as_json=as_json,
     )  # fmt: skip
 
 
@@ -84,9 +85,10 @@ def exec_(
     command: list[str] = by_hand.COMMAND,
     timeout: str = by_hand.TIMEOUT,
     region: Optional[str] = _REGION,
+    as_json: bool = by_hand.JSON,
 ) -> None:
     """Run a command on an instance through SSM: its output, as much as SSM keeps of it, and its exit code."""
-    by_hand.execute(_hosts(region), host, command, timeout)
+    by_hand.execute(_hosts(region), host, command, timeout, as_json=as_json)
 
 
 @app.command()

@@ -103,7 +103,7 @@ def terminate(hosts: Hosts, ids: Sequence[str], *, as_json: bool) -> None:
         raise typer.Exit(int(failed.exit_code))
 
 
-def execute(hosts: Hosts, host_id: str, words: Sequence[str], timeout: str) -> None:
+def execute(hosts: Hosts, host_id: str, words: Sequence[str], timeout: str, *, as_json: bool) -> None:
     """Run a command on a host; its output and its exit code are ours."""
     import shlex
 
@@ -111,15 +111,18 @@ def execute(hosts: Hosts, host_id: str, words: Sequence[str], timeout: str) -> N
 
     command = words[0] if len(words) == 1 else shlex.join(words)
     done = hosts.run(host_id, command, parse_duration_s(timeout, "--timeout"))
-    sys.stdout.write(done.stdout)
-    sys.stdout.flush()
-    sys.stderr.write(done.stderr)
+    if as_json:
+        table.show_json({"exit_code": done.exit_code, "stdout": done.stdout, "stderr": done.stderr})
+    else:
+        sys.stdout.write(done.stdout)
+        sys.stdout.flush()
+        sys.stderr.write(done.stderr)
     raise typer.Exit(done.exit_code)
 
 
 def train(
     hosts: Hosts, host_id: str, script: str, words: Sequence[str], *, data: Optional[str], output: Optional[str],
-    ddp: bool, background: bool, name: Optional[str], more: Sequence[str],
+    ddp: bool, background: bool, name: Optional[str], more: Sequence[str], as_json: bool,
 ) -> None:  # fmt: skip
     """Launch a training on a host that is there: the same spec as everywhere, on this one host."""
     from runctl.launch import launch
@@ -137,8 +140,7 @@ def train(
         to = _folder(output)
         copies = quoted(f"{to}/checkpoints")
         chosen.append(f"data.outputs=[{{from: output, to: {quoted(to)}}}, {{from: checkpoints, to: {copies}}}]")
-    if background:
-        chosen.append("detach=true")
+    chosen += ["detach=true"] * background + ["output=json"] * as_json
     if words:
         raise typer.Exit(launch([*chosen, *more, "--", script, *words]))
     raise typer.Exit(launch([*chosen, *more, f"script={quoted(script)}"]))

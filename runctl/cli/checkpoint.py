@@ -186,12 +186,13 @@ def resume(
     step: Optional[int] = typer.Option(None, "--step", help="Of the checkpoint; the newest one without it."),
     words: Optional[list[str]] = typer.Argument(None, metavar="[KEY=VALUE…]", help="As `runctl resume` takes them."),
     here: bool = typer.Option(False, "--here", help="With the project in which you stand."),
+    as_json: bool = _JSON,
 ) -> None:
     """Go on with a run from its newest checkpoint, or from that of --step, after which later ones count no more."""
     from runctl.cli.launching import resume as go_on
 
     chosen = [] if step is None else [f"checkpoint.resume={step}"]
-    go_on(run, [*chosen, *(words or [])], here=here)
+    go_on(run, [*chosen, *(words or [])], here=here, as_json=as_json)
 
 
 def _save(rundir: RunDir, timeout_s: float, *, wait: bool, as_json: bool) -> None:

@@ -34,11 +34,13 @@ def local(
     auto_upload_s3: bool = typer.Option(
         False, "--auto-upload-s3", help="Carry each checkpoint to the bucket that `runctl aws setup` made."
     ),
+    as_json: bool = typer.Option(False, "--json", help="For programs: the outcome on the last line of stdout."),
 ) -> None:
     """Run a script on this machine: runctl-launch script=SCRIPT, with its checkpoints, logs and metrics."""
     from runctl.launch import launch as carry_out
 
     chosen = [*(["trainer=ddp"] if ddp else []), *(_uploaded() if auto_upload_s3 else [])]
+    chosen += ["output=json"] if as_json else []
     if words:
         raise typer.Exit(carry_out([*chosen, "--", script, *words]))
     raise typer.Exit(carry_out([*chosen, f"script={quoted(script)}"]))
@@ -50,6 +52,7 @@ def resume(
         None, metavar="[KEY=VALUE…]", help="What is otherwise than before, such as limits.max_time=2h or detach=true."
     ),
     here: bool = typer.Option(False, "--here", help="With the project in which you stand."),
+    as_json: bool = typer.Option(False, "--json", help="For programs: the outcome on the last line of stdout."),
 ) -> None:
     """Go on with a run that was stopped, interrupted or failed, on this machine or as it was launched.
 
@@ -61,7 +64,8 @@ def resume(
     entry = entry_of(run)
     known = Path(entry.project) if entry.project is not None else None
     project = Path.cwd() if here else known if known is not None and known.is_dir() else None
-    raise typer.Exit(go_on(run_of(entry.url), words or [], project=project))
+    more = ["output=json"] if as_json else []
+    raise typer.Exit(go_on(run_of(entry.url), [*(words or []), *more], project=project))
 
 
 def quoted(value: str) -> str:

@@ -76,6 +76,7 @@ def train(
     background: bool = by_hand.BACKGROUND,
     name: Optional[str] = by_hand.NAME,
     more: Optional[list[str]] = by_hand.SET,
+    as_json: bool = by_hand.JSON,
 ) -> None:
     """Train on a pod that `create` made, with staging, checkpoints and resume; it stays afterwards.
 
@@ -83,7 +84,7 @@ def train(
     """
     by_hand.train(
         _hosts(), host, script, words or [], data=data_s3, output=output_s3, ddp=ddp, background=background,
-        name=name, more=more or [],
+        name=name, more=more or [], as_json=as_json,
     )  # fmt: skip
 
 
@@ -108,9 +109,14 @@ def monitor(
 
 
 @app.command("exec")
-def exec_(host: str = by_hand.ID, command: list[str] = by_hand.COMMAND, timeout: str = by_hand.TIMEOUT) -> None:
+def exec_(
+    host: str = by_hand.ID,
+    command: list[str] = by_hand.COMMAND,
+    timeout: str = by_hand.TIMEOUT,
+    as_json: bool = by_hand.JSON,
+) -> None:
     """Run a command on a pod over SSH: its output and its exit code."""
-    by_hand.execute(_hosts(), host, command, timeout)
+    by_hand.execute(_hosts(), host, command, timeout, as_json=as_json)
 
 
 @app.command()

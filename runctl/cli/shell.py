@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from runctl.cli import table
 from runctl.cli.reference import RUN_HELP, complete, entry_of, run_of
 from runctl.errors import ConfigError
 
@@ -18,6 +19,7 @@ def shell(
         ..., metavar="RUN|ID", autocompletion=complete, help=f"{RUN_HELP} Or the id of a host that `create` made."
     ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the command that would be started; start nothing."),
+    as_json: bool = typer.Option(False, "--json", help="For programs: that command as words; start nothing."),
 ) -> None:
     """Open a shell where a run is: through SSM, over SSH, or here in its working directory with its variables."""
     from runctl.platforms.hosts import noted
@@ -29,6 +31,9 @@ def shell(
         folder = None
     else:
         words, env, folder = _of_run(run)
+    if as_json:
+        table.show_json({"argv": words, "env": env, "folder": str(folder) if folder is not None else None})
+        return
     if dry_run:
         typer.echo(shlex.join(words))
         return

@@ -3,7 +3,8 @@
     pip install 'runctl[optuna,examples]'
     python examples/digits_study.py
 
-Each job is a DDP training on two processes; two run at once. Whatever is interrupted, the same command goes on.
+After one epoch the best rate lies between the grid's points. (After five it happens to be one of them.) Each job is a
+DDP training on two processes; two run at once. Whatever is interrupted, the same command goes on.
 """
 
 import json
@@ -18,7 +19,7 @@ import matplotlib.pyplot as plt
 
 HERE = Path(__file__).parent
 TRAINING = (
-    "trainer=ddp trainer.nproc_per_node=2 script=digits_ddp.py args.epochs=5 sweep.metric=val_loss sweep.max_parallel=2"
+    "trainer=ddp trainer.nproc_per_node=2 script=digits_ddp.py args.epochs=1 sweep.metric=val_loss sweep.max_parallel=2"
 )
 SWEEPS = {
     "grid": "args.learning_rate=0.0001,0.001,0.01,0.1",
@@ -37,13 +38,14 @@ def swept(name: str) -> list[tuple[float, float]]:
 
 def main() -> None:
     found = {name: swept(name) for name in SWEEPS}
+    plt.rcParams["svg.hashsalt"] = "runctl"  # the same plot is the same file
     figure, axes = plt.subplots(figsize=(6, 4))
     for name, mark in (("grid", "s"), ("study", "o")):
         rates, losses = zip(*found[name], strict=True)
         rate, loss = min(found[name], key=lambda one: one[1])
         axes.scatter(rates, losses, marker=mark, label=f"{name}: {loss:.4f} at {rate:.4g}")
         print(f"{name:<6} {len(rates):3} trainings, the lowest held-out loss {loss:.4f} at learning rate {rate:.4g}")
-    axes.set(xscale="log", xlabel="learning rate", ylabel="held-out loss after 5 epochs", yscale="log")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="held-out loss after one epoch", yscale="log")
     axes.legend()
     figure.tight_layout()
     figure.savefig(HERE / "digits_study.svg", metadata={"Date": None})

@@ -18,7 +18,7 @@ from runctl.encoding import dumps, loads
 from runctl.errors import RunctlError, StorageError
 from runctl.outcome import Attempt
 from runctl.rundir import RunDir
-from runctl.spec import Plan, RunHandle
+from runctl.spec import Plan, RunHandle, RunState
 
 #: Nothing is known of what was rented, not even of its disks.
 _UNKNOWN = Rates(disk_usd_per_hour=None)
@@ -90,7 +90,9 @@ def ask(rundir: RunDir, platform: TellsRates, plan: Plan, handle: RunHandle, att
     begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
     end = time.time() if attempt.ended_at is None else attempt.ended_at
     try:
-        rates = replace(platform.rates(plan, handle, begin, max(begin, end)), until=end)
+        stays_s = _stays_s(plan) if attempt.state is RunState.FAILED else 0.0
+        rates = platform.rates(plan, handle, begin, max(begin, end + stays_s))
+        rates = replace(rates, until=end, stays_s=stays_s)
     except RunctlError:
         rates = _UNKNOWN
     with contextlib.suppress(StorageError):  # asked again by whoever wants to know
@@ -98,6 +100,12 @@ def ask(rundir: RunDir, platform: TellsRates, plan: Plan, handle: RunHandle, att
             return kept(rundir, attempt.number) or rates
         rundir.store.write(_name(attempt.number), dumps(rates).encode())
     return rates
+
+
+def _stays_s(plan: Plan) -> float:
+    """How long its host stays after a failure (platform.keep_on_failure)."""
+    told = [one["orders"] for one in plan.requests if "orders" in one]
+    return float(told[0].get("keep_on_failure_s", 0.0)) if told else 0.0
 
 
 def _is_complete(rates: Rates | None, attempt: Attempt) -> bool:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from typing import Any
 
-from runctl import identity, terminal
-from runctl.composed import Composed, Manner
+from runctl import identity, terminal, warm
+from runctl.composed import Composed, Composer, Manner, keep_warm_s
+from runctl.platforms import registry
 from runctl.platforms.base import Platform
 from runctl.rundir import RunDir, run_url
 from runctl.spec import Plan, RunHandle
@@ -38,6 +40,25 @@ class Carried:
         if self.outcome is None and not self.done_before:
             return {"run_id": self.run_id, "run_dir": self.url, "state": "running"}
         return self.outcome or {}
+
+
+def carry_out_alone(launch: Composed, composer: Composer) -> Carried:
+    """One launch, before whoever typed it; on a host that waits for it if there is one.
+
+    Raises:
+        RunctlError: as `carry_out`.
+    """
+    cfg, root = launch.cfg, launch.spec.run.root
+    manner = Manner(output=sys.stderr if cfg.output.value == "json" else sys.stdout)
+    keep_s = keep_warm_s(cfg)
+    if not registry.load(cfg.platform.kind).has_berths or getattr(cfg.platform, "host", None) is not None:
+        return carry_out(launch, composer.platform(cfg, manner), manner)
+    berth = warm.take(root, cfg.platform.kind, keep_s or 0.0)
+    manner = replace(manner, berth=berth)
+    try:
+        return carry_out(launch, composer.platform(cfg, manner), manner)
+    finally:
+        warm.leave(root, berth, manner.tell)
 
 
 def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
@@ -93,7 +114,7 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
         terminal.show_start(spec, plan, tell)
         outcome = supervisor.run(plan, detach=cfg.detach)
     if outcome is None:
-        terminal.show_left(spec, platform.kind, tell)
+        terminal.show_left(spec, platform.kind, tell, stays=getattr(cfg.platform, "host", None) is not None)
         return Carried(spec.run.id, 0, None, url=rundir.url)
     terminal.show_outcome(outcome, rundir, tell)
     return Carried(spec.run.id, outcome.exit_code, outcome.to_json(), url=rundir.url)

@@ -13,12 +13,16 @@ from runctl.config.argv import CommandLine
 from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import LaunchConfig
 from runctl.config.sources import Source
+from runctl.durations import parse_duration_s
+from runctl.errors import ConfigError, NotBuiltYet
 from runctl.hooks import Hooks
 from runctl.platforms import registry
 from runctl.platforms.base import Berth, Platform
 from runctl.platforms.local import LocalAgent, LocalPlatform
 from runctl.signals import StopSignals
 from runctl.spec import LaunchSpec
+
+_SHORTEST_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,25 @@ class Composed:
     def as_run(self, run_id: str) -> Composed:
         """The same launch as a run of this id."""
         return replace(self, spec=identity.under_id(self.spec, run_id), key=None)
+
+
+def keep_warm_s(cfg: LaunchConfig) -> float | None:
+    """How long a rented host waits for the next launch; None if it does not.
+
+    Raises:
+        ConfigError: for a time that cannot be, and where nobody would be left to write down that it waits.
+    """
+    given = getattr(cfg.platform, "keep_warm", None)
+    if given is None:
+        return None
+    if cfg.detach:
+        raise ConfigError(
+            f"platform.keep_warm={given} with detach=true: a launch that stays writes down where it waits"
+        )
+    seconds = parse_duration_s(given, "platform.keep_warm")
+    if seconds < _SHORTEST_S:
+        raise ConfigError(f"platform.keep_warm={given}: a minute or more; hosts count their own end in minutes")
+    return seconds
 
 
 class Composer:
@@ -150,6 +173,11 @@ class Composer:
                 output_to_stderr=cfg.output.value == "json",
                 lines=manner.lines,
                 variables=manner.variables,
+            )
+        if keep_warm_s(cfg) and not kind.has_berths:
+            raise NotBuiltYet(
+                f"platform.keep_warm={getattr(cfg.platform, 'keep_warm', None)}: on platform={cfg.platform.kind} this "
+                "version keeps no host"
             )
         platform = kind(project_dir, cfg.platform, manner.tell, attached=not cfg.detach)
         platform.berth = manner.berth

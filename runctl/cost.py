@@ -23,6 +23,7 @@ class Rates:
         on_demand_usd_per_hour: what the same host costs on demand.
         disk_usd_per_hour: of its disks; 0 where the host's price is all there is to pay.
         least_billed_s: so many seconds are billed at least.
+        stays_s: so long the host stays after the attempt's end, for whoever wants to look at a failure.
         until: up to which moment this was asked for (seconds since the epoch).
     """
 
@@ -30,6 +31,7 @@ class Rates:
     on_demand_usd_per_hour: float | None = None
     disk_usd_per_hour: float | None = 0.0
     least_billed_s: float = 0.0
+    stays_s: float = 0.0
     until: float = 0.0
 
 
@@ -132,7 +134,8 @@ def bill(
     """
     own, told = attempt.market == "own", rates or Rates()
     begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
-    end = max(begin, attempt.ended_at or now, begin + (0.0 if own else told.least_billed_s))
+    ended_at = now if attempt.ended_at is None else attempt.ended_at + (0.0 if own else told.stays_s)
+    end = max(begin, ended_at, begin + (0.0 if own else told.least_billed_s))
     billed_s = end - begin
     price = 0.0 if own and attempt.price_usd_per_hour is None else attempt.price_usd_per_hour
     changed = changing_cost_usd(told.changes, begin, end) if attempt.market == "spot" else None

@@ -90,10 +90,6 @@ class HostHooks:
         """
 
     @hookspec
-    def runctl_budget(self, spec: LaunchSpec, attempt: int, share: float, spent_usd: float, max_usd: float) -> None:
-        """The run has spent a `share` of its limits.max_usd: 0.5, 0.8, and at 1.0 it stops."""
-
-    @hookspec
     def runctl_milestone(
         self, spec: LaunchSpec, attempt: int, kind: str, about: dict[str, Any], secrets: dict[str, str]
     ) -> None:

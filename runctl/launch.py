@@ -217,12 +217,10 @@ class _Launch:
     def _carry_out(self, launch: Composed) -> int:
         """The one run of this launch."""
         from runctl import terminal
-        from runctl.carrying import carry_out
-        from runctl.composed import Manner
+        from runctl.carrying import carry_out_alone
 
         as_json = launch.cfg.output.value == "json"
-        manner = Manner(output=sys.stderr if as_json else sys.stdout)
-        carried = carry_out(launch, self._composer.platform(launch.cfg, manner), manner)
+        carried = carry_out_alone(launch, self._composer)
         if as_json:
             terminal.show_json(carried.to_json())
         return carried.exit_code

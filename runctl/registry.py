@@ -13,13 +13,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runctl.config.files import state_home
-from runctl.cost import Bill
 from runctl.encoding import from_data, to_data
 from runctl.errors import StorageError
 from runctl.spec import LaunchSpec
+
+if TYPE_CHECKING:
+    from runctl.cost import Bill
 
 #: How long a writer waits for another one.
 _BUSY_S = 10.0
@@ -126,6 +128,8 @@ class Registry:
 
     def bills(self) -> dict[str, list[Bill]]:
         """What was kept of those, by run directory."""
+        from runctl.cost import Bill  # late, as everything that completion does not need
+
         if not self.path.exists():
             return {}
         with self._open() as database:
@@ -179,7 +183,7 @@ class Registry:
             return []
         with self._open() as database:
             rows = database.execute(f"select * from runs where {where}", values).fetchall()
-        return [_entry(dict(row)) for row in rows]
+        return [_entry(tuple(row)) for row in rows]
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -210,5 +214,13 @@ class Registry:
             ) from error
 
 
-def _entry(row: dict[str, Any]) -> Entry:
-    return Entry(**{**row, "tags": json.loads(row["tags"]), "seen": json.loads(row["seen"])})
+def _entry(row: Any) -> Entry:
+    """A row of the table, whose columns are the fields of `Entry`."""
+    *columns, tags, seen = row
+    fields: list[Any] = [*columns, _loaded(tags), _loaded(seen)]
+    return Entry(*fields)
+
+
+def _loaded(text: str) -> dict[str, Any]:
+    value: dict[str, Any] = {} if text == "{}" else json.loads(text)
+    return value

@@ -20,6 +20,17 @@ LOST = "lost"
 _SILENT_S = 3600.0
 
 
+#: What the index need not hold: it is what a field is without it.
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+#: The states of runs that will not go on by themselves.
+_ENDED = {LOST, *(one.value for one in RunState if one.ended)}
+
+
+def has_ended(state: str) -> bool:
+    """Whether a run in that state will not go on by itself."""
+    return state in _ENDED
+
+
 @dataclass(frozen=True)
 class Standing:
     """One run, as its run directory told of it at one moment.
@@ -47,7 +58,7 @@ class Standing:
     url: str
     platform: str
     state: str
-    script: str
+    script: str = ""
     attempt: int = 0
     host: str = ""
     market: str = ""
@@ -72,7 +83,7 @@ class Standing:
     @property
     def ended(self) -> bool:
         """Whether it will not go on by itself; one whose host was lost counts while its launcher may rent another."""
-        return self.state == LOST or RunState(self.state).ended
+        return has_ended(self.state)
 
     @property
     def eta_s(self) -> float | None:
@@ -91,7 +102,7 @@ class Standing:
         created = created_at or self.began_at or self.looked_at
         return Entry(
             self.url, self.run_id, self.name, self.platform, self.state, created, self.looked_at, project, self.tags,
-            self.to_json(),
+            {key: value for key, value in to_data(self).items() if value not in _NOTHING},
         )  # fmt: skip
 
     @classmethod
@@ -102,8 +113,11 @@ class Standing:
                 entry.id, entry.name, entry.url, entry.platform, entry.state, "", began_at=entry.created_at,
                 tags=entry.tags, looked_at=entry.seen_at,
             )  # fmt: skip
-        told = {key: value for key, value in entry.seen.items() if key in cls.__dataclass_fields__}
-        return cls(**{**told, "state": entry.state, "checkpoints": tuple(told.get("checkpoints", ()))})
+        told = {**entry.seen, "state": entry.state, "checkpoints": tuple(entry.seen.get("checkpoints", ()))}
+        try:
+            return cls(**told)
+        except TypeError:  # another version noted it
+            return cls(**{key: value for key, value in told.items() if key in cls.__dataclass_fields__})
 
 
 def look(rundir: RunDir, spec: LaunchSpec | None = None) -> Standing:

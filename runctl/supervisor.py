@@ -233,7 +233,12 @@ class Supervisor:
         """
         keep_s = self._platform.terms.keep_on_failure_s if state is RunState.FAILED else 0.0
         berth = self._platform.berth
-        if berth is not None and state in (RunState.SUCCEEDED, RunState.FAILED) and not self._platform.why(handle):
+        if (
+            berth is not None
+            and berth.keep_s > 0
+            and state in (RunState.SUCCEEDED, RunState.FAILED)
+            and not self._platform.why(handle)
+        ):
             berth.host, berth.free_since, keep_s = handle, attempt.ended_at or time.time(), berth.keep_s
         elif keep_s:
             self._tell(

@@ -126,11 +126,22 @@ def show_start(spec: LaunchSpec, plan: Plan, tell: Callable[[str], None] = tell)
     tell(f"{spec.run.id} · {count} process{'es' if count > 1 else ''} on {plan.platform}{attempt} · {where}")
 
 
-def show_left(spec: LaunchSpec, platform: str, tell: Callable[[str], None] = tell) -> None:
-    """That a run goes on without its launcher, and the way back to it."""
+_ENDS = "; it ends itself, and its host, when it is done"
+
+
+def show_left(spec: LaunchSpec, platform: str, tell: Callable[[str], None] = tell, *, stays: bool = False) -> None:
+    """That a run goes on without its launcher, and the way back to it.
+
+    Args:
+        spec: of the run.
+        platform: its kind.
+        tell: takes lines for the user.
+        stays: whether its host does, afterwards.
+    """
     run_id = spec.run.id
     rented = platform != "local"
-    tell(f"{run_id} goes on without this launcher{'; it ends itself, and its host, when it is done' if rented else ''}")
+    ends = "" if not rented else "; it ends itself when it is done" if stays else _ENDS
+    tell(f"{run_id} goes on without this launcher{ends}")
     tell(f"runctl logs -f {run_id} follows it, runctl stop {run_id} stops it")
     if rented:
         tell(f"the same launch with run.id={run_id} follows it again, and rents another host if this one is lost")

@@ -28,8 +28,8 @@ LAYER_0 = [
     "command",
     "cost",
     "stalls",
-    "milestones",
     "variables",
+    "milestones",
 ]
 LAYER_1 = [
     "processes",
@@ -66,11 +66,12 @@ LAYER_3 = [
     "leftovers",
     "drill",
     "terminal",
+    "warm",
     "composed",
     "carrying",
     "sweeps",
 ]
-LAYER_4 = ["usage", "smoke", "launch", "resuming", "cli"]
+LAYER_4 = ["usage", "smoke", "launch", "resuming", "checkup", "beginnings", "cli"]
 ORDER = [*LAYER_0, *LAYER_1, *LAYER_2, *LAYER_3, *LAYER_4]
 
 #: Where each library may be imported at all.
@@ -111,7 +112,7 @@ HOME = {
         "runctl/sweeps/board.py",
     },
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts")
+SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts", "holdings")
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

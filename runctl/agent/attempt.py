@@ -33,15 +33,15 @@ from runctl.agent.saving import Saving
 from runctl.agent.staging import Staging
 from runctl.agent.stopping import TICK_S, Stopping
 from runctl.agent.troubles import Troubles
-from runctl.agent.verdict import Verdict, judge
+from runctl.agent.verdict import Verdict, excused, judge
 from runctl.agent.watcher import Watcher
 from runctl.checkpoint.progress import ProgressBar
-from runctl.errors import CheckpointUnloadable, ExitCode
+from runctl.errors import CheckpointUnloadable
 from runctl.hooks import Hooks
 from runctl.hostdir import HostDir
-from runctl.hosts import facts, faults
+from runctl.hosts import facts
 from runctl.nodelogs import NodeLogs
-from runctl.outcome import HOST_FAULT, Attempt
+from runctl.outcome import Attempt
 from runctl.rundir import HEARTBEAT_S, RunDir
 from runctl.spec import LaunchSpec, RunState
 from runctl.storage import Stream
@@ -146,7 +146,9 @@ class RunningAttempt:
             if self._stopping.stop is not None:
                 return judge(Report(0), self._stopping.stop, (), self._host)
             try:
-                verdict = self._excused(self._carry_on(warm, env, hooks))
+                verdict = self._carry_on(warm, env, hooks)
+                if not self._order.attached and "host_fault" in spec.retry_on:
+                    verdict = excused(verdict, self._began, Path(self._order.project_dir))
             finally:
                 trouble = staging.after(self._meanwhile, lambda: self._stopping.left_s() <= 0)
             if trouble is not None and verdict.state is RunState.SUCCEEDED:
@@ -159,18 +161,6 @@ class RunningAttempt:
             self._checkpoints.close()
             processes.end_descendants()
             self._host_dir.remove()
-
-    def _excused(self, verdict: Verdict) -> Verdict:
-        """A failure that was a rented host's own is an interruption: another host goes on."""
-        failure = verdict.failure
-        if self._order.attached or failure is None or "host_fault" not in self._spec.retry_on:
-            return verdict
-        said = "\n".join(filter(None, [failure.message, failure.traceback]))
-        fault = faults.host_fault(said, self._began, Path(self._order.project_dir))
-        if fault is None:
-            return verdict
-        reason = f"{HOST_FAULT}: {fault} ({verdict.reason.splitlines()[0]})"
-        return replace(verdict, state=RunState.INTERRUPTED, exit_code=int(ExitCode.HOST_LOST), reason=reason)
 
     def _carry_on(self, warm: TorchrunRanks | None, env: dict[str, str], hooks: Hooks) -> Verdict:
         """From a checkpoint to the ranks' end, and once more from the one before it if they could not load it."""

@@ -60,7 +60,7 @@ class Milestones:
         """Have plugins told from now on.
 
         Args:
-            hooks: of which `runctl_milestone` and `runctl_budget` are called.
+            hooks: of which `runctl_milestone` is called.
             secrets: what `runctl_milestone` is handed.
         """
         self._telling = threading.Thread(target=self._tell, args=(hooks, secrets), daemon=True)
@@ -137,8 +137,6 @@ class Milestones:
     def _tell(self, hooks: Hooks, secrets: dict[str, str]) -> None:
         while (reached := self._reached.get()) is not None:
             kind, about = reached
-            if kind == "budget":
-                hooks.notify("runctl_budget", spec=self._spec, attempt=self._order.attempt, **about)
             hooks.notify(
                 "runctl_milestone", spec=self._spec, attempt=self._order.attempt, kind=kind, about=about,
                 secrets=secrets,

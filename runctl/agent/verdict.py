@@ -1,17 +1,19 @@
-"""What became of an attempt, judged from what its ranks left behind (pure)."""
+"""What became of an attempt, judged from what its ranks left behind."""
 
 from __future__ import annotations
 
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from runctl.agent.ranks import RankExit, Report, describe_exit
 from runctl.agent.stop import Stop
 from runctl.errors import ExitCode
-from runctl.outcome import Failure
+from runctl.hosts import faults
+from runctl.outcome import HOST_FAULT, Failure
 from runctl.spec import RunState
 
 #: What a rank says whose peer has gone: gloo, NCCL and the store each in their own words.
@@ -65,6 +67,25 @@ def judge(report: Report, stop: Stop | None, failures: Sequence[dict[str, Any]],
         return Verdict(RunState.SUCCEEDED, 0, "succeeded")
     who = "torchrun" if failure.rank is None else f"rank {failure.rank}"
     return Verdict(RunState.FAILED, failure.exit_code, f"{who} failed: {failure.message}", failure)
+
+
+def excused(verdict: Verdict, began: float, project_dir: Path) -> Verdict:
+    """A failure that was a rented host's own is an interruption: another host goes on.
+
+    Args:
+        verdict: on the attempt.
+        began: when it did, on the monotonic clock.
+        project_dir: where it wrote.
+    """
+    failure = verdict.failure
+    if failure is None:
+        return verdict
+    said = "\n".join(filter(None, [failure.message, failure.traceback]))
+    fault = faults.host_fault(said, began, project_dir)
+    if fault is None:
+        return verdict
+    reason = f"{HOST_FAULT}: {fault} ({verdict.reason.splitlines()[0]})"
+    return replace(verdict, state=RunState.INTERRUPTED, exit_code=int(ExitCode.HOST_LOST), reason=reason)
 
 
 def _root_cause(report: Report, failures: Sequence[dict[str, Any]], host: str) -> Failure:

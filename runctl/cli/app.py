@@ -12,15 +12,20 @@ import typer
 from runctl.cli import (
     aws_hosts,
     checkpoint,
+    cleanup,
     cost,
+    doctor,
     extend,
+    init,
     launching,
     logs,
     monitor,
+    offers,
     ps,
     report,
     runpod,
     s3,
+    shell,
     show,
     steer,
 )
@@ -52,9 +57,14 @@ for command in (
 app.command(rich_help_panel=_RUNS, cls=launching.Verbatim)(launching.launch)
 app.command(rich_help_panel=_RUNS)(launching.local)
 app.command(rich_help_panel=_RUNS)(launching.resume)
+app.command(rich_help_panel=_RUNS)(shell.shell)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=_RUNS)
 app.add_typer(s3.app, name="s3", rich_help_panel=_ACCOUNTS)
 app.command(rich_help_panel=_MONEY)(cost.cost)
+app.command(rich_help_panel=_MONEY)(cleanup.cleanup)
+app.command(rich_help_panel=_MONEY)(offers.offers)
+app.command(rich_help_panel=_ACCOUNTS)(doctor.doctor)
+app.command(rich_help_panel=_ACCOUNTS)(init.init)
 app.add_typer(aws_hosts.app, name="aws", rich_help_panel=_ACCOUNTS)
 app.add_typer(runpod.app, name="runpod", rich_help_panel=_ACCOUNTS)
 

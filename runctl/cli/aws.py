@@ -24,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="An AWS account: made ready, looked
 _REGION = typer.Option(None, "--region", help="Instead of the one of your AWS settings.", metavar="REGION")
 _BUCKET = typer.Option(None, "--bucket", help="Instead of runctl-ACCOUNT-REGION.", metavar="NAME")
 _JSON = typer.Option(False, "--json", help="For programs.")
-_MARKS = {"was there": "✓", "made": "✓", "to be made": "·", "ok": "✓", "unknown": "?"}
+_MARKS = {"was there": "✓", "made": "✓", "to be made": "·", "ok": "✓", "unknown": "?", "absent": "·"}
 
 
 class Whose(str, Enum):
@@ -33,6 +33,7 @@ class Whose(str, Enum):
     launcher = "launcher"
     host = "host"
     setup = "setup"
+    cleanup = "cleanup"
 
 
 @app.command()
@@ -57,10 +58,10 @@ def setup(
     for step in account.steps(make=not dry_run):
         steps.append(step)
         if not as_json:
-            _line(step.state.value, step.what, " · ".join(filter(None, (step.state.value, step.why))))
+            line(step.state.value, step.what, " · ".join(filter(None, (step.state.value, step.why))))
     trouble, way_out = _way_out(account)
     if not as_json:
-        _line("ok" if trouble is None else "", "subnets", trouble or way_out)
+        line("ok" if trouble is None else "", "subnets", trouble or way_out)
     refused = [step for step in steps if step.state in (State.REFUSED, State.FAILED)]
     has_bucket = not dry_run and steps[0].state in (State.THERE, State.MADE)
     if has_bucket:
@@ -106,7 +107,7 @@ def doctor(
     for finding in Doctor(clients, options, AwsPlatform.default_root(), Resources()).findings():
         found.append(finding)
         if not as_json:
-            _line(finding.health.value, finding.what, finding.said)
+            line(finding.health.value, finding.what, finding.said)
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], ensure_ascii=False))
     missing = [one.what for one in found if one.health is Health.MISSING]
@@ -121,7 +122,9 @@ def doctor(
 @app.command()
 def policy(
     whose: Whose = typer.Argument(
-        Whose.launcher, help="launcher: who launches; host: the role of hosts; setup: who runs `runctl aws setup`."
+        Whose.launcher,
+        help="launcher: who launches; host: the role of hosts; setup: who runs `runctl aws setup`; cleanup: more, for "
+        "`runctl cleanup`.",
     ),
     region: Optional[str] = _REGION,
     bucket: Optional[str] = _BUCKET,
@@ -142,7 +145,10 @@ def policy(
         clients = Clients()
         where = region or choices.region(clients.default_region) or "us-east-1"
         account = Account(clients, where, Identity(account_id, f"arn:aws:iam::{account_id}:root"), bucket)
-    document = {"launcher": policies.launcher, "host": policies.host, "setup": policies.setup}[whose.value]
+    documents = {
+        "launcher": policies.launcher, "host": policies.host, "setup": policies.setup, "cleanup": policies.cleanup,
+    }  # fmt: skip
+    document = documents[whose.value]
     typer.echo(json.dumps(document(account.place), indent=2))
 
 
@@ -179,7 +185,7 @@ def _show_identity(who: Identity, account: Account) -> None:
     typer.echo(f"account {who.account} · {who.arn} · {account.choices.region}\n")
 
 
-def _line(state: str, what: str, said: str) -> None:
+def line(state: str, what: str, said: str) -> None:
     """One line, or on a terminal as many as it takes, with a mark in colour."""
     mark = _MARKS.get(state, "✗")
     text = f"{what}: {said}" if said else what

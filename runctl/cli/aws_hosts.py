@@ -70,12 +70,12 @@ def monitor(
     host: str = by_hand.ID,
     follow: bool = typer.Option(False, "--follow", "-f", help="Go on until the run ends."),
     region: Optional[str] = _REGION,
+    as_json: bool = by_hand.JSON,
 ) -> None:
-    """Show what the training on an instance says."""
-    from runctl.cli.logs import logs
+    """Watch the training that is on an instance, or was last; as `runctl monitor` does."""
+    from runctl.cli.monitor import monitor as watch
 
-    run = by_hand.last_run(_hosts(region), host)
-    logs(run, follow=follow, rank=None, node=0, attempt=None, grep=None, since=None)
+    watch(by_hand.last_run(_hosts(region), host), follow=follow, log=None, as_json=as_json)
 
 
 @app.command("exec")
@@ -101,12 +101,15 @@ def terminate(
 
 @app.command()
 def cleanup(
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be ended; end nothing."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only show what is left over; end nothing."),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Ask no question."),
     region: Optional[str] = _REGION,
     as_json: bool = by_hand.JSON,
 ) -> None:
-    """End the instances that run without a live run, and no others."""
-    by_hand.cleanup(_hosts(region), dry_run=dry_run, as_json=as_json)
+    """`runctl cleanup` of this platform alone: end what runs without a run that lives."""
+    from runctl.cli.cleanup import cleanup as clean
+
+    clean(dry_run=dry_run, yes=yes, platform=["aws"], region=[region] if region else None, as_json=as_json)
 
 
 def _hosts(region: str | None, instance_type: str | None = None, market: str | None = None) -> AwsHosts:

@@ -163,23 +163,6 @@ def last_run(hosts: Hosts, host_id: str) -> str:
     return found
 
 
-def cleanup(hosts: Hosts, *, dry_run: bool, as_json: bool) -> None:
-    """End what runs without a live run; the rest is told."""
-    from runctl import leftovers
-
-    looked = leftovers.look(hosts)
-    for one in looked:
-        if one.why and not dry_run:
-            hosts.terminate(one.host.id)
-        if not as_json:
-            done = ("would be ended" if dry_run else "ended") if one.why else "stays"
-            typer.echo(f"{one.host.id} {done}: {one.why or one.about}")
-    if as_json:
-        table.show_json([one.to_json() for one in looked])
-    elif not looked:
-        typer.echo("no host of ours")
-
-
 def _folder(url: str) -> str:
     return url.rstrip("/")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from runctl.cli import table
+from runctl.cli.looking import at_once
 from runctl.cli.reference import RUN_HELP, complete, entry_of
 from runctl.errors import ConfigError, RunctlError
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
 #: How long run directories and platforms may take altogether.
 _LOOK_S = 30.0
-_AT_ONCE = 8
+#: Of runs that cannot be read, so many are named.
+_TOLD = 5
 
 
 class By(str, Enum):
@@ -82,8 +84,10 @@ def cost(
     if unknown:
         typer.echo(f"runctl: {table.usd(total['known_usd'])} USD are known; not known is the cost of "
                    f"{', '.join(unknown[:5])}{' …' * (len(unknown) > 5)}", err=True)  # fmt: skip
-    for url, why in silent.items():
+    for url, why in list(silent.items())[:_TOLD]:
         typer.echo(f"runctl: {url.rsplit('/', 1)[-1]}: {why}", err=True)
+    if len(silent) > _TOLD:
+        typer.echo(f"runctl: and {len(silent) - _TOLD} more runs that could not be read", err=True)
 
 
 _SUM_HEADINGS = ("OF", "RUNS", "TIME", "USD", "AT MOST", "SAVED", "LOST")
@@ -126,25 +130,12 @@ def bills_of(registry: Registry, entries: list[Entry]) -> tuple[dict[str, list[B
     Returns:
         Bills by run directory, and of those that did not answer in time or at all, why.
     """
-    from concurrent.futures import ThreadPoolExecutor, wait
-
     from runctl import bills
-    from runctl.standing import Standing
+    from runctl.standing import has_ended
 
     known = registry.bills()
-    found = {one.url: known[one.url] for one in entries if one.url in known and Standing.seen(one).ended}
-    silent: dict[str, str] = {}
-    pool = ThreadPoolExecutor(_AT_ONCE)
-    asked = {pool.submit(_looked_at, one.url): one.url for one in entries if one.url not in found}
-    done, late = wait(asked, _LOOK_S)
-    pool.shutdown(wait=False, cancel_futures=True)
-    fresh: dict[str, list[Bill]] = {}
-    for future in done:
-        try:
-            fresh[asked[future]] = future.result()
-        except RunctlError as error:
-            silent[asked[future]] = str(error)
-    silent |= {asked[future]: f"no answer within {_LOOK_S:g} s" for future in late}
+    found = {one.url: known[one.url] for one in entries if one.url in known and has_ended(one.state)}
+    fresh, silent = at_once([one.url for one in entries if one.url not in found], _looked_at, _LOOK_S)
     settled = {url: one for url, one in fresh.items() if bills.are_settled(one)}
     if settled:
         registry.keep_bills(settled)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import fnmatch
-import queue
-import threading
+import gc
 import time
 from typing import TYPE_CHECKING, Optional
 
 import typer
 
 from runctl.cli import table
-from runctl.errors import ConfigError, RunctlError, StorageError
+from runctl.cli.looking import at_once
+from runctl.errors import ConfigError, RunctlError
 
 if TYPE_CHECKING:
     from runctl.registry import Entry, Registry
@@ -35,8 +35,9 @@ def ps(
     """Show the runs that go on, with step, loss, speed, time left, cost so far and place."""
     from runctl.registry import Registry
     from runctl.spec import RunState
-    from runctl.standing import LOST, Standing
+    from runctl.standing import LOST, Standing, has_ended
 
+    gc.disable()  # of ten thousand runs nothing goes before the command ends, and looking for it takes its time
     states = [one.value for one in RunState] + [LOST]
     if state is not None and state not in states:
         raise ConfigError(f"--state {state}: there are {', '.join(states)}")
@@ -44,7 +45,7 @@ def ps(
     everything = show_all or limit is not None or state is not None
     at_most = limit if limit is not None or name or state or tag else _ENDED_KEPT if show_all else None
     entries = registry.entries(ended=None if everything else False, limit=None if name or state or tag else at_most)
-    living = {one.url for one in entries if not Standing.seen(one).ended or one.state == RunState.INTERRUPTED.value}
+    living = {one.url for one in entries if not has_ended(one.state) or one.state == RunState.INTERRUPTED.value}
     found, silent = looked_at(registry, [one for one in entries if one.url in living])
     standings = [found.get(one.url) or Standing.seen(one) for one in entries]
     standings = [
@@ -105,46 +106,13 @@ def looked_at(registry: Registry, entries: list[Entry]) -> tuple[dict[str, Stand
     Returns:
         Where they stand by run directory, and of those that did not answer in time or at all, why.
     """
-    answers: queue.SimpleQueue[tuple[Entry, Standing | RunctlError]] = queue.SimpleQueue()
-    waiting: queue.SimpleQueue[Entry] = queue.SimpleQueue()
-    for entry in entries:
-        waiting.put(entry)
-    for _ in range(min(_AT_ONCE, len(entries))):
-        # Daemons: one that hangs on a dead network does not keep the command.
-        threading.Thread(target=_look, args=(waiting, answers), daemon=True).start()
-    found: dict[str, Standing] = {}
-    silent = {one.url: f"its run directory did not answer within {LOOK_S:g} s" for one in entries}
-    deadline = time.monotonic() + LOOK_S
-    for _ in entries:
-        try:
-            entry, seen = answers.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            break
-        if isinstance(seen, RunctlError):
-            silent[entry.url] = str(seen)
-        else:
-            found[entry.url] = seen
-            del silent[entry.url]
-    if found:
-        registry.note_all([one.entry() for one in found.values()])
-    return found, silent
-
-
-def _look(waiting: queue.SimpleQueue[Entry], answers: queue.SimpleQueue[tuple[Entry, Standing | RunctlError]]) -> None:
     from runctl import standing
     from runctl.rundir import RunDir
 
-    while True:
-        try:
-            entry = waiting.get_nowait()
-        except queue.Empty:
-            return
-        try:
-            answers.put((entry, standing.look(RunDir(entry.url))))
-        except RunctlError as error:
-            answers.put((entry, error))
-        except Exception as error:  # noqa: BLE001 (whatever one run directory holds, the others are to be shown)
-            answers.put((entry, StorageError(f"{entry.url} cannot be read: {error}")))
+    found, silent = at_once([one.url for one in entries], lambda url: standing.look(RunDir(url)), LOOK_S)
+    if found:
+        registry.note_all([one.entry() for one in found.values()])
+    return found, silent
 
 
 def _read_all(root: str, ids: list[str]) -> list[Entry]:

@@ -91,9 +91,10 @@ def train(
 def monitor(
     host: str = by_hand.ID,
     follow: bool = typer.Option(False, "--follow", "-f", help="Go on until the run ends."),
+    as_json: bool = by_hand.JSON,
 ) -> None:
-    """Show what the training on a pod says; of one in the background, bring what it wrote as long as it runs."""
-    from runctl.cli.logs import logs
+    """Watch the training that is on a pod, or was last; one in the background is brought here as long as it runs."""
+    from runctl.cli.monitor import monitor as watch
     from runctl.platforms.hosts import noted
     from runctl.resuming import rejoin
     from runctl.rundir import RunDir
@@ -103,7 +104,7 @@ def monitor(
         raise ConfigError(f"{host}: no training was started on it from this machine; runctl runpod train starts one")
     if follow and "://" not in run and (code := rejoin(RunDir(run))) is not None:
         raise typer.Exit(code)
-    logs(run, follow=follow, rank=None, node=0, attempt=None, grep=None, since=None)
+    watch(run, follow=follow, log=None, as_json=as_json)
 
 
 @app.command("exec")
@@ -123,11 +124,14 @@ def terminate(
 
 @app.command()
 def cleanup(
-    dry_run: bool = typer.Option(False, "--dry-run", help="Say what would be ended; end nothing."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only show what is left over; end nothing."),
+    yes: bool = typer.Option(False, "--yes", "-y", help="Ask no question."),
     as_json: bool = by_hand.JSON,
 ) -> None:
-    """End the pods that run without a live run, and no others."""
-    by_hand.cleanup(_hosts(), dry_run=dry_run, as_json=as_json)
+    """`runctl cleanup` of this platform alone: end what runs without a run that lives."""
+    from runctl.cli.cleanup import cleanup as clean
+
+    clean(dry_run=dry_run, yes=yes, platform=["runpod"], region=None, as_json=as_json)
 
 
 def _moved(verb: str, source: object, target: object, files: int, *, as_json: bool) -> None:

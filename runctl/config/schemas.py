@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum
 
 # Hydra reads annotations at run time, and omegaconf knows Optional and Dict, not their newer spellings.
 from typing import Any, Dict, List, Optional
@@ -13,6 +12,23 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from runctl.config.platform import PlatformConfig
+from runctl.config.words import (
+    ArgsBooleans,
+    ArgsKeys,
+    ArgsLists,
+    ArgsStyle,
+    Changed,
+    DrillS3,
+    Output,
+    Prefix,
+    PythonEnv,
+    Reduce,
+    RetryOn,
+    ScalingRule,
+    SecretScope,
+    Show,
+    TrainerKind,
+)
 
 #: Maps that take new keys from the command line without `+`, by path.
 FREE_MAPS = (
@@ -29,93 +45,6 @@ FREE_MAPS = (
 
 #: What carries the jobs of `-m` out. Hydra takes plugins from this namespace alone.
 LAUNCHER = "hydra_plugins.runctl.RunctlLauncher"
-
-
-class ArgsStyle(Enum):
-    argparse = "argparse"
-    hydra = "hydra"
-    env = "env"
-    none = "none"
-
-
-class SecretScope(Enum):
-    setup = "setup"
-    worker = "worker"
-    both = "both"
-
-
-class RetryOn(Enum):
-    interrupted = "interrupted"
-    host_fault = "host_fault"
-
-
-class ArgsKeys(Enum):
-    keep = "keep"
-    dashes = "dashes"
-
-
-class ArgsBooleans(Enum):
-    value = "value"
-    flag = "flag"
-
-
-class ArgsLists(Enum):
-    repeat = "repeat"
-    space = "space"
-    comma = "comma"
-
-
-class DrillS3(Enum):
-    moto = "moto"
-    swift = "swift"
-
-
-class ScalingRule(Enum):
-    explicit = "explicit"
-    linear = "linear"
-    sqrt = "sqrt"
-    none = "none"
-
-
-class Output(Enum):
-    text = "text"
-    json = "json"
-
-
-class Show(Enum):
-    all = "all"
-    rank0 = "rank0"
-    none = "none"
-
-
-class Prefix(Enum):
-    others = "others"
-    all = "all"
-    none = "none"
-
-
-class Reduce(Enum):
-    last = "last"
-    best = "best"
-    mean = "mean"
-
-
-class Changed(Enum):
-    refuse = "refuse"
-    accept = "accept"
-
-
-class PythonEnv(Enum):
-    auto = "auto"
-    system = "system"
-    uv = "uv"
-    conda = "conda"
-    docker = "docker"
-
-
-class TrainerKind(Enum):
-    single = "single"
-    ddp = "ddp"
 
 
 @dataclass

@@ -19,6 +19,7 @@ from runctl.drill.request import Request
 _SPOT = "spot.amazonaws.com"
 #: EC2's actions on what exists already: by what kind of resource, and which argument names it.
 _EC2_ON = {
+    "DeleteVolume": ("volume", "VolumeId"),
     **dict.fromkeys(
         ("TerminateInstances", "StopInstances", "StartInstances", "RebootInstances", "GetConsoleOutput"),
         ("instance", "InstanceId"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +11,7 @@ from typing import ClassVar
 from runctl.config.platform import PlatformConfig
 from runctl.cost import Rates
 from runctl.errors import NotBuiltYet, PlatformError
+from runctl.platforms.holdings import Holding
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle, RunState
 
 
@@ -188,6 +189,27 @@ class Platform(ABC):
         """What the attempt was granted of the plan's offers; None where that is not known."""
         return self._offer(plan, handle)
 
+    def holdings(self, roots: Sequence[str]) -> Iterable[Holding]:
+        """Everything in the account that carries runctl's mark, whoever made it; what could not be looked at is told.
+
+        Args:
+            roots: below which run directories lie.
+
+        Raises:
+            RunctlError: if nothing could be looked at.
+        """
+        return self._holdings(roots)
+
+    def release(self, holding: Holding) -> None:
+        """End one of them; one that has ended is left as it is.
+
+        Raises:
+            RunctlError: whatever went wrong, translated.
+        """
+        if holding.platform != self.kind:
+            raise PlatformError(f"platform {self.kind} cannot end what is {holding.platform}'s")
+        self._release(holding)
+
     def extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
         """Let a host live for longer, as far as that is the platform's business; its agent does the rest.
 
@@ -210,6 +232,10 @@ class Platform(ABC):
             begin, end: between which the host was billed (seconds since the epoch).
         """
         return self._rates(plan, handle, begin, end)
+
+    def gpus(self, offer: Offer) -> str:
+        """Which GPUs what is offered has, such as `L4`; empty where that is not known."""
+        return ""
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
         return spec
@@ -240,6 +266,12 @@ class Platform(ABC):
 
     def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
         return plan.offers[0] if plan.offers else None
+
+    def _holdings(self, roots: Sequence[str]) -> Iterable[Holding]:
+        return ()
+
+    def _release(self, holding: Holding) -> None:
+        raise PlatformError(f"platform {self.kind} holds nothing that could be ended")
 
     def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:  # noqa: B027 (most need nothing)
         pass

@@ -12,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import shutil
 import string
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +90,21 @@ class Host:
         """Limits that end a training before the host ends itself.
 
         Raises:
-            ConfigError: if there is no time left for one.
+            ConfigError: if it belongs to a run, or there is no time left for one.
         """
-        left_s = self.lives_s + self.launched_at - time.time() - grace_s - _AFTERWARDS_S
+        if not self.by_hand or self.ends_at is None:
+            raise ConfigError(
+                f"platform.host={self.id}: trainings go to hosts that `runctl {self.platform} create` made"
+                + (" on this machine" if self.by_hand else f"; this one is run {self.run}'s")
+            )
+        left_s = self.ends_at - time.time() - grace_s - _AFTERWARDS_S
         if left_s < _LEAST_S:
             raise ConfigError(
                 f"platform.host={self.id}: it ends itself in {max(0.0, left_s + grace_s + _AFTERWARDS_S) / 60:.0f} "
                 "minutes, which is too soon for a training; make another, with a longer --max-time"
             )
         wanted = limits.max_time_s
-        return Limits(min(left_s, wanted) if wanted is not None else left_s, limits.max_usd, limits.idle_s)
+        return replace(limits, max_time_s=min(left_s, wanted) if wanted is not None else left_s)
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,18 @@ class Hosts(ABC):
         """
 
     @abstractmethod
+    def shell(self, host_id: str, folder: str) -> list[str]:
+        """The command that opens a shell on one of ours, for whoever sits here.
+
+        Args:
+            host_id: whose.
+            folder: where it begins, below the folder of all that is runctl's there; where that can be said.
+
+        Raises:
+            ConfigError: if a program for it is missing here, saying which and where it is to be had.
+        """
+
+    @abstractmethod
     def terminate(self, host_id: str) -> Host:
         """End one of ours, with its disks.
 
@@ -176,7 +194,7 @@ def new_name() -> str:
 
 def spec_of(name: str, resources: Resources) -> LaunchSpec:
     """What a host is rented for that belongs to no run: nothing but itself."""
-    return LaunchSpec(RunIdentity(name, name, str(folder(name).parent)), Program(None, None), resources=resources)
+    return LaunchSpec(RunIdentity(name, name, ""), Program(None, None), resources=resources)
 
 
 def folder(name: str) -> Path:
@@ -200,6 +218,18 @@ def noted(host_id: str) -> dict[str, Any]:
         told = json.loads(_noted(host_id).read_text())
         return told if isinstance(told, dict) else {}
     return {}
+
+
+def program(name: str, what: str) -> str:
+    """Where a program of this machine lies.
+
+    Raises:
+        ConfigError: if there is none, saying where it is to be had.
+    """
+    found = shutil.which(name)
+    if found is None:
+        raise ConfigError(f"{name} is not installed here; {what}")
+    return found
 
 
 def not_ours(host_id: str, where: str) -> ConfigError:

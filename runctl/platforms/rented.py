@@ -13,7 +13,7 @@ from typing import Any, List, Optional
 
 from runctl.config.platform import PlatformConfig
 from runctl.durations import parse_duration_s
-from runctl.errors import ConfigError, NotBuiltYet
+from runctl.errors import ConfigError
 from runctl.platforms.base import Terms
 from runctl.spec import LaunchSpec, Limits, Plan, Quote, Resources
 
@@ -41,7 +41,8 @@ class RentedConfig(PlatformConfig):
     interruptions; wait_for_capacity: how long to try at all.
 
     python: the ranks' interpreter; setup: shell commands on the host before the training; keep_on_failure: how long a
-    host stays for a look; bring_up: how long it may take to come up; keep_warm: not built yet.
+    host stays for a look; bring_up: how long it may take to come up; keep_warm: how long it waits for the next launch
+    once this one has ended.
 
     host: the id of one that `runctl aws create` or `runctl runpod create` made; it stays afterwards.
     """
@@ -70,11 +71,6 @@ def terms(config: RentedConfig, *, attached: bool) -> Terms:
     Raises:
         ConfigError: for the first value that cannot be.
     """
-    if config.keep_warm is not None:
-        raise NotBuiltYet(
-            f"platform.keep_warm={config.keep_warm}: this version keeps hosts for the next job of a sweep alone: "
-            "-m … sweep.hosts=1"
-        )
     check_least(config, {"max_attempts": 1, "spot_attempts": 1})
     price = config.max_price_usd_per_hour
     if price is not None and price <= 0:

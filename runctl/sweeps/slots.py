@@ -6,6 +6,7 @@ import os
 import queue
 from dataclasses import dataclass, field
 
+from runctl import warm
 from runctl.config.sweeps import SweepSettings
 from runctl.errors import ConfigError, NotBuiltYet
 from runctl.hosts.gpus import visible_gpus
@@ -57,20 +58,31 @@ class Slots:
         self._free.put(slot)
 
 
-def rented(settings: SweepSettings, platform: Platform) -> Slots:
+def rented(settings: SweepSettings, platform: Platform, root: str, keep_s: float | None) -> Slots:
     """Places on hosts of their own, or on hosts that stay.
 
+    Args:
+        settings: `sweep.*`.
+        platform: where.
+        root: where runs lie.
+        keep_s: how long hosts are to wait for the next launch once the sweep has ended; None if they are not.
+
     Raises:
+        ConfigError: if hosts of their own were to wait.
         NotBuiltYet: where no host can stay.
     """
     if settings.hosts is None:
+        if keep_s is not None:
+            raise ConfigError("platform.keep_warm with -m goes with sweep.hosts=N: hosts of one job each do not wait")
         return Slots([Slot() for _ in range(settings.max_parallel or _HOSTS)])
     if not platform.has_berths:
         raise NotBuiltYet(
             f"sweep.hosts={settings.hosts}: on platform={platform.kind} this version rents a host for each job; "
             f"sweep.max_parallel={settings.hosts} has as many at once"
         )
-    return Slots([Slot(berth=Berth(_WARM_S)) for _ in range(settings.hosts)])
+    hosts = range(settings.hosts)
+    berths = [Berth(_WARM_S) if keep_s is None else warm.take(root, platform.kind, keep_s) for _ in hosts]
+    return Slots([Slot(berth=berth) for berth in berths])
 
 
 def here(settings: SweepSettings, spec: LaunchSpec) -> Slots:

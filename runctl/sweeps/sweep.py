@@ -14,8 +14,8 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 
-from runctl import terminal
-from runctl.composed import Composed, Composer, Manner
+from runctl import terminal, warm
+from runctl.composed import Composed, Composer, Manner, keep_warm_s
 from runctl.errors import ConfigError, ExitCode, PlatformError, RunctlError, StorageError
 from runctl.rundir import run_url
 from runctl.signals import PassedOn, StopSignals
@@ -89,8 +89,9 @@ class Sweep:
                 self._codes.append(launch)
                 return None
             if self._common is None:
-                self._common = Common.of(launch, self._composer)
-                self._open(launch)
+                common = Common.of(launch, self._composer)
+                self._open(launch, common)
+                self._common = common
             self._check_its_own(launch)
         except RunctlError as error:
             if self._common is None:
@@ -119,22 +120,32 @@ class Sweep:
             return None
         return values[0] if len(values) == 1 else tuple(values)
 
-    def _open(self, launch: Composed) -> None:
-        """Make the places in which jobs are carried out."""
-        assert self._common is not None
-        settings, self._planner = self._common.settings, self._composer.planner(launch.cfg)
+    def _open(self, launch: Composed, common: Common) -> None:
+        """Make the places in which jobs are carried out.
+
+        Raises:
+            ConfigError: for more than there is.
+        """
+        settings, self._planner = common.settings, self._composer.planner(launch.cfg)
         rented = self._planner.terms.rented
-        self._slots = slots.rented(settings, self._planner) if rented else slots.here(settings, launch.spec)
-        if settings.hosts is not None and not rented:
-            raise ConfigError(
-                f"sweep.hosts={settings.hosts}: it is for platforms that rent; here it is sweep.max_parallel"
-            )
+        self._keep_warm_s, self._root = keep_warm_s(launch.cfg), launch.spec.run.root
+        host = getattr(launch.cfg.platform, "host", None)
+        if host is not None:
+            if settings.hosts is not None or (settings.max_parallel or 1) > 1:
+                raise ConfigError(f"platform.host={host} is one host, for one job at a time: sweep.max_parallel=1")
+            settings = replace(settings, max_parallel=1)
+        if rented:
+            self._slots = slots.rented(settings, self._planner, self._root, self._keep_warm_s)
+        elif settings.hosts is not None:
+            raise ConfigError(f"sweep.hosts={settings.hosts}: it is for platforms that rent; here: sweep.max_parallel")
+        else:
+            self._slots = slots.here(settings, launch.spec)
         self._pool = ThreadPoolExecutor(self._slots.count, "runctl-job")
-        self._turn = Turn(self._composer, self._common, lambda: list(self._jobs.values()))
+        self._turn = Turn(self._composer, common, lambda: list(self._jobs.values()))
         self._board = Board(self._jobs, live=self._slots.count > 1)
         word = "sweep.max_parallel" if settings.hosts is None else "sweep.hosts"
         if self._slots.count > 1:
-            self._board.tell(f"sweep {self._common.book.name}: {self._slots.count} at a time ({word}); "
+            self._board.tell(f"sweep {common.book.name}: {self._slots.count} at a time ({word}); "
                              "what they print is in their run directories")  # fmt: skip
 
     def _check_its_own(self, launch: Composed) -> None:
@@ -251,9 +262,11 @@ class Sweep:
         return next((code for code in (*self._codes, *(job.exit_code for job in jobs)) if code != 0), 0)
 
     def _give_hosts_back(self) -> None:
-        """End the hosts that have stayed."""
+        """End the hosts that have stayed, unless they are to wait for the next launch."""
         for berth in self._slots.berths:
-            if berth.host is not None:
+            if self._keep_warm_s is not None:
+                warm.leave(self._root, berth, terminal.tell)
+            elif berth.host is not None:
                 try:
                     self._planner.clean_up(berth.host)
                 except PlatformError as error:

@@ -240,7 +240,7 @@ def test_without_notices_wanted_nobody_asks(detached: Detached, imds: Imds) -> N
 
 def test_all_attempts_together_cost_no_more_than_the_limit(detached: Detached) -> None:
     (detached.project / "runctl_plugins.py").write_text(
-        "def runctl_budget(share):\n    print('a plugin heard of', share, flush=True)\n"
+        "def runctl_milestone(kind, about):\n    print('a plugin heard of', kind, about.get('share'), flush=True)\n"
     )
     detached.write(WAITING, max_usd=1.0)
     agent = detached.start(price_usd_per_hour=0.5, billed_from=later(-3600), notices="none")
@@ -257,7 +257,7 @@ def test_all_attempts_together_cost_no_more_than_the_limit(detached: Detached) -
     told = [(one["attempt"], one["share"]) for one in detached.rundir.events() if one["event"] == "budget"]
     assert told[0] == (1, 0.5)
     assert told[-1] == (2, 1.0)
-    assert "a plugin heard of 1.0" in detached.console(2).decode()
+    assert "a plugin heard of budget 1.0" in detached.console(2).decode()
 
 
 def test_who_is_given_more_time_goes_on(detached: Detached) -> None:

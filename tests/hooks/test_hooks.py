@@ -19,7 +19,7 @@ SPEC = LaunchSpec(RunIdentity("one", "one", "runs"), Program("train.py", None))
 EVERY_HOOK = [
     "runctl_modify_spec", "runctl_before_submit", "runctl_attempt_started", "runctl_attempt_ended",
     "runctl_run_ended", "runctl_before_train", "runctl_notice",
-    "runctl_budget", "runctl_milestone", "runctl_worker_started",
+    "runctl_milestone", "runctl_worker_started",
 ]  # fmt: skip
 
 

@@ -88,6 +88,15 @@ def test_a_host_whose_attempt_was_stopped_or_succeeded_does_not_stay(host: Host,
     assert host.shutdowns == ["-P now"]
 
 
+@pytest.mark.parametrize(("code", "deadline_s", "expected"), [(0, 3600, "+59"), (3, 3600, "+59"), (143, 30, "now")])
+def test_a_host_that_is_to_stay_stays_however_its_attempt_ends_until_its_deadline(
+    host: Host, code: int, deadline_s: int, expected: str
+) -> None:
+    host.describe(agent_python=host.agent(f"sys.exit({code})"), keep_s=9000, deadline=time.time() + deadline_s)
+    assert host.run() == code
+    assert host.shutdowns == [f"-P {expected}"]
+
+
 @pytest.mark.parametrize(
     ("ends", "expected"),
     [("sys.exit(0)", "+5"), ("sys.exit(3)", "+5"), ("sys.exit(71)", "now"), ("os.kill(os.getpid(), 9)", "now")],
@@ -394,7 +403,6 @@ def test_what_the_agent_needs_is_all_but_torch_and_the_extras(tmp_path: Path) ->
     needed = ["torch>=2.4", "torch-fidelity", "psutil>=5.9", 'runpod==1.12.0; extra == "runpod"', "Torch (>2)"]
     wheel(tmp_path / "w.whl", *needed)
     assert requirements(tmp_path / "w.whl") == ["torch-fidelity", "psutil>=5.9"]
-    assert requirements(tmp_path / "w.whl", "apprise>=1.9") == ["apprise>=1.9", "torch-fidelity", "psutil>=5.9"]
 
 
 def test_the_hosts_own_choice_of_an_interpreter_is_taken_where_none_is_told(host: Host) -> None:
@@ -416,12 +424,9 @@ def test_without_one_an_environment_is_made(host: Host, tmp_path: Path) -> None:
     assert (made / "ready").exists()
 
 
-@pytest.mark.parametrize("by", ["runctl", "this run"])
-def test_an_environment_that_cannot_be_made_is_told_with_what_to_do(host: Host, tmp_path: Path, by: str) -> None:
-    needed = f"needed@file://{tmp_path}/not-there-1.0-py3-none-any.whl"
-    data = wheel(tmp_path / "w.whl", *([needed] if by == "runctl" else []))
-    env = {"RUNCTL_AGENT_NEEDS": needed} if by == "this run" else {}
-    host.describe(files=[host.files.add("runctl-0.1.0-py3-none-any.whl", data)], bring_up_s=150, env=env)
+def test_an_environment_that_cannot_be_made_is_told_with_what_to_do(host: Host, tmp_path: Path) -> None:
+    data = wheel(tmp_path / "w.whl", f"needed @ file://{tmp_path}/not-there-1.0-py3-none-any.whl")
+    host.describe(files=[host.files.add("runctl-0.1.0-py3-none-any.whl", data)], bring_up_s=150)
     assert host.keep().wait(170) == 1
     assert "agent_python" in host.ended()["bring_up_error"]
     assert b"not-there" in host.files.put["bring-up.log"]

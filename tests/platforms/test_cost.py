@@ -132,3 +132,8 @@ def test_a_part_of_a_bill_falls_into_a_part_of_its_time() -> None:
     assert within(one, BEGIN + HOUR, BEGIN + 2 * HOUR) == 0.4
     assert within(one, BEGIN - 10, BEGIN + 100 * HOUR) == 1.6
     assert within(one, BEGIN + 5 * HOUR, BEGIN + 6 * HOUR) == 0.0
+
+
+def test_a_host_that_stays_for_a_look_at_a_failure_is_paid_for() -> None:
+    one = bill(spot(state=RunState.FAILED), Rates(stays_s=HOUR / 4), BEGIN)
+    assert (one.billed_s, one.usd) == (1.25 * HOUR, 0.5)

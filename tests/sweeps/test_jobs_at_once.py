@@ -141,6 +141,10 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         (["sweep.goal=more", "sweep.metric=loss"], "sweep.goal=more: minimize or maximize"),
         (["sweep.goal=[minimize,maximize]", "sweep.metric=loss"], "one goal for each metric"),
         (["sweep.max_usd=0"], "more than 0"),
+        (["sweep.gpus_per_job=99"], "sweep.gpus_per_job=99: this machine shows"),
+        (["sweep.hosts=2"], "it is for platforms that rent"),
+        (["sweep.hosts=2", "sweep.max_parallel=2"], "give one of the two"),
+        (["detach=true"], "would start every job on this machine at once"),
         (["sweep.metrics=loss"], "did you mean sweep.metric"),
     ],
 )

@@ -11,6 +11,7 @@ network      subnets, and whether a host there can be heard of
 fitting      types of instances that have what is asked for
 prices       what it costs
 rates        what it has cost
+holdings     what carries our tags
 capabilities of the GPUs in the types
 place        an account's names, as policies write them
 quotas       what the account may rent at once
@@ -29,6 +30,7 @@ policies     the rights that all this needs, in one account (place)
 from __future__ import annotations
 
 import getpass
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -36,9 +38,9 @@ from runctl.checkpoint.transfer import readable
 from runctl.config.platform import PlatformConfig
 from runctl.cost import Rates
 from runctl.environment import note
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import RunctlError
 from runctl.platforms import local_data, parcel
-from runctl.platforms.aws import capabilities, choices, doctor, market, parameters, rates, requests, rights
+from runctl.platforms.aws import capabilities, choices, doctor, holdings, market, parameters, rates, requests, rights
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.hosts import AwsHosts, end_attempt
 from runctl.platforms.aws.instances import Instances
@@ -46,6 +48,7 @@ from runctl.platforms.aws.options import AwsConfig, AwsOptions
 from runctl.platforms.aws.purchase import Purchase
 from runctl.platforms.aws.start import Links, script
 from runctl.platforms.aws.watch import Watch
+from runctl.platforms.holdings import Holding
 from runctl.platforms.hosts import USE, Host, used
 from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
@@ -86,6 +89,9 @@ class AwsPlatform(RentingPlatform[Watch]):
         chosen = choices.saved()
         return super().default_root() if chosen is None else chosen.root
 
+    def gpus(self, offer: Offer) -> str:
+        return capabilities.name_of(offer.machine)
+
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         return local_data.sent(spec, self._workdir(spec), self._tell)
 
@@ -108,16 +114,13 @@ class AwsPlatform(RentingPlatform[Watch]):
         return replace(spec, limits=host.limited(spec.limits, spec.checkpoint.grace_s))
 
     def _given(self) -> Host | None:
-        """The host that was named; None without one, and once it is gone, for then the run goes on elsewhere."""
+        """The host that was named; None without one, and for a run that was interrupted there: it goes on elsewhere."""
         if self._options.host is None:
             return None
-        try:
-            return self.hosts().get(self._options.host)
-        except ConfigError:
-            if not self._watches:
-                raise
-            self._tell(f"{self._options.host} is gone; a host is rented for what is left, and ends with the run")
+        if self._watches:
+            self._tell(f"{self._options.host} is lost to this run; it goes on on one that is rented, and ends with it")
             return None
+        return self.hosts().get(self._options.host)
 
     def _quote(self, spec: LaunchSpec) -> Quote:
         host = self._given()
@@ -247,9 +250,22 @@ class AwsPlatform(RentingPlatform[Watch]):
             self.kind, where["machine"], where["market"], where["region"], where["zone"], where["price_usd_per_hour"]
         )
 
+    def _holdings(self, roots: Sequence[str]) -> Iterable[Holding]:
+        assert isinstance(self._config, AwsConfig)
+        self._clients.require_credentials()
+        where = self._options.regions if self._config.region else holdings.regions(self._clients, self._options.regions)
+        if len(where) > 1:
+            self._tell(f"aws: looking in {len(where)} regions")
+        return holdings.look(self._clients, where, roots, self._tell)
+
+    def _release(self, holding: Holding) -> None:
+        holdings.release(self._clients, holding)
+
     def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
         # For people who look at the instance; what ends it is its own shutdown.
         where = handle.address
+        if where.get("kept"):
+            return  # rented for an earlier run, whose launch the tag speaks of
         try:
             Instances(self._clients, where["region"]).tag(
                 where["instance"], {requests.TAG_DEADLINE: requests.after_launch(deadline - where["launched_at"])}

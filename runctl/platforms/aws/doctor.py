@@ -21,11 +21,12 @@ _SETUP = "`runctl aws setup` makes it"
 
 
 class Health(str, Enum):
-    """What a look found."""
+    """What a look found: `absent` is what is not there and not everybody needs."""
 
     OK = "ok"
     MISSING = "missing"
     UNKNOWN = "unknown"
+    ABSENT = "absent"
 
 
 @dataclass(frozen=True)

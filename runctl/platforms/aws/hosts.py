@@ -16,13 +16,18 @@ from runctl.platforms.aws.commands import Commands
 from runctl.platforms.aws.instances import Instance, Instances
 from runctl.platforms.aws.options import AwsOptions
 from runctl.platforms.aws.purchase import Purchase
-from runctl.platforms.hosts import BY_HAND, Host, Hosts, Ran, new_name, not_ours, note, noted, spec_of
+from runctl.platforms.hosts import BY_HAND, Host, Hosts, Ran, new_name, not_ours, note, noted, program, spec_of
 from runctl.platforms.planned import planned
 from runctl.spec import Quote, Resources, RunHandle
 
 #: What a command may wait for SSM to see its instance at all, seconds: it was only just launched.
 _ONLINE_S = 300.0
 _LOOK_S = 2.0
+_HOST_ROOT = "/var/lib/runctl"
+_PLUGIN = (
+    "the AWS CLI takes it for sessions: https://docs.aws.amazon.com/systems-manager/latest/userguide/"
+    "session-manager-working-with-install-plugin.html; runctl aws exec runs single commands without it"
+)
 
 
 class AwsHosts(Hosts):
@@ -89,6 +94,13 @@ class AwsHosts(Hosts):
         if done.exit_code is None:
             raise PlatformError(f"{host.id}: the command did not run to its end: {done.status}: {done.stderr.strip()}")
         return Ran(done.exit_code, done.stdout, done.stderr)
+
+    def shell(self, host_id: str, folder: str) -> list[str]:
+        host = self.get(host_id)
+        aws = program("aws", "a session through SSM takes the AWS CLI: https://aws.amazon.com/cli")
+        program("session-manager-plugin", _PLUGIN)
+        self._tell(f"the run's files are in {_HOST_ROOT}/{folder}" if folder else f"{host.id} {host.machine}")
+        return [aws, "ssm", "start-session", "--target", host.id, "--region", host.region]
 
     def terminate(self, host_id: str) -> Host:
         host = self.get(host_id)

@@ -10,7 +10,7 @@ from runctl.errors import PlatformError
 from runctl.platforms.aws.clients import NOT_ALLOWED, Clients, code_of, translated
 from runctl.platforms.aws.requests import TAG_ATTEMPT, TAG_RUN
 
-_ALIVE = ("pending", "running", "stopping", "stopped")
+ALIVE = ("pending", "running", "stopping", "stopped")
 #: An instance that was only just launched may not be known everywhere yet.
 _KNOWN_AFTER_S = 120.0
 _TERMINATE_TRIES = 5
@@ -38,7 +38,7 @@ class Instance:
 
     @property
     def alive(self) -> bool:
-        return self.state in _ALIVE
+        return self.state in ALIVE
 
     @property
     def taken_back(self) -> bool:
@@ -84,7 +84,7 @@ class Instances:
         filters = [
             {"Name": f"tag:{TAG_RUN}", "Values": [run_id]},
             {"Name": f"tag:{TAG_ATTEMPT}", "Values": [str(attempt)]},
-            {"Name": "instance-state-name", "Values": list(_ALIVE)},
+            {"Name": "instance-state-name", "Values": list(ALIVE)},
         ]
         with translated(f"looking for instances of run {run_id}"):
             return self._described(Filters=filters)
@@ -99,7 +99,7 @@ class Instances:
 
         filters = [
             {"Name": "tag:CreatedBy", "Values": ["runctl"]},
-            {"Name": "instance-state-name", "Values": list(_ALIVE)},
+            {"Name": "instance-state-name", "Values": list(ALIVE)},
         ]
         asked: dict[str, Any] = {"Filters": filters, **({"InstanceIds": list(ids)} if ids else {})}
         with translated(f"looking for runctl's instances in {self._region}"):

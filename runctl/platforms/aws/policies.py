@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from runctl.platforms.aws.place import SPOT_SERVICE, SSM_CORE, Place
-from runctl.platforms.aws.requests import TAG_OWNER
+from runctl.platforms.aws.requests import TAG_DEADLINE, TAG_OWNER
 
-__all__ = ["HOST_TRUST", "SSM_CORE", "Place", "host", "host_trust", "launcher", "setup", "size_chars"]
+__all__ = ["HOST_TRUST", "SSM_CORE", "Place", "cleanup", "host", "host_trust", "launcher", "setup", "size_chars"]
 
 Policy = dict[str, Any]
 
@@ -133,6 +133,35 @@ def host(place: Place) -> Policy:
         # A secret of the launcher's is deleted as soon as it has been read.
         _allow(
             "TakeSecrets", ["ssm:GetParameter", "ssm:GetParameters", "ssm:DeleteParameters"], [place.parameters_arn]
+        ),
+    )
+
+
+def cleanup(place: Place) -> Policy:
+    """What `runctl cleanup` needs besides the launcher's policy, and `runctl extend` to write down a new deadline.
+
+    Args:
+        place: for which account.
+    """
+    ec2 = _Ec2(place)
+    ours = {f"aws:ResourceTag/{key}": value for key, value in _OURS.items()}
+    return _policy(
+        # In which regions something may lie, and what. EC2 and SSM know no narrower resource for these.
+        _allow("LookForLeftovers", ["ec2:DescribeRegions", "ec2:DescribeVolumes", "ssm:DescribeParameters"]),
+        _allow("FindUnfinishedUploads", ["s3:ListBucketMultipartUploads"], [place.bucket_arn]),
+        # Ours alone. Instances, parameters and uploads the launcher's policy lets end.
+        _allow(
+            "EndOwnLeftovers",
+            ["ec2:DeleteVolume", "ec2:DeleteSecurityGroup"],
+            [ec2.own("volume"), ec2.own("security-group")],
+            {"StringEquals": ours},
+        ),
+        # Of the tags of our own instances that one.
+        _allow(
+            "TellNewDeadline",
+            ["ec2:CreateTags"],
+            [ec2.own("instance")],
+            {"StringEquals": ours, "ForAllValues:StringEquals": {"aws:TagKeys": [TAG_DEADLINE]}},
         ),
     )
 

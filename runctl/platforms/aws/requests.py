@@ -18,6 +18,10 @@ TAG_RUN = "runctl:run"
 TAG_ATTEMPT = "runctl:attempt"
 TAG_OWNER = "runctl:owner"
 TAG_DEADLINE = "runctl:deadline"
+#: Where its run directory lies, for `runctl cleanup` on a machine that does not know the run.
+TAG_ROOT = "runctl:root"
+#: What a tag may hold (docs.aws.amazon.com, "Tag restrictions"), in characters.
+_TAG_CHARS = 256
 #: Stands where the security group's id will, as long as the group is not made.
 TO_BE_MADE = "(the security group made before)"
 #: Stands where an image's id would, if it could not be looked up.
@@ -50,6 +54,7 @@ def tags(spec: LaunchSpec, attempt: int, owner: str, lives_s: float) -> list[dic
         TAG_OWNER: owner,
         # From the launch on, which the instance tells: a time of day would differ between two requests for the same.
         TAG_DEADLINE: after_launch(lives_s),
+        **({TAG_ROOT: spec.run.root} if 0 < len(spec.run.root) <= _TAG_CHARS else {}),
     }
     both = {"Name": ours["Name"], "Project": ours["Project"], **spec.tags}
     return [{"Key": key, "Value": value} for key, value in ({**ours, **both} | _kept(ours)).items()]

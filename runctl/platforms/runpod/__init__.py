@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -42,6 +43,7 @@ from runctl.errors import ConfigError, PlatformError
 from runctl.extension import deadline as deadline_of
 from runctl.hosts.secrets import RUNPOD
 from runctl.platforms import local_data, parcel
+from runctl.platforms.holdings import Holding
 from runctl.platforms.hosts import USE, Host, used
 from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
@@ -81,25 +83,22 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         return RunpodHosts(self._api, self._options, self._tell)
 
     def _completed(self, spec: LaunchSpec) -> LaunchSpec:
-        if self._options.host is not None and self._host is None and not self._watches:
-            self._host = self.hosts().get(self._options.host)
-        if self._host is None:
+        host = self._host if self._watches else self._given()
+        if host is None:
             return super()._completed(spec)
-        if self._host.ends_at is None or not self._host.by_hand:
-            raise ConfigError(
-                f"platform.host={self._host.id}: trainings go to pods that `runctl runpod create` made on this machine"
-            )
-        return replace(spec, limits=self._host.limited(spec.limits, spec.checkpoint.grace_s))
+        return replace(spec, limits=host.limited(spec.limits, spec.checkpoint.grace_s))
 
     def _given(self) -> Host | None:
-        """The host that was named; None without one, and once it is gone, for then the run goes on elsewhere."""
+        """The pod that was named; None without one, and for a run that was interrupted there: it goes on elsewhere."""
+        if self._options.host is not None and self._host is None and not self._watches:
+            self._host = self.hosts().get(self._options.host)
         if self._host is not None and self._watches:
-            try:
-                self._host = self.hosts().get(self._host.id)
-            except ConfigError:
-                self._tell(f"{self._host.id} is gone; a pod is rented for what is left, and ends with the run")
-                self._host = None
+            self._tell(f"{self._host.id} is lost to this run; it goes on on one that is rented, and ends with it")
+            self._host = None
         return self._host
+
+    def gpus(self, offer: Offer) -> str:
+        return offer.machine.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
     def _staged(self, spec: LaunchSpec) -> LaunchSpec:
         if orders.is_mirrored(spec.run.root):
@@ -234,6 +233,13 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         return Offer(
             self.kind, where["machine"], where["market"], where["cloud"], where["zone"], where["price_usd_per_hour"]
         )
+
+    def _holdings(self, roots: Sequence[str]) -> Iterable[Holding]:
+        self._api.require_key()
+        return self._pods.ours()
+
+    def _release(self, holding: Holding) -> None:
+        self._pods.terminate(holding.id)
 
     def _extend(self, plan: Plan, handle: RunHandle, deadline: float) -> None:
         ends_at = time.strftime("%H:%M:%S UTC on %F", time.gmtime(deadline_of(plan, handle) or deadline))

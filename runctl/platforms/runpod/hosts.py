@@ -15,13 +15,13 @@ from pathlib import Path
 
 from runctl.config.files import state_home
 from runctl.errors import ConfigError, PlatformError
-from runctl.platforms.hosts import BY_HAND, Host, Hosts, Ran, folder, new_name, not_ours, note, noted, spec_of
+from runctl.platforms.hosts import BY_HAND, Host, Hosts, Ran, folder, new_name, not_ours, note, noted, program, spec_of
 from runctl.platforms.planned import planned
 from runctl.platforms.runpod import boot, market, requests, start
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.files import PodFiles
 from runctl.platforms.runpod.keys import KeyPair, PinnedHost, of_attempt
-from runctl.platforms.runpod.options import RunpodOptions
+from runctl.platforms.runpod.options import RunpodOptions, Transport
 from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.platforms.runpod.purchase import Purchase
 from runctl.platforms.runpod.ssh import Address, Connection, SshError
@@ -55,6 +55,11 @@ class RunpodHosts(Hosts):
         return sorted(found, key=lambda host: host.launched_at)
 
     def create(self, resources: Resources, lives_s: float) -> Host:
+        if self._options.transport is not Transport.ssh:
+            raise ConfigError(
+                f"platform.transport={self._options.transport.value}: a pod made by hand is reached over SSH; "
+                "platform.transport=ssh"
+            )
         self._api.require_key()
         found = market.look(self._options, self._api, resources)
         spec = replace(spec_of(new_name(), resources), limits=Limits(max_time_s=lives_s))
@@ -99,6 +104,21 @@ class RunpodHosts(Hosts):
         with self.connected(self.get(host_id)) as connection:
             done = connection.run(command, timeout_s=timeout_s)
         return Ran(done.exit_code if done.exit_code >= 0 else 128, done.stdout, done.stderr)
+
+    def shell(self, host_id: str, folder: str) -> list[str]:
+        host = self.get(host_id)
+        ssh = program("ssh", "apt install openssh-client, or runctl runpod exec for single commands")
+        with self.connected(host) as connection:  # by which the pod's own key is pinned, if it was not
+            address = connection.address
+        pair, pinned = self.access(host)
+        known = pair.path.with_suffix(".known_hosts")
+        known.write_text(f"[{address.host}]:{address.port} {pinned.read()}\n")
+        begin = f'cd "${{RUNCTL_HOST_ROOT:-{start.HOST_ROOT}}}/{folder}" 2> /dev/null; exec "${{SHELL:-sh}}" -l'
+        return [
+            ssh, "-t", "-i", str(pair.path), "-p", str(address.port), "-o", "IdentitiesOnly=yes",
+            "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", f"{address.user}@{address.host}",
+            begin,
+        ]  # fmt: skip
 
     def terminate(self, host_id: str) -> Host:
         host = self.get(host_id)

@@ -127,6 +127,16 @@ class RunpodOptions:
             )
         if bid is not None and most is not None and bid > most:
             raise ConfigError(f"platform.bid_usd_per_hour={bid}: more than platform.max_price_usd_per_hour={most}")
+        if config.host is not None and config.transport is Transport.start_command:
+            raise ConfigError(
+                f"platform.host={config.host}: a pod that runs already is reached over SSH; leave "
+                "platform.transport=start_command away"
+            )
+        if config.start != START and config.transport is Transport.start_command:
+            raise ConfigError(
+                f"platform.start={config.start}: with platform.transport=start_command the image's own start is not "
+                "run; leave it away, or do what it does in a line of platform.setup"
+            )
         if config.template is not None and config.transport is Transport.start_command:
             raise ConfigError(
                 f"platform.template={config.template}: a template has a start command of its own, and "

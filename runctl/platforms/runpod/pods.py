@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from runctl.errors import NotAllowed, PlatformError
+from runctl.platforms.holdings import Holding
 from runctl.platforms.runpod.api import Api, literal, mutation
 from runctl.platforms.runpod.ssh import Address
 
@@ -17,6 +19,8 @@ _ENDED = ("EXITED", "TERMINATED", "DEAD", "STOPPED")
 _KNOWN_AFTER_S = 60.0
 _TERMINATE_TRIES = 6
 _PAUSE_S = 1.0
+#: As `requests.pod_name` makes it.
+_NAME = re.compile(r"runctl-(?P<run>.+)-a(?P<attempt>\d+)")
 FIELDS = (
     "id name desiredStatus podType costPerHr uptimeSeconds machine { gpuDisplayName } "
     "runtime { ports { ip isIpPublic privatePort publicPort type } }"
@@ -91,6 +95,21 @@ class Pods:
         """
         told = self._api.ask(what, f"query {{ myself {{ pods {{ {FIELDS} }} }} }}")
         return [_read(one) for one in (told.get("myself") or {}).get("pods") or [] if one]
+
+    def ours(self) -> list[Holding]:
+        """Every pod whose name is one of ours, those that have exited too: their disks bill.
+
+        Raises:
+            PlatformError: as `get`.
+        """
+        named = [(one, _NAME.fullmatch(one.name)) for one in self.all()]
+        now = time.time()
+        return [
+            Holding("runpod", "pod", one.id, "", name["run"], int(name["attempt"]),
+                    created_at=now - one.uptime_s if one.uptime_s else None, price_usd_per_hour=one.price_usd_per_hour)
+            for one, name in named
+            if name is not None and one.state != "TERMINATED"
+        ]  # fmt: skip
 
     def terminate(self, pod_id: str) -> None:
         """End a pod, and its disk with it; asked for until RunPod knows it no more. One that is gone is left so.

@@ -59,7 +59,7 @@ SOME = {
 LONGEST = Place("123456789012", "b" * 63, "p" * 200, profile="i" * 64, role="r" * 64, partition="aws-us-gov")
 
 
-@pytest.mark.parametrize("made", [policies.launcher, policies.host, policies.setup])
+@pytest.mark.parametrize("made", [policies.launcher, policies.host, policies.setup, policies.cleanup])
 def test_a_policy_is_small_enough_and_its_statements_have_names(made: Any) -> None:
     policy = made(LONGEST)
     assert policies.size_chars(policy) <= policies.MANAGED_CHARS
@@ -83,7 +83,7 @@ def test_a_whole_bucket_of_runs_needs_no_prefix() -> None:
 
 def test_another_part_of_aws_has_names_of_its_own() -> None:
     china = Place("123456789012", "bucket", "runs", partition="aws-cn")
-    text = str(policies.launcher(china)) + str(policies.host(china)) + str(policies.setup(china))
+    text = str([made(china) for made in (policies.launcher, policies.host, policies.setup, policies.cleanup)])
     assert "arn:aws:" not in text
     assert policies.host_trust(china)["Statement"][0]["Principal"] == {"Service": "ec2.amazonaws.com.cn"}
     assert policies.HOST_TRUST["Statement"][0]["Principal"] == {"Service": "ec2.amazonaws.com"}

@@ -33,6 +33,7 @@ def instances_of(account: Account, run_id: str) -> list[dict]:
     return [one for one in account.instances(run_id) if one["state"] == "running"]
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_a_job_whose_host_is_lost_goes_on_elsewhere_and_a_failing_one_ends_no_other(account: Account) -> None:
     (account.project / "train.py").write_text(TRAIN)
@@ -82,6 +83,28 @@ def test_warm_hosts_take_one_job_after_the_other(account: Account) -> None:
     account.check_that_nothing_runs(10)
 
 
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_a_launch_begins_on_the_host_that_the_one_before_kept_warm(account: Account) -> None:
+    (account.project / "train.py").write_text("print('step=1')")
+    took_s = []
+    for number in range(2):
+        launch = account.start("script=train.py", ROOT, "platform.keep_warm=2m", f"run.id=launch-{number}")
+        launch.wait(TIMEOUT_S / 2)
+        _, err = account.said(launch)
+        assert launch.returncode == 0, err
+        record = json.loads(account.cloud.read(f"s3://{BUCKET}/runs/launch-{number}/attempts/1.json"))
+        took_s.append(record["started_at"] - record["billed_from"])
+    [host] = account.cloud.instances()
+    assert f"{host['id']} is warm" in err
+    assert f"{host['id']} waits for the next launch until" in err
+    assert host["state"] == "running"
+    print("from the host's being free, or its launch, to the training:", took_s)
+    account.cloud.kill(host["id"])
+    launch = account.start("script=train.py", ROOT, "run.id=launch-2")
+    launch.wait(TIMEOUT_S / 2)
+    assert len(account.cloud.instances()) == 2, "one that has gone is not waited for"
+
+
 #: A chain of digests, forty links long, that is saved at each; the seventh breaks off.
 CHAIN = """
 import argparse, hashlib, json, os, sys, time
@@ -100,6 +123,7 @@ while state["step"] < 40:
     os.replace("out/state.tmp", "out/state.json")
     print(f"step={state['step']} digest={int(state['digest'][:12], 16)}", flush=True)
     time.sleep(float(os.environ.get("PACE", "0.2")))
+print(f"step={state['step']} digest={int(state['digest'][:12], 16)}")
 """
 
 

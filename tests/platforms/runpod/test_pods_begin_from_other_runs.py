@@ -65,6 +65,7 @@ def test_the_newest_that_verifies_goes_to_the_pod_and_nothing_changes_here(yard:
     assert launch.rundir.read_spec().checkpoint.origin == str(tmp_path), "only the pod has another place"
 
 
+@pytest.mark.soak  # 8 s
 def test_one_may_be_named_by_its_path(yard: Yard, tmp_path: Path) -> None:
     named = checkpoint(tmp_path, 20, b"older")
     checkpoint(tmp_path, 30, b"newer")

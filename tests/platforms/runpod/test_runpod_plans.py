@@ -49,6 +49,11 @@ def refused(**options: Any) -> str:
             {"template": "t1", "transport": Transport.start_command},
             "platform.template=t1: a template has a start command",
         ),
+        (
+            {"host": "p0d", "transport": Transport.start_command},
+            "platform.host=p0d: a pod that runs already is reached",
+        ),
+        ({"start": "exec x", "transport": Transport.start_command}, "platform.start=exec x: with platform.transport"),
         ({"spot_attempts": 0}, "platform.spot_attempts=0: at least 1"),
         ({"bring_up": "soon"}, "platform.bring_up"),
     ],

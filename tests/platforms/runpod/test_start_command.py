@@ -59,12 +59,12 @@ def test_the_request_names_secrets_and_holds_none(runpod: Desk, s3: Any, monkeyp
     plan = runpod.plan(spec=LaunchSpec(ON_S3, Program("train.py", None), secrets=KEYS), gpu_type=L4, **BY_START)
     asked = plan.requests[0]["arguments"]
     env = {one["key"]: one["value"] for one in asked["env"]}
-    assert asked["dockerArgs"] == "bash -c 'eval \"$RUNCTL_START\"'"
+    assert asked["dockerArgs"] == 'bash -c \'eval "$(echo "$RUNCTL_START" | base64 -d)"\''
     assert (asked["ports"], asked["startSsh"]) == ("", False)
     assert env["RUNCTL_ORDERS"] == "s3://bucket/runs/one/hosts/a1.json"
     assert env["AWS_ACCESS_KEY_ID"] == "{{ RUNPOD_SECRET_my_key_id }}"
     assert env["AWS_ENDPOINT_URL"] == s3.env["AWS_ENDPOINT_URL"]
-    programs = "".join(base64.b64decode(env[name]).decode() for name in ("RUNCTL_BOOT", "RUNCTL_FETCH"))
+    programs = "".join(base64.b64decode(env[name]).decode() for name in ("RUNCTL_START", "RUNCTL_BOOT", "RUNCTL_FETCH"))
     for text in (json.dumps(plan.requests), programs):
         assert "the/secret+key" not in text
         assert "X-Amz-Signature=" not in text.replace("X-Amz-Signature={signature}", "")
@@ -98,6 +98,7 @@ def test_a_host_that_cannot_be_brought_up_says_why_over_object_storage(yard: Yar
     launch.check_that_nothing_is_left()
 
 
+@pytest.mark.soak  # test_pod_fetch.py has what the pod does
 def test_keys_that_runpod_does_not_have_end_the_pod_and_are_named(yard: Yard, root: str) -> None:
     names = {name: f"{kept}_nobody_made" for name, kept in KEYS.items()}
     launch = yard.run("", root=root, spec={"secrets": names}, max_attempts=1, **BY_START)

@@ -88,7 +88,6 @@ class Milestones:
             self.note("checkpoint", step=saved)
         if step is not None and not self._stepped:
             self._stepped = True
-            self.note("first_step", step=step)
             self._reach("first_step", step=step, metrics=metrics)
         self._look_for_stall(step, metrics)
 

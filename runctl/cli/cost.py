@@ -46,8 +46,12 @@ def cost(
     Price × billed seconds, with disks, and on spot with every change of the price. ? is what is not known, and every
     sum of it. Runs that have ended need neither their platform nor their run directory, once they have been looked at.
     """
+    import gc
+
     from runctl.durations import parse_duration_s
     from runctl.registry import Registry
+
+    gc.disable()  # as in ps: of ten thousand runs nothing goes before the command ends
 
     registry = Registry()
     if run is not None:

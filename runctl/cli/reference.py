@@ -5,10 +5,13 @@ from __future__ import annotations
 import difflib
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from runctl.errors import ConfigError, RunctlError
-from runctl.registry import Entry, Registry
-from runctl.rundir import RunDir, run_url
+
+if TYPE_CHECKING:
+    from runctl.registry import Entry, Registry
+    from runctl.rundir import RunDir
 
 #: How `RUN` is explained in every command's help.
 RUN_HELP = "An id or the beginning of one, a name, `latest`, or the path or URL of a run directory."
@@ -26,6 +29,9 @@ def entry_of(word: str, registry: Registry | None = None) -> Entry:
         ConfigError: if there is no such run, or more than one.
         StorageError: if the place that was named cannot be read.
     """
+    from runctl.registry import Registry
+    from runctl.rundir import run_url
+
     registry = registry or Registry()
     if "/" in word:
         return _at(word, registry)
@@ -51,11 +57,15 @@ def entry_of(word: str, registry: Registry | None = None) -> Entry:
 
 def run_of(word: str) -> RunDir:
     """The run directory of the run that is meant; see `entry_of`."""
+    from runctl.rundir import RunDir
+
     return RunDir(entry_of(word).url)
 
 
 def complete(incomplete: str) -> list[tuple[str, str]]:
     """What a shell may complete a run by: ids, the newest first, with their names."""
+    from runctl.registry import Registry
+
     try:
         known = Registry().entries(limit=200)
     except RunctlError:
@@ -65,6 +75,8 @@ def complete(incomplete: str) -> list[tuple[str, str]]:
 
 
 def _at(place: str, registry: Registry) -> Entry:
+    from runctl.rundir import RunDir
+
     url = RunDir(place.rstrip("/")).url
     entry = registry.at(url) or _looked_for(url, registry)
     if entry is None:
@@ -75,6 +87,7 @@ def _at(place: str, registry: Registry) -> Entry:
 def _looked_for(url: str, registry: Registry) -> Entry | None:
     """A run that lies there, noted; None if none does."""
     from runctl import standing
+    from runctl.rundir import RunDir
 
     rundir = RunDir(url)
     if not rundir.exists():

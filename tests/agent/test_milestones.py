@@ -77,7 +77,7 @@ def test_a_first_attempt_starts_steps_and_finishes(tmp_path: Path) -> None:
     for progress in ({"step": None}, {"step": 3}, {"step": 5, "checkpoints": [4]}, {"step": 6, "checkpoints": [4]}):
         found.look(progress)
     assert noticed.told() == ["started None None", "first_step 3 None", "finished 7 None"]
-    assert noticed.noted() == [("first_step", 3), ("checkpoint", 4)]
+    assert noticed.noted() == [("checkpoint", 4)]
 
 
 def test_one_that_resumes_says_so_and_makes_no_first_step(tmp_path: Path) -> None:

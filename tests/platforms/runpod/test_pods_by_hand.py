@@ -95,6 +95,18 @@ def test_a_plan_for_it_rents_nothing_and_has_its_pod_stay(hosts: RunpodHosts, ma
     assert again.plan(spec, again.quote(spec), 1).requests[0] == use
 
 
+def test_a_run_that_was_interrupted_there_goes_on_on_one_that_is_rented_for_it(made: str, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text("print('trained')")
+    told: list[str] = []
+    there = RunpodPlatform(tmp_path, RunpodConfig(host=made, market=Market.on_demand), told.append)
+    spec = there.completed(LaunchSpec(RunIdentity("base", "base", str(tmp_path)), Program("train.py", None)))
+    there.quote(spec)
+    there._watches["base", 1] = object()  # type: ignore[assignment]
+    plan = there.plan(spec, there.quote(spec), 2)
+    assert plan.requests[0]["call"] == "podFindAndDeployOnDemand" and plan.requests[-1]["orders"]["keep_s"] == 0.0
+    assert told == [f"{made} is lost to this run; it goes on on one that is rented, and ends with it"]
+
+
 def test_what_others_made_is_left_alone(pods: RunpodCloud, hosts: RunpodHosts, made: str) -> None:
     with pytest.raises(ConfigError, match="left alone"):
         hosts.terminate("0123456789abcd")

@@ -7,6 +7,7 @@ Nothing here keeps a host alive or ends it: it shuts itself down when its time i
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import time
@@ -27,16 +28,21 @@ _MARGIN_S = 30.0
 def take(root: str, platform: str, keep_s: float) -> Berth:
     """A berth with a host that waits below `root`, or an empty one.
 
+    It is empty as well where that cannot be read: whoever may not is told by the launch's own checks, in their order.
+
     Args:
         root: where runs lie.
         platform: its kind.
         keep_s: how long a host is to wait there for whatever comes next.
-
-    Raises:
-        StorageError: if that cannot be read.
     """
-    store = open_store(root)
     berth = Berth(keep_s)
+    with contextlib.suppress(StorageError):
+        _take(root, platform, berth)
+    return berth
+
+
+def _take(root: str, platform: str, berth: Berth) -> None:
+    store = open_store(root)
     for name in store.names(_FOLDER):
         data = store.read(f"{_FOLDER}/{name}")
         told = json.loads(data) if data is not None else None
@@ -45,8 +51,7 @@ def take(root: str, platform: str, keep_s: float) -> Berth:
         store.delete(f"{_FOLDER}/{name}")  # whoever reads it next finds nothing; what ends it is its own time
         if told["until"] > time.time() + _MARGIN_S:
             berth.host, berth.free_since = from_data(RunHandle, told["handle"]), told["free_since"]
-            break
-    return berth
+            return
 
 
 def leave(root: str, berth: Berth, tell: Callable[[str], None]) -> None:

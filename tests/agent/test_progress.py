@@ -33,6 +33,7 @@ import os, time
 from runctl.checkpoint import progress
 bar = progress.ProgressBar(attached=True)
 for number, data in enumerate((b"one\\n", b"epoch 1: ", b"done\\n")):
+    time.sleep(0.15)  # it is not drawn more often
     bar.draw("bringing results", 100 * number, 1000)
     with progress.apart(ends_line=data.endswith(b"\\n")):
         os.write(1, data)

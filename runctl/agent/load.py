@@ -51,6 +51,8 @@ class LoadWatch(threading.Thread):
                 samples, wanted = [], _SAMPLES
             if len(lines) >= self._together:
                 self._keep(lines)
+        if not self.latest:  # it was over before the first
+            samples.append(load.sample())
         self._keep([*lines, *([self._line(samples)] if samples else [])])
         with self._troubles.kept():
             self._stream.close()

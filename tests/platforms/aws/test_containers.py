@@ -90,8 +90,9 @@ def test_metadata_reach_into_a_container_and_no_further_for_anybody_else(kind: s
     spec = replace(spec, environment=Environment(kind, image=IMAGE if kind == "docker" else None))
     options = AwsOptions.of(AwsConfig(), "us-east-1", attached=False)
     offer = Offer("aws", "g6.xlarge", "spot", "us-east-1", "us-east-1a", 0.3)
-    (asked,) = requests.run_instances(spec, options, 1, offer, region={}, owner="me")
-    assert asked["MetadataOptions"] == {
+    regions = {"us-east-1": {"security_group": "sg-1"}}
+    (asked,) = requests.renting(spec, options, 1, [offer], regions=regions, owner="me")
+    assert asked["arguments"]["MetadataOptions"] == {
         "HttpEndpoint": "enabled", "HttpTokens": "required", "HttpPutResponseHopLimit": hops,
     }  # fmt: skip
     orders = containers.orders(spec, 3, ("mine",))

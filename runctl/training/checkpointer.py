@@ -239,7 +239,7 @@ class Checkpointer:
     def _wait_for_commit(self) -> None:
         if self.saver is not None:
             self.saver.finish(self._wait_s)
-        else:
+        elif self.step != self._saved_step:  # what this rank began from is committed, and nobody will say so again
             self._meeting.wait_for_commit(self.step, self._wait_s)
 
     # --- state ---

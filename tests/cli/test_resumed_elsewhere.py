@@ -46,6 +46,7 @@ class Machine:
         return done.stdout, done.stderr
 
 
+@pytest.mark.soak  # a minute
 @pytest.mark.timeout(400)
 def test_another_machine_stops_a_run_and_goes_on_with_it_from_what_its_launch_sent(tmp_path: Path) -> None:
     with Cloud() as cloud:

@@ -65,10 +65,10 @@ def test_any_pytorch_user_can_open_the_checkpoint(training) -> None:
     assert verify(folder).world_size == 1
 
 
-def test_an_ended_training_begins_and_ends_at_its_last_step(training) -> None:
+def test_an_ended_training_begins_and_ends_at_its_last_step_on_every_rank(training) -> None:
     plain = training("plain")
-    _, first = plain.run(20)
-    start, second = plain.run(20)
+    _, first = plain.run(20, 2)
+    start, second = plain.run(20, 2)  # which would time out if a rank waited for a checkpoint that is there already
     assert (start, second) == (20, first)
 
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from runctl.cost import Bill, Rates, bill
-from runctl.encoding import dumps, loads
+from runctl.encoding import dumps
 from runctl.errors import RunctlError, StorageError
 from runctl.outcome import Attempt
 from runctl.rundir import RunDir
@@ -77,8 +77,7 @@ def are_settled(bills: list[Bill]) -> bool:
 
 def kept(rundir: RunDir, attempt: int) -> Rates | None:
     """What a platform told of an attempt last; None if nobody asked."""
-    data = rundir.store.read(_name(attempt))
-    return None if data is None else loads(Rates, data.decode())
+    return rundir.read_as(Rates, _name(attempt))
 
 
 def ask(rundir: RunDir, platform: TellsRates, plan: Plan, handle: RunHandle, attempt: Attempt) -> Rates:
@@ -87,7 +86,7 @@ def ask(rundir: RunDir, platform: TellsRates, plan: Plan, handle: RunHandle, att
     Returns:
         Without an answer, what was told before, or that nothing is known.
     """
-    begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
+    begin = attempt.billed_since
     end = time.time() if attempt.ended_at is None else attempt.ended_at
     try:
         stays_s = _stays_s(plan) if attempt.state is RunState.FAILED else 0.0

@@ -133,7 +133,7 @@ def bill(
         estimate_usd: of its plan.
     """
     own, told = attempt.market == "own", rates or Rates()
-    begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
+    begin = attempt.billed_since
     ended_at = now if attempt.ended_at is None else attempt.ended_at + (0.0 if own else told.stays_s)
     end = max(begin, ended_at, begin + (0.0 if own else told.least_billed_s))
     billed_s = end - begin

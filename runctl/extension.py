@@ -8,8 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from runctl.encoding import dumps, loads
-from runctl.errors import StorageError
+from runctl.encoding import dumps
 from runctl.rundir import RunDir
 from runctl.spec import Plan, RunHandle
 
@@ -42,11 +41,7 @@ def asked(rundir: RunDir, attempt: int) -> Extension | None:
     Raises:
         StorageError: if that cannot be read.
     """
-    data = rundir.store.read(_NAME)
-    try:
-        found = None if data is None else loads(Extension, data.decode())
-    except (ValueError, TypeError) as error:
-        raise StorageError(f"{rundir.url}/{_NAME} cannot be read: {error}") from error
+    found = rundir.read_as(Extension, _NAME)
     return found if found is not None and found.attempt == attempt else None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from runctl import processes
-from runctl.errors import LeaseHeld, StorageError
+from runctl.errors import LeaseHeld
 from runctl.storage import Store
 
 _NAME = "lease.json"
@@ -46,7 +46,7 @@ class Lease:
             LeaseHeld: naming the process that carries the run out.
         """
         with self._store.locked():
-            if attempt is None or (self._read() or {}).get("attempt", 0) >= attempt:
+            if attempt is None or (self._store.read_json(_NAME) or {}).get("attempt", 0) >= attempt:
                 self.check(besides=heir_of)
             if heir_of is None and attempt is None:
                 self._store.sweep()  # whoever wrote here has died, and nobody does yet
@@ -65,7 +65,7 @@ class Lease:
         Raises:
             LeaseHeld: naming the process that does.
         """
-        lease = self._read()
+        lease = self._store.read_json(_NAME)
         if lease is None or not self._holder_lives(lease):
             return
         if lease["host"] == socket.gethostname() and lease["pid"] == besides:
@@ -78,7 +78,7 @@ class Lease:
 
     def is_held(self) -> bool:
         """Whether somebody carries this run out just now."""
-        lease = self._read()
+        lease = self._store.read_json(_NAME)
         return lease is not None and self._holder_lives(lease)
 
     def drop(self) -> None:
@@ -91,13 +91,3 @@ class Lease:
             return started_at is not None and abs(started_at - float(lease["started_at"])) < _CLOCK_STEP_S
         beat = self._heartbeat() or {"at": 0.0}  # its first one may be on its way
         return time.time() - max(float(beat["at"]), float(lease["at"])) < TIMEOUT_S
-
-    def _read(self) -> dict[str, Any] | None:
-        data = self._store.read(_NAME)
-        try:
-            told: dict[str, Any] | None = None if data is None else json.loads(data)
-        except ValueError as error:
-            raise StorageError(
-                f"{self._store.url}/{_NAME} cannot be read: {error}; delete it if it is damaged"
-            ) from error
-        return told

@@ -57,6 +57,11 @@ class Attempt:
     billed_from: float | None = None
 
     @property
+    def billed_since(self) -> float:
+        """From when its host costs something (seconds since the epoch)."""
+        return self.started_at if self.billed_from is None else self.billed_from
+
+    @property
     def lost_to(self) -> str:
         """What an interrupted attempt was lost to, in the words of `retry_on`."""
         return "host_fault" if self.end_reason.startswith(HOST_FAULT) else "interrupted"

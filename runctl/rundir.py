@@ -98,7 +98,7 @@ class RunDir:
         Raises:
             StorageError: if there is none or it cannot be read.
         """
-        spec = self._read_as(LaunchSpec, "spec.json")
+        spec = self.read_as(LaunchSpec, "spec.json")
         if spec is None:
             raise StorageError(f"{self.url} is no run directory: it has no spec.json")
         return spec
@@ -112,7 +112,7 @@ class RunDir:
 
     def read_outcome(self) -> dict[str, Any] | None:
         """The outcome of the last launch that ended, in its public form."""
-        return self._read_json("outcome.json")
+        return self.store.read_json("outcome.json")
 
     def exists(self) -> bool:
         """Whether there is such a run."""
@@ -130,7 +130,7 @@ class RunDir:
         put("status.json", _pretty({"state": state, "attempt": attempt, "at": time.time(), **fields}))
 
     def read_status(self) -> dict[str, Any] | None:
-        return self._read_json("status.json")
+        return self.store.read_json("status.json")
 
     def beat(self, attempt: int, host: str, pid: int, **progress: Any) -> None:
         """Say that the attempt lives, and how far it is; it must not die because that cannot be written."""
@@ -138,7 +138,7 @@ class RunDir:
         self.store.post("heartbeat.json", _pretty(beat))
 
     def heartbeat(self) -> dict[str, Any] | None:
-        return self._read_json("heartbeat.json")
+        return self.store.read_json("heartbeat.json")
 
     # --- attempts ---
 
@@ -146,7 +146,7 @@ class RunDir:
         self.store.write(f"attempts/{attempt.number}.json", _pretty(attempt))
 
     def read_attempt(self, number: int) -> Attempt | None:
-        return self._read_as(Attempt, f"attempts/{number}.json")
+        return self.read_as(Attempt, f"attempts/{number}.json")
 
     def attempts(self) -> list[Attempt]:
         """Every attempt on record, in order."""
@@ -167,7 +167,7 @@ class RunDir:
 
     def submission(self, attempt: int) -> tuple[Plan, RunHandle | None] | None:
         """What an attempt on a rented host was submitted with, and what was granted."""
-        data = self._read_json(f"attempts/{attempt}.submit.json")
+        data = self.store.read_json(f"attempts/{attempt}.submit.json")
         if data is None:
             return None
         return from_data(Plan, data["plan"]), from_data(RunHandle, data["handle"]) if data["handle"] else None
@@ -180,7 +180,7 @@ class RunDir:
 
     def stop_request(self, attempt: int) -> StopRequest | None:
         """What an attempt was asked last, or None; what an earlier one was asked counts no more."""
-        request = self._read_as(StopRequest, _STOP)
+        request = self.read_as(StopRequest, _STOP)
         return request if request is not None and request.attempt == attempt else None
 
     # --- streams ---
@@ -253,22 +253,17 @@ class RunDir:
                 continue
         return entries
 
-    def _read_as(self, kind: type[T], name: str) -> T | None:
+    def read_as(self, kind: type[T], name: str) -> T | None:
+        """An object of the run's that was written as `kind`; None if there is none.
+
+        Raises:
+            StorageError: if it cannot be read.
+        """
         data = self.store.read(name)
         try:
             return None if data is None else loads(kind, data.decode())
         except (ValueError, TypeError) as error:
             raise StorageError(f"{self.url}/{name} cannot be read: {error}") from error
-
-    def _read_json(self, name: str) -> dict[str, Any] | None:
-        data = self.store.read(name)
-        if data is None:
-            return None
-        try:
-            parsed: dict[str, Any] = json.loads(data)
-        except ValueError as error:
-            raise StorageError(f"{self.url}/{name} cannot be read: {error}; delete it if it is damaged") from error
-        return parsed
 
 
 def logs_folder(attempt: int, node: int) -> str:

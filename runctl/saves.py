@@ -6,16 +6,12 @@ control/saved.json      what the agent has to say of it: the step that was saved
 
 from __future__ import annotations
 
-import json
 import secrets
 from dataclasses import dataclass
-from typing import TypeVar
 
-from runctl.encoding import dumps, loads
-from runctl.errors import StorageError
+from runctl.encoding import dumps
 from runctl.rundir import RunDir
 
-T = TypeVar("T")
 _ASKED, _ANSWER = "control/save.json", "control/saved.json"
 
 
@@ -64,7 +60,7 @@ def asked(rundir: RunDir, attempt: int) -> SaveRequest | None:
     Raises:
         StorageError: if that cannot be read.
     """
-    request = _read(rundir, _ASKED, SaveRequest)
+    request = rundir.read_as(SaveRequest, _ASKED)
     return request if request is not None and request.attempt == attempt else None
 
 
@@ -79,13 +75,5 @@ def answered(rundir: RunDir, request: SaveRequest) -> SaveAnswer | None:
     Raises:
         StorageError: if that cannot be read.
     """
-    said = _read(rundir, _ANSWER, SaveAnswer)
+    said = rundir.read_as(SaveAnswer, _ANSWER)
     return said if said is not None and said.id == request.id else None
-
-
-def _read(rundir: RunDir, name: str, kind: type[T]) -> T | None:
-    data = rundir.store.read(name)
-    try:
-        return None if data is None else loads(kind, data.decode())
-    except (ValueError, TypeError, json.JSONDecodeError) as error:
-        raise StorageError(f"{rundir.url}/{name} cannot be read: {error}; delete it if it is damaged") from error

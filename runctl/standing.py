@@ -180,8 +180,7 @@ def attempt_cost_usd(attempt: Attempt, now: float) -> float | None:
         return attempt.cost_usd
     if attempt.price_usd_per_hour is None and attempt.market == "own":
         return 0.0
-    begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
-    return cost_usd(attempt.price_usd_per_hour, max(0.0, (attempt.ended_at or now) - begin))
+    return cost_usd(attempt.price_usd_per_hour, max(0.0, (attempt.ended_at or now) - attempt.billed_since))
 
 
 def _state(

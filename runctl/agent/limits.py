@@ -209,5 +209,4 @@ def _cost(attempt: Attempt) -> float | None:
     """What an attempt cost: from the cost book, or worked out where its launcher was gone by then."""
     if attempt.cost_usd is not None or attempt.ended_at is None:
         return attempt.cost_usd
-    begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
-    return cost_usd(attempt.price_usd_per_hour, max(0.0, attempt.ended_at - begin))
+    return cost_usd(attempt.price_usd_per_hour, max(0.0, attempt.ended_at - attempt.billed_since))

@@ -155,7 +155,7 @@ def cost(records: Records) -> go.Figure | None:
         total, xs, ys = 0.0, [], []
         for attempt in record.attempts:
             spent = attempt_cost_usd(attempt, record.now.looked_at)
-            begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
+            begin = attempt.billed_since
             xs += [(at - record.began_at) / unit_s for at in (begin, record.end_of(attempt))]
             ys += [total, total + (spent or 0.0)]
             total += spent or 0.0

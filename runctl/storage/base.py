@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from runctl.errors import StorageError
 
@@ -76,6 +78,19 @@ class Store(ABC):
     @abstractmethod
     def read(self, name: str) -> bytes | None:
         """The object's bytes, or None if there is none."""
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """The JSON object of that name, or None if there is none.
+
+        Raises:
+            StorageError: if it cannot be read, or is none.
+        """
+        data = self.read(name)
+        try:
+            parsed: dict[str, Any] | None = None if data is None else json.loads(data)
+        except ValueError as error:
+            raise StorageError(f"{self.url}/{name} cannot be read: {error}; delete it if it is damaged") from error
+        return parsed
 
     @abstractmethod
     def write(self, name: str, data: bytes) -> None:

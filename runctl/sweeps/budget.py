@@ -6,9 +6,9 @@ import contextlib
 import time
 from collections.abc import Collection
 
-from runctl.cost import cost_usd
 from runctl.errors import StorageError
 from runctl.rundir import RunDir
+from runctl.standing import attempt_cost_usd
 from runctl.sweeps.book import Book
 from runctl.sweeps.job import Job
 
@@ -31,7 +31,5 @@ def _running_usd(job: Job) -> float:
     total = 0.0
     with contextlib.suppress(StorageError):
         for attempt in RunDir(job.url).attempts():
-            begin = attempt.started_at if attempt.billed_from is None else attempt.billed_from
-            spent = cost_usd(attempt.price_usd_per_hour, max(0.0, (attempt.ended_at or time.time()) - begin))
-            total += (attempt.cost_usd if attempt.cost_usd is not None else spent) or 0.0
+            total += attempt_cost_usd(attempt, time.time()) or 0.0
     return total

@@ -10,6 +10,7 @@ from runctl.cli import table
 from runctl.errors import ConfigError, RunctlError
 
 if TYPE_CHECKING:
+    from runctl.config.schemas import LaunchConfig
     from runctl.spec import Offer, Quote
 
 _HEADINGS = ("USD/H", "GPUS", "MACHINE", "MARKET", "PLATFORM", "WHERE")
@@ -37,10 +38,17 @@ def offers(
             raise ConfigError(f"{word}: write KEY=VALUE, such as resources.gpu=L4")
     found: list[tuple[Offer, str]] = []
     missing: dict[str, str] = {}
+    asked: dict[str, LaunchConfig] = {}
     for kind in platform or [one for one in registry.kinds() if one != "local"]:
         try:
-            more = _more(kind, region or [])
-            quote, gpus = _quoted(kind, [*more, *(words or [])])
+            asked[kind] = _composed([*_more(kind, region or []), *(words or [])])
+        except ConfigError as error:  # another platform may have that key
+            missing[kind] = str(error)
+    if not asked:
+        raise ConfigError(next(iter(missing.values())))
+    for kind, cfg in asked.items():
+        try:
+            quote, gpus = _quoted(kind, cfg)
         except RunctlError as error:
             missing[kind] = str(error)
             continue
@@ -74,17 +82,24 @@ def _more(kind: str, regions: list[str]) -> list[str]:
     return words
 
 
-def _quoted(kind: str, words: list[str]) -> tuple[Quote, Any]:
+def _composed(words: list[str]) -> LaunchConfig:
+    from pathlib import Path
+
+    from runctl.config.composing import composed
+    from runctl.platforms import registry
+
+    return composed(words, Path.cwd(), registry.others(), registry.options)
+
+
+def _quoted(kind: str, cfg: LaunchConfig) -> tuple[Quote, Any]:
     """What a platform offers, and what says which GPUs one of its offers has."""
     import tempfile
     from pathlib import Path
 
     from runctl.config import hosts
-    from runctl.config.composing import composed
     from runctl.platforms import registry
     from runctl.spec import LaunchSpec, Program, RunIdentity
 
-    cfg = composed(words, Path.cwd(), registry.others(), registry.options)
     # Quotes come with the project packed, and this is none's: an empty one.
     with tempfile.TemporaryDirectory(prefix="runctl-offers-") as empty:
         platform = registry.load(kind)(Path(empty), cfg.platform, lambda line: typer.echo(f"runctl: {line}", err=True))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 
 from runctl import bills
-from runctl.cost import total_usd, within
+from runctl.cost import Bill, total_usd, within
 from runctl.errors import RunctlError, Vetoed
 from runctl.registry import Entry, Registry
 from runctl.rundir import RunDir
@@ -63,13 +63,14 @@ def _of_others(now: float) -> tuple[float, float, list[str]]:
     kept = registry.bills()
     spent, yet, unknown = 0.0, 0.0, []
     for entry in registry.entries():
-        ended = Standing.seen(entry).ended
-        if ended and (Standing.seen(entry).ended_at or entry.seen_at) < now - _DAY_S:
+        seen = Standing.seen(entry)
+        ended = seen.ended
+        if ended and (seen.ended_at or entry.seen_at) < now - _DAY_S:
             continue
         try:
             of_run = kept[entry.url] if ended and entry.url in kept else bills.of_run(RunDir(entry.url))
             usd = total_usd([within(one, now - _DAY_S, now) for one in of_run])
-            more = _more(entry, ended=ended)
+            more = 0.0 if ended else _more(entry, of_run)
         except RunctlError:
             usd = more = None
         if usd is None or more is None:
@@ -80,17 +81,15 @@ def _of_others(now: float) -> tuple[float, float, list[str]]:
     return spent, yet, unknown
 
 
-def _more(entry: Entry, *, ended: bool) -> float | None:
+def _more(entry: Entry, of_run: list[Bill]) -> float | None:
     """What a run that goes on may cost yet: its newest attempt, for all the time that it may take."""
-    if ended:
-        return 0.0
     rundir = RunDir(entry.url)
     plan = rundir.last_submission()
     if plan is None:
         return 0.0  # this machine's own
     if (most := _at_most(plan, rundir.read_spec())) is None:
         return None
-    newest = [one for one in bills.of_run(rundir) if one.attempt == plan.attempt]
+    newest = [one for one in of_run if one.attempt == plan.attempt]
     if newest and newest[0].ended_at is not None:
         return 0.0
     return max(0.0, most - (newest[0].usd or 0.0)) if newest else most

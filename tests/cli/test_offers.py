@@ -30,7 +30,8 @@ def test_without_credentials_each_platform_says_what_is_missing(home: Home) -> N
 
 def test_a_word_that_is_none_is_said(home: Home) -> None:
     assert "write KEY=VALUE" in home.runctl("offers", "L4", expect=2).stderr
-    assert "resources.gpuss" in home.runctl("offers", "resources.gpuss=1", "--platform", "aws").stderr
+    assert "resources.gpuss" in home.runctl("offers", "resources.gpuss=1", "--platform", "aws", expect=2).stderr
+    assert home.runctl("offers", "gpu=L4", expect=2).stderr.count("no such key") == 1
 
 
 def test_one_table_across_platforms_regions_and_markets(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

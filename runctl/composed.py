@@ -58,8 +58,7 @@ class Composed:
         hooks: the active plugins.
         yaml: renders the configuration as it was composed.
         key: under which its run is found again; None for one that its id alone tells.
-        overrides: the words that it was composed from, swept ones with this launch's value.
-        swept: those of them that differ between the jobs of a sweep.
+        swept: the words that it was composed from which differ between the jobs of a sweep, with this launch's value.
     """
 
     cfg: LaunchConfig
@@ -67,7 +66,6 @@ class Composed:
     hooks: Hooks
     yaml: Callable[[], str]
     key: str | None
-    overrides: tuple[str, ...]
     swept: tuple[str, ...]
 
     def as_run(self, run_id: str) -> Composed:
@@ -92,6 +90,32 @@ def keep_warm_s(cfg: LaunchConfig) -> float | None:
     if seconds < _SHORTEST_S:
         raise ConfigError(f"platform.keep_warm={given}: a minute or more; hosts count their own end in minutes")
     return seconds
+
+
+def platform_of(cfg: LaunchConfig, project_dir: Path, manner: Manner, standby: LocalAgent | None = None) -> Platform:
+    """The platform that a configuration names.
+
+    Args:
+        cfg: the configuration.
+        project_dir: the root of the user's project on this machine.
+        manner: how a launch is carried out on it.
+        standby: an agent started ahead, or None.
+    """
+    kind = registry.load(cfg.platform.kind)
+    if kind is LocalPlatform:
+        return LocalPlatform(
+            project_dir,
+            cfg.platform,
+            manner.tell,
+            attached=not cfg.detach,
+            standby=standby,
+            output_to_stderr=cfg.output.value == "json",
+            lines=manner.lines,
+            variables=manner.variables,
+        )
+    platform = kind(project_dir, cfg.platform, manner.tell, attached=not cfg.detach)
+    platform.berth = manner.berth
+    return platform
 
 
 class Composer:
@@ -146,7 +170,7 @@ class Composer:
         spec = hooks.modify_spec(self.planner(cfg).completed(spec), cfg.platform.kind)
         key = identity.key_of(spec) if cfg.run.name and not cfg.run.id else None
         swept = typed.swept() if self._line.is_multirun else ()
-        return Composed(cfg, spec, hooks, yaml, key, typed.overrides, swept)
+        return Composed(cfg, spec, hooks, yaml, key, swept)
 
     def planner(self, cfg: LaunchConfig) -> Platform:
         """A platform to plan with; launches that have the same one share it."""
@@ -161,27 +185,12 @@ class Composer:
             cfg: the configuration.
             manner: how it is carried out.
         """
-        kind = registry.load(cfg.platform.kind)
-        project_dir = compose.project_root(self._workdir)
-        if kind is LocalPlatform:
-            return LocalPlatform(
-                project_dir,
-                cfg.platform,
-                manner.tell,
-                attached=not cfg.detach,
-                standby=self._standby,
-                output_to_stderr=cfg.output.value == "json",
-                lines=manner.lines,
-                variables=manner.variables,
-            )
-        if keep_warm_s(cfg) and not kind.has_berths:
+        if keep_warm_s(cfg) and not registry.load(cfg.platform.kind).has_berths:
             raise NotBuiltYet(
                 f"platform.keep_warm={getattr(cfg.platform, 'keep_warm', None)}: on platform={cfg.platform.kind} this "
                 "version keeps no host"
             )
-        platform = kind(project_dir, cfg.platform, manner.tell, attached=not cfg.detach)
-        platform.berth = manner.berth
-        return platform
+        return platform_of(cfg, self.project_dir, manner, self._standby)
 
     @property
     def project_dir(self) -> Path:

@@ -9,15 +9,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from runctl.errors import ConfigError
 from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, RunIdentity
-
-if TYPE_CHECKING:
-    from runctl.config.schemas import LaunchConfig
-    from runctl.platforms.base import Platform
 
 
 def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None) -> int:
@@ -39,7 +35,7 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
 
     from runctl import terminal
     from runctl.carrying import carry_out
-    from runctl.composed import Composed, Manner
+    from runctl.composed import Composed, Manner, platform_of
     from runctl.config import again, compose
     from runctl.config import words as choices
     from runctl.config.argv import parse
@@ -65,11 +61,12 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     now = compose.to_spec(cfg, compose.Typed(parse([]), ()), (), workdir)
     spec = _going_on(before, now, changed, fetched=project is None)
     hooks = Hooks.load(workdir, cfg.plugins.disable)
-    platform = _platform(cfg, top)
-    yaml = OmegaConf.to_yaml(composed)
-    launch = Composed(cfg, platform.completed(spec), hooks, lambda: yaml, None, tuple(words), ())
     as_json = cfg.output.value == "json"
-    carried = carry_out(launch, platform, Manner(output=sys.stderr if as_json else sys.stdout))
+    manner = Manner(output=sys.stderr if as_json else sys.stdout)
+    platform = platform_of(cfg, top, manner)
+    yaml = OmegaConf.to_yaml(composed)
+    launch = Composed(cfg, platform.completed(spec), hooks, lambda: yaml, None, ())
+    carried = carry_out(launch, platform, manner)
     if as_json:
         terminal.show_json(carried.to_json())
     return carried.exit_code
@@ -177,17 +174,3 @@ def _sent(rundir: RunDir) -> dict[str, Any] | None:
                     found: dict[str, Any] = file
                     return found
     return None
-
-
-def _platform(cfg: LaunchConfig, project_dir: Path) -> Platform:
-    from runctl import terminal
-    from runctl.platforms import registry
-    from runctl.platforms.local import LocalPlatform
-
-    kind = registry.load(cfg.platform.kind)
-    if kind is LocalPlatform:
-        return LocalPlatform(
-            project_dir, cfg.platform, terminal.tell, attached=not cfg.detach,
-            output_to_stderr=cfg.output.value == "json",
-        )  # fmt: skip
-    return kind(project_dir, cfg.platform, terminal.tell, attached=not cfg.detach)

@@ -64,7 +64,7 @@ class RunningAttempt:
         rundir: where all of it is kept.
         record: the attempt as the run directory tells of it.
         inbox: where stop requests come from.
-        control: hears of more time.
+        control: hears of more time, and of checkpoints that are wanted.
         events: the stream of events.
         troubles: keeps the first error of records that cannot be written.
         milestones: what people who are away are told of.
@@ -95,7 +95,7 @@ class RunningAttempt:
         self._here = facts.here(spec, order.project_dir, str(self._host_dir.path), PACKAGE_DIR, order.python)
         bar = ProgressBar(attached=order.attached)
         self._checkpoints = Checkpoints(spec, rundir, self._host_dir, order.attempt, self._here.nproc, bar=bar)
-        self._saving = Saving(inbox, self._checkpoints, rundir)
+        self._saving = Saving(control, self._checkpoints, rundir)
         self._environment = RanksEnvironment(order, spec, _say)
         self._stopping = Stopping(
             inbox, self._checkpoints, attached=order.attached, grace_s=spec.checkpoint.grace_s,

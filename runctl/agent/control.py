@@ -22,6 +22,7 @@ class ControlWatch(threading.Thread):
 
     Attributes:
         extension: the last that was asked for, or None.
+        save: likewise of a checkpoint, whether or not it has been saved.
     """
 
     INTERVAL_S = 3.0
@@ -33,24 +34,22 @@ class ControlWatch(threading.Thread):
         self._inbox = inbox
         self._ended = threading.Event()
         self.extension: Extension | None = None
+        self.save: SaveRequest | None = None
 
     def run(self) -> None:
-        """Look, until `end`; each request is passed on once."""
+        """Look, until `end`; each stop is passed on once."""
         heard: StopRequest | None = None
-        last: SaveRequest | None = None
         while not self._ended.is_set():
-            stop = save = None
+            stop = None
             try:
                 stop = self._rundir.stop_request(self._attempt)
-                save = saves.asked(self._rundir, self._attempt)
+                self.save = saves.asked(self._rundir, self._attempt) or self.save
                 self.extension = extension.asked(self._rundir, self._attempt) or self.extension
             except StorageError:
                 pass  # it works again some time, and the limits of the host hold without it
             if stop is not None and stop != heard:
                 heard = stop
                 self._inbox.post(Request(stop.reason, stop.now))
-            if save is not None and save != last:
-                last = self._inbox.save = save
             self._ended.wait(self.INTERVAL_S)
 
     def end(self) -> None:

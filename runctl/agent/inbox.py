@@ -13,10 +13,6 @@ import select
 import signal
 from dataclasses import dataclass
 from types import FrameType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from runctl.saves import SaveRequest
 
 _REASONS = {signal.SIGTERM: "terminated", signal.SIGINT: "user", signal.SIGHUP: "hangup"}
 
@@ -52,8 +48,6 @@ class Inbox:
         self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         #: Whether the launcher's end is closed: it has gone.
         self.gone = False
-        #: The checkpoint that was asked for last, whether or not it has been saved.
-        self.save: SaveRequest | None = None
 
     def read_order(self) -> bytes:
         """Wait for the first line; empty if the launcher went without one."""

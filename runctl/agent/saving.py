@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from runctl import saves
 from runctl.agent.checkpoints import Asked, Checkpoints
-from runctl.agent.inbox import Inbox
+from runctl.agent.control import ControlWatch
 from runctl.rundir import RunDir
 from runctl.saves import SaveAnswer, SaveRequest
 
@@ -18,13 +18,13 @@ class Saving:
     """Carries out the newest request.
 
     Args:
-        inbox: where requests come from.
+        control: hears of requests.
         checkpoints: through which ranks are asked.
         rundir: where the answer goes.
     """
 
-    def __init__(self, inbox: Inbox, checkpoints: Checkpoints, rundir: RunDir) -> None:
-        self._inbox = inbox
+    def __init__(self, control: ControlWatch, checkpoints: Checkpoints, rundir: RunDir) -> None:
+        self._control = control
         self._checkpoints = checkpoints
         self._rundir = rundir
         self._request: SaveRequest | None = None
@@ -33,7 +33,7 @@ class Saving:
 
     def poll(self) -> None:
         """The next step of what was asked for, without waiting for anything."""
-        request = self._inbox.save
+        request = self._control.save
         if request is None or (request == self._request and self._said is not None and self._said.step is not None):
             return
         if request != self._request:

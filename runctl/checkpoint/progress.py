@@ -50,8 +50,11 @@ def apart(*, ends_line: bool) -> Iterator[None]:
             _LINE.has_bar = False
             sys.stderr.write(_CLEAR)
             sys.stderr.flush()
+        _LINE.is_begun = True
+    try:
+        yield  # without the lock: a terminal that nobody reads may hold this up, and no bar is to wait for it
+    finally:
         _LINE.is_begun = not ends_line
-        yield
 
 
 class ProgressBar:

@@ -8,6 +8,7 @@ Without one nobody can tell later whether it is what was written: `torch.load` t
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import time
@@ -54,7 +55,7 @@ def seal(path: Path) -> Seal:
         CheckpointError: if there is nothing, or it is plainly not whole.
     """
     path = path.absolute()
-    found = watch.units(path.parent, _literal(path.name))
+    found = watch.units(path.parent, glob.escape(path.name))
     if not found:
         raise CheckpointError(f"{path}: there is nothing that could be kept")
     if watch.whole(path.parent, found[0]) is False:
@@ -106,8 +107,3 @@ def _names(path: Path) -> list[str]:
 
 def _file(path: Path, name: str) -> Path:
     return path / name if name else path
-
-
-def _literal(name: str) -> str:
-    """A name as a glob that means it alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -55,8 +55,7 @@ def throughput(records: Records) -> go.Figure | None:
         xs: list[float] = []
         ys: list[float | None] = []
         for attempt in record.attempts:
-            mine = [one for one in record.lines if one["attempt"] == attempt.number and "step" in one]
-            told = [(float(one["at"]), int(one["step"])) for one in mine]
+            told = record.steps_of(attempt)
             size = max(1, len(told) // _WINDOWS)
             ends = told[::size]
             for (before, first), (at, last) in itertools.pairwise(ends):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runctl import standing
+from runctl.metrics import PLACES
 from runctl.outcome import Attempt
 from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec
@@ -80,8 +81,13 @@ class RunRecord:
 
     def metric_names(self) -> list[str]:
         """Every metric, in the order in which they came up."""
-        places = ("step", "at", "attempt", "epoch")
+        places = (*PLACES, "epoch")
         return list(dict.fromkeys(name for entry in self.metrics for name in entry if name not in places))
+
+    def steps_of(self, attempt: Attempt) -> list[tuple[float, int]]:
+        """When an attempt told of which step (seconds since the epoch)."""
+        mine = [one for one in self.lines if one["attempt"] == attempt.number and "step" in one]
+        return [(float(one["at"]), int(one["step"])) for one in mine]
 
     def stalls(self) -> list[Stall]:
         """The times in which steps were missing, as `runctl monitor` would have said."""
@@ -89,14 +95,13 @@ class RunRecord:
         for attempt in self.attempts:
             watch = StepWatch()
             last: tuple[float, int] | None = None
-            mine = [one for one in self.lines if one["attempt"] == attempt.number and "step" in one]
-            told = [(float(one["at"]), int(one["step"])) for one in mine]
-            for at, step in told:
+            for at, step in self.steps_of(attempt):
+                if last is not None and step == last[1]:
+                    continue  # more news of a step that is known already
                 if last is not None and watch.stalled_s(at) is not None:
                     found.append(Stall(attempt.number, last[0], at, last[1]))
-                if last is None or step != last[1]:
-                    watch.note(step, at)
-                    last = at, step
+                watch.note(step, at)
+                last = at, step
         return found
 
 

@@ -160,7 +160,7 @@ class Store(ABC):
         """Remove an object; nothing happens if there is none."""
 
     def remove_folder(self) -> None:  # noqa: B027 (object storage has no folders)
-        """Remove the store's own folder, where it is one, with whatever empty folders are left in it."""
+        """Remove the store's own folder, where it is one, with whatever is left in it."""
 
     def sweep(self) -> None:  # noqa: B027 (most stores have nothing to do)
         """Remove what writers that were killed left behind; only where nobody else writes.
@@ -172,9 +172,9 @@ class Store(ABC):
     def stream(self, name: str, writer: str = "") -> Stream:
         """Open a stream for appending; `writer` tells writers of one stream apart."""
 
-    @abstractmethod
     def read_stream(self, name: str) -> Iterator[bytes]:
         """A stream's bytes so far, in pieces, in order."""
+        return self.tail(name).read()
 
     @abstractmethod
     def tail(self, name: str, skip_bytes: int = 0) -> Tail:

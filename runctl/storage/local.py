@@ -143,15 +143,6 @@ class LocalStore(Store):
         with self._translated(f"cannot write {self.root / name}"):
             return _FileStream(self.root / name, self._translated)
 
-    def read_stream(self, name: str) -> Iterator[bytes]:
-        with self._translated(f"cannot read {self.root / name}"):
-            try:
-                with (self.root / name).open("rb") as file:
-                    while piece := file.read(1 << 20):
-                        yield piece
-            except FileNotFoundError:
-                return
-
     def tail(self, name: str, skip_bytes: int = 0) -> Tail:
         return _FileTail(self.root / name, skip_bytes, self)
 

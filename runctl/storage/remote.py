@@ -176,9 +176,6 @@ class FsspecStore(Store):
     def stream(self, name: str, writer: str = "") -> Stream:
         return SegmentStream(self, self._publisher, name, writer)
 
-    def read_stream(self, name: str) -> Iterator[bytes]:
-        yield from self.read_segments(name, self.names(name))
-
     def read_segments(self, name: str, segments: Sequence[str]) -> Iterator[bytes]:
         """The bytes of a stream's segments in their order; each is a request, so a few are under way at once."""
         if len(segments) == 1:

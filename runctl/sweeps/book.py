@@ -14,11 +14,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from runctl import identity
-from runctl.errors import StorageError
 from runctl.spec import SCHEMA, LaunchSpec
 from runctl.storage import open_store
 from runctl.sweeps.job import Job
 
+_FILE = "sweep.json"
 _FIXED = ("run_id", "state", "exit_code", "step", "time_s", "cost_usd", "run_dir")
 
 
@@ -39,15 +39,21 @@ class Book:
         self.name = spec.run.name
         safe = re.fullmatch(r"[A-Za-z0-9_][\w.-]{0,62}", self.name, re.ASCII)
         self.url = f"{spec.run.root.rstrip('/')}/sweeps/{self.name if safe else identity.key_of(spec)}"
-        self._store = open_store(self.url)
-        before = self._read()
+        before = open_store(self.url).read_json(_FILE) or {}
         self.generation = int(before.get("generation", 1)) + (1 if fresh and before else 0)
         self._rows: dict[str, dict[str, Any]] = {} if fresh else {one["run_id"]: one for one in before.get("jobs", ())}
-        self._code: dict[str, str | None] = {run_id: row.get("code") for run_id, row in self._rows.items()}
+        self._before = dict(self._rows)
+        self._written = b""
 
     def code_of(self, run_id: str) -> str | None:
         """The code that a job was done with by an earlier command, or None where that is not known."""
-        return self._code.get(run_id)
+        code: str | None = self._before.get(run_id, {}).get("code")
+        return code
+
+    def cost_of(self, run_id: str) -> float | None:
+        """What a job had cost when an earlier command ended, or None where that is not known."""
+        usd: float | None = self._before.get(run_id, {}).get("cost_usd")
+        return usd
 
     def spent_usd(self, but: Iterable[str]) -> float:
         """What jobs cost that other commands began, as far as it is known.
@@ -66,17 +72,15 @@ class Book:
         """
         self._rows |= {job.run_id: job.to_json() for job in jobs if job.run_id}
         rows = list(self._rows.values())
-        data = {"schema": SCHEMA, "sweep": self.name, "generation": self.generation, "jobs": rows}
-        self._store.write("sweep.json", (json.dumps(data, indent=1, ensure_ascii=False) + "\n").encode())
-        self._store.write("sweep.csv", _table(rows).encode())
-
-    def _read(self) -> dict[str, Any]:
-        data = self._store.read("sweep.json")
-        try:
-            parsed: dict[str, Any] = {} if data is None else json.loads(data)
-        except ValueError as error:
-            raise StorageError(f"{self.url}/sweep.json cannot be read: {error}; delete it if it is damaged") from error
-        return parsed
+        told = {"schema": SCHEMA, "sweep": self.name, "generation": self.generation, "jobs": rows}
+        data = (json.dumps(told, indent=1, ensure_ascii=False) + "\n").encode()
+        if data == self._written:
+            return
+        # Opened anew, for a book goes between processes, and what is connected to a network does not.
+        store = open_store(self.url)
+        store.write(_FILE, data)
+        store.write("sweep.csv", _table(rows).encode())
+        self._written = data
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:

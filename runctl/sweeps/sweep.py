@@ -92,12 +92,12 @@ class Sweep:
                 common = Common.of(launch, self._composer)
                 self._open(launch, common)
                 self._common = common
+            launch = launch.as_run(run_id_of(launch, self._common.book.generation))
             self._check_its_own(launch)
         except RunctlError as error:
             if self._common is None:
                 raise
             return self._unfit(error)
-        launch = launch.as_run(run_id_of(launch, self._common.book.generation))
         run_id = launch.spec.run.id
         if run_id in self._jobs:
             return self._jobs[run_id]
@@ -157,8 +157,7 @@ class Sweep:
         watch = launch.spec.checkpoint.watch
         if watch is None or self._slots.count == 1 or self._planner.terms.rented:
             return
-        run_id = run_id_of(launch, self._common.book.generation) if self._common is not None else ""
-        if self._watched.setdefault(watch, run_id) != run_id:
+        if self._watched.setdefault(watch, launch.spec.run.id) != launch.spec.run.id:
             raise ConfigError(
                 f"checkpoint.watch={watch}: jobs that run at once would write the same files; give each its own, as in "
                 "'args.out=out-${args.lr}' 'checkpoint.watch=out-${args.lr}/*.pt', or sweep.max_parallel=1"
@@ -173,8 +172,12 @@ class Sweep:
         return job
 
     def _job(self, launch: Composed) -> Job:
-        spec = launch.spec
-        return Job(len(self._jobs) + 1, overrides_of(launch), spec.run.id, run_url(spec.run.root, spec.run.id), launch)
+        """A job as an earlier command left it, if one did."""
+        assert self._common is not None
+        spec, book = launch.spec, self._common.book
+        job = Job(len(self._jobs) + 1, overrides_of(launch), spec.run.id, run_url(spec.run.root, spec.run.id), launch)
+        job.code, job.cost_usd = book.code_of(spec.run.id), book.cost_of(spec.run.id)
+        return job
 
     def _look(self) -> None:
         """Pass signals on, and show and keep where jobs stand."""
@@ -251,7 +254,7 @@ class Sweep:
         """
         jobs = self._collected()
         if self._common is not None:
-            if hasattr(self, "_pool"):
+            if hasattr(self, "_pool"):  # other launchers hand this to processes of theirs, where no pool could go
                 self._pool.shutdown()
                 self._board.close()
                 self._give_hosts_back()

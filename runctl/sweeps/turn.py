@@ -77,7 +77,6 @@ class Turn:
         launch, common = job.launch, self._common
         assert launch is not None
         rundir = RunDir(job.url)
-        job.code = common.code
         try:
             if (why := self._why_not(job)) is not None:
                 job.state, job.exit_code, job.reason = "not started", *why
@@ -85,10 +84,9 @@ class Turn:
             attempts = rundir.attempts()
             if self._has_ended(launch, attempts):
                 job.done_before = True
-                job.code = common.book.code_of(job.run_id)
                 job.note(attempts)
             else:
-                job.state = "running"
+                job.state, job.code = "running", common.code
                 carried = self._carried(job, launch, manner)
                 job.note(rundir.attempts())
                 job.exit_code = carried.exit_code

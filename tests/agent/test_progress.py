@@ -9,8 +9,11 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 
 import pytest
+
+from runctl.checkpoint import progress
 
 SCRIPT = """
 import time
@@ -98,3 +101,12 @@ def screen(text: str) -> list[str]:
             lines[-1] = lines[-1][:column] + piece + lines[-1][column + len(piece) :]
             column += len(piece)
     return lines
+
+
+def test_a_bar_does_not_wait_for_a_reader_who_takes_nothing() -> None:
+    bar = progress.ProgressBar(attached=True)
+    with progress.apart(ends_line=True):  # as while somebody writes to a full pipe
+        cleared = threading.Thread(target=bar.clear, daemon=True)
+        cleared.start()
+        cleared.join(5.0)
+        assert not cleared.is_alive()

@@ -182,3 +182,15 @@ def test_a_place_that_cannot_be_written_is_said(home: Home) -> None:
 def test_without_plotly_it_says_what_to_install(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plotly", None)
     assert re.search(r"pip install 'runctl\[report\]'", home.runctl("report", "x", expect=2).stderr)
+
+
+def test_more_news_of_a_step_is_no_second_stall(home: Home) -> None:
+    rundir = home.run("slow", began_at=BEGAN_AT)
+    lines = [{"at": BEGAN_AT + 6.0 * step, "attempt": 1, "step": step} for step in range(1, 11)]
+    last = BEGAN_AT + 60.0
+    more = [{"at": last + 120, "step": 10, "val_loss": 0.5}, {"at": last + 300, "step": 11}]
+    lines += [{**one, "attempt": 1} for one in more]
+    stream = rundir.metrics_stream("a1-n0")
+    stream.append(b"".join(json.dumps(one).encode() + b"\n" for one in lines))
+    stream.close()
+    assert [(one.begin, one.end) for one in record.read(rundir).stalls()] == [(last, last + 300)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import time
 from pathlib import Path
 
@@ -44,3 +45,22 @@ def test_what_still_runs_counts_up_to_now(tmp_path: Path) -> None:
         Job(3, {}, "waiting", str(tmp_path / "waiting")),
     ]
     assert budget.spent_usd(book, jobs) == pytest.approx(0.5 + 1.0 + 0.25, abs=0.01)
+
+
+def test_what_an_interrupted_job_cost_is_not_forgotten_while_it_waits(tmp_path: Path) -> None:
+    spec = LaunchSpec(RunIdentity("a", "sweep", str(tmp_path)), Program("train.py", None))
+    Book(spec, fresh=False).keep([Job(1, {}, "lost", "", state="interrupted", cost_usd=5.0, code="before")])
+    again = Book(spec, fresh=False)
+    job = Job(1, {}, "lost", "", code=again.code_of("lost"), cost_usd=again.cost_of("lost"))
+    again.keep([job])
+    assert budget.spent_usd(again, [job]) == 5.0
+    assert budget.spent_usd(Book(spec, fresh=False), []) == 5.0, "nor by a command that was killed while it waited"
+    assert Book(spec, fresh=False).code_of("lost") == "before"
+
+
+def test_a_book_in_object_storage_goes_from_one_process_to_another() -> None:
+    book = Book(LaunchSpec(RunIdentity("a", "sweep", "memory://books"), Program("train.py", None)), fresh=False)
+    book.keep([Job(1, {}, "one", "", state="succeeded", cost_usd=1.0)])
+    pickle.loads(pickle.dumps(book)).keep([Job(2, {}, "two", "", state="succeeded", cost_usd=2.0)])
+    assert budget.spent_usd(Book(LaunchSpec(RunIdentity("b", "sweep", "memory://books"), Program("t.py", None)),
+                                 fresh=False), []) == 3.0  # fmt: skip

@@ -31,7 +31,7 @@ class Count:
 rank, last = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)) - 1
 count, model = Count(), nn.Linear(2, 2)
 ck = runctl.attach(model=model, count=count, every="10steps", url=os.environ.get("URL"))
-print("begins at", ck.step, count.done, flush=True)
+print(f"begins at {ck.step} {count.done}", flush=True)
 for step in ck.steps(int(sys.argv[1])):
     while ck.saver is not None and ck.saver.busy:  # no save is put off
         ck.saver.poll(), time.sleep(0.01)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: How long a writer waits for another one.
 _BUSY_S = 10.0
-_VERSION = 2
+_VERSION = 3
 _TABLE = """
 create table if not exists runs (
     url text primary key,
@@ -44,6 +44,7 @@ create index if not exists runs_by_name on runs (name, created_at);
 create index if not exists runs_by_time on runs (created_at);
 create index if not exists runs_by_state on runs (state);
 create table if not exists bills (url text primary key, bills text not null);
+create table if not exists waits (root text primary key, until real not null);
 """
 
 
@@ -140,6 +141,21 @@ class Registry:
                 found[row["url"]] = [Bill(**one) for one in json.loads(row["bills"])]
         return found
 
+    def note_wait(self, root: str, until: float) -> None:
+        """Take in that a host waits for the next launch below a root of runs, until then (seconds since the epoch)."""
+        with self._open() as database:
+            database.execute(
+                "insert into waits values (?, ?) on conflict (root) do update set until=max(until, excluded.until)",
+                (root, until),
+            )
+
+    def waited_below(self, since: float) -> list[str]:
+        """Below which roots hosts waited after that moment (seconds since the epoch), or wait."""
+        if not self.path.exists():
+            return []
+        with self._open() as database:
+            return [row["root"] for row in database.execute("select root from waits where until > ?", (since,))]
+
     def entries(
         self, *, ended: bool | None = None, since: float | None = None, limit: int | None = None
     ) -> list[Entry]:
@@ -200,7 +216,7 @@ class Registry:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as database:
                 (version,) = database.execute("pragma user_version").fetchone()
-                if version < _VERSION:  # a new file, or one from before there were bills
+                if version < _VERSION:  # a new file, or one that lacks tables
                     database.execute("pragma journal_mode = wal")
                     database.executescript(f"begin immediate; {_TABLE} pragma user_version = {_VERSION}; commit;")
                 elif version != _VERSION:

@@ -1,28 +1,67 @@
 """Hosts that wait for the next launch (`platform.keep_warm`): where they are written down, and taken from.
 
-<run.root>/.warm/<host>.json    its handle, whose it is, since when it waits, and until when
+<run.root>/.warm/<host>-<since>.json    one wait: whose host, since when, until when; gone once a run has taken it
 
-Nothing here keeps a host alive or ends it: it shuts itself down when its time is over, whoever has forgotten it.
+Nothing here keeps a host alive or ends it: it shuts itself down when its time is over, whoever has forgotten it. A wait
+for which nobody came stays written down, for it has cost something, and no run's bill holds it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import getpass
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
-from runctl.cost import cost_usd
-from runctl.encoding import from_data, to_data
+from runctl.config.files import state_home
+from runctl.cost import Bill, cost_usd
+from runctl.encoding import dumps, from_data
 from runctl.errors import StorageError
 from runctl.platforms.base import Berth
+from runctl.registry import Registry
 from runctl.spec import RunHandle
-from runctl.storage import open_store
+from runctl.storage import Store, open_store
 
 _FOLDER = ".warm"
 #: A host that is about to end is no host to begin on.
 _MARGIN_S = 30.0
+#: For so long a wait is remembered for which nobody came.
+_REMEMBERED_S = 90 * 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A host that waits for the next run, or has waited for none.
+
+    Attributes:
+        handle: of the attempt after which it waits.
+        owner: whose it is.
+        free_since, until: seconds since the epoch; it may have been taken away before.
+    """
+
+    handle: RunHandle
+    owner: str
+    free_since: float
+    until: float
+
+    @property
+    def host(self) -> str:
+        """The platform's id of it."""
+        return str(self.handle.address["instance"])
+
+    def bill(self, now: float) -> Bill:
+        """What the wait costs until now, without disks: nobody asks its platform for them."""
+        where, end = self.handle.address, min(now, self.until)
+        billed_s = max(0.0, end - self.free_since)
+        usd = cost_usd(where.get("price_usd_per_hour"), billed_s)
+        return Bill(
+            0, self.handle.platform, where["market"], where["machine"], "waiting" if self.until > now else "waited",
+            self.free_since, None if self.until > now else end, billed_s, where.get("price_usd_per_hour"), usd, 0.0,
+            usd, saved_usd=0.0, lost_usd=0.0,
+            estimate_usd=cost_usd(where.get("price_usd_per_hour"), self.until - self.free_since),
+        )  # fmt: skip
 
 
 def take(root: str, platform: str, keep_s: float) -> Berth:
@@ -42,37 +81,72 @@ def take(root: str, platform: str, keep_s: float) -> Berth:
 
 
 def _take(root: str, platform: str, berth: Berth) -> None:
-    store = open_store(root)
-    for name in store.names(_FOLDER):
-        data = store.read(f"{_FOLDER}/{name}")
-        told = json.loads(data) if data is not None else None
-        if told is None or (told["handle"]["platform"], told["owner"]) != (platform, getpass.getuser()):
-            continue
-        store.delete(f"{_FOLDER}/{name}")  # whoever reads it next finds nothing; what ends it is its own time
-        if told["until"] > time.time() + _MARGIN_S:
-            berth.host, berth.free_since = from_data(RunHandle, told["handle"]), told["free_since"]
-            return
+    store, now = open_store(root), time.time()
+    with _alone():
+        for name, one in _written(store):
+            if one.until < now - _REMEMBERED_S:
+                store.delete(name)
+            elif (one.handle.platform, one.owner) == (platform, getpass.getuser()) and one.until > now + _MARGIN_S:
+                store.delete(name)
+                berth.host, berth.free_since = one.handle, one.free_since
+                return
 
 
 def leave(root: str, berth: Berth, tell: Callable[[str], None]) -> None:
-    """Write down what waits in a berth, if anything does, and say what it costs.
+    """Write down what waits in a berth, and what has waited there for nobody; and say what that costs.
 
     Args:
         root: where runs lie.
         berth: whose host is to wait for the next launch.
         tell: takes a line for the user.
     """
+    for unused in berth.unused:
+        with contextlib.suppress(StorageError):  # a record, and no more
+            _write(root, Wait(unused.host, getpass.getuser(), unused.free_since, unused.until))
+    berth.unused.clear()
     if berth.host is None or berth.keep_s == 0:
         return
-    where = berth.host.address
     until = berth.free_since + berth.keep_s
-    waits = {"free_since": berth.free_since, "until": until}
-    told = {"handle": to_data(berth.host), "owner": getpass.getuser(), **waits}
+    wait = Wait(berth.host, getpass.getuser(), berth.free_since, until)
     clock = time.strftime("%H:%M:%S", time.localtime(until))
-    most = cost_usd(where.get("price_usd_per_hour"), berth.keep_s)
+    most = wait.bill(until).usd
     price = "at a price that is not known" if most is None else f"for {most:.4f} USD at most if nothing comes"
     try:
-        open_store(root).write(f"{_FOLDER}/{where['instance']}.json", json.dumps(told).encode())
-        tell(f"{where['instance']} waits for the next launch until {clock}, {price} (platform.keep_warm)")
+        _write(root, wait)
+        tell(f"{wait.host} waits for the next launch until {clock}, {price} (platform.keep_warm)")
     except StorageError as error:
-        tell(f"{error}; {where['instance']} ends itself at {clock}")
+        tell(f"{error}; {wait.host} ends itself at {clock}")
+
+
+def waits(root: str, since: float) -> list[Wait]:
+    """This user's waits below a root that went on after `since` (seconds since the epoch).
+
+    Raises:
+        StorageError: if they cannot be read.
+    """
+    mine = getpass.getuser()
+    return [one for _, one in _written(open_store(root)) if one.owner == mine and one.until > since]
+
+
+def _written(store: Store) -> Iterator[tuple[str, Wait]]:
+    for name in store.names(_FOLDER):
+        told = store.read_json(f"{_FOLDER}/{name}")
+        if told is not None:
+            yield f"{_FOLDER}/{name}", from_data(Wait, told)
+
+
+def _write(root: str, wait: Wait) -> None:
+    store = open_store(root)
+    store.write(f"{_FOLDER}/{wait.host}-{wait.free_since:.0f}.json", dumps(wait).encode())
+    Registry().note_wait(store.url, wait.until)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold off other launches of this machine: of two, one gets the host."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # where it cannot be locked, the host itself has one run after the other
+            state_home().mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = held.enter_context((state_home() / "warm.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

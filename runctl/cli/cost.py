@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _LOOK_S = 30.0
 #: Of runs that cannot be read, so many are named.
 _TOLD = 5
+#: What stands for hosts that waited between two launches.
+_WAITS = "waiting hosts"
 
 
 class By(str, Enum):
@@ -59,14 +61,19 @@ def cost(
             raise ConfigError(f"--by {by.value} adds up several runs; leave out {run}, or --by")
         _show_run(registry, entry_of(run, registry), as_json=as_json)
         return
-    entries = registry.entries(since=time.time() - parse_duration_s(since, "--since"))
+    began = time.time() - parse_duration_s(since, "--since")
+    entries = registry.entries(since=began)
     found, silent = bills_of(registry, entries)
     told = [(one, found[one.url]) for one in entries if one.url in found]
     groups = _groups(told, by)
-    sums = {name: _summed([one for _, one in of_group], {url for url, _ in of_group})
+    waits, not_read = _waits(registry, began)
+    silent |= not_read
+    for one in waits:
+        groups.setdefault(one.platform if by is By.platform else _WAITS, []).append(("", one))
+    sums = {name: _summed([one for _, one in of_group], {url for url, _ in of_group if url})
             for name, of_group in groups.items()}  # fmt: skip
     # What cannot be read may have cost something: nothing of it is in a sum, and so the sum is not known.
-    total = _summed([one for _, bills in told for one in bills], set(found))
+    total = _summed([*(one for _, bills in told for one in bills), *waits], set(found))
     if silent:
         total = {**total, "usd": None}
     if as_json:
@@ -77,7 +84,7 @@ def cost(
                       "attempts": _json(bills)} for one, bills in told],
         })  # fmt: skip
         return
-    if not entries:
+    if not entries and not waits:
         typer.echo(f"No run is known of the last {since}.")
         return
     rows = [_sum_row(name, one) for name, one in sums.items()]
@@ -126,6 +133,21 @@ def _show_run(registry: Registry, entry: Entry, *, as_json: bool) -> None:
     right = tuple(range(2, 9))
     table.show_table(_HEADINGS, [*rows, together] if len(rows) > 1 else rows, shrink=(1,), right=right)
     typer.echo(_LEGEND + _ROUGH * any(map(_is_rough, bills)))
+
+
+def _waits(registry: Registry, since: float) -> tuple[list[Bill], dict[str, str]]:
+    """What hosts cost that wait for the next launch, or waited for none; those that a run took are in its bill.
+
+    Returns:
+        Bills, and of the roots that did not answer, why.
+    """
+    if not (roots := registry.waited_below(since)):
+        return [], {}
+    from runctl import warm
+
+    now = time.time()
+    found, silent = at_once(roots, lambda root: warm.waits(root, since), _LOOK_S)
+    return [one.bill(now) for several in found.values() for one in several], silent
 
 
 def bills_of(registry: Registry, entries: list[Entry]) -> tuple[dict[str, list[Bill]], dict[str, str]]:

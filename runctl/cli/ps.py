@@ -16,6 +16,7 @@ from runctl.errors import ConfigError, RunctlError
 if TYPE_CHECKING:
     from runctl.registry import Entry, Registry
     from runctl.standing import Standing
+    from runctl.warm import Wait
 
 #: How long run directories may take to be read altogether; of what has not answered by then one sees the last news.
 LOOK_S = 5.0
@@ -56,14 +57,16 @@ def ps(
         and (tag is None or _has(one, tag))
     ]  # fmt: skip
     standings = standings[:at_most]
+    now = time.time()
+    waiting = [] if name or state or tag else _waiting(registry, now)
     if as_json:
-        table.show_json([one.to_json() for one in standings])
+        table.show_json([*(one.to_json() for one in standings), *(_waiting_json(one, now) for one in waiting)])
         return
-    if not standings:
+    if not standings and not waiting:
         typer.echo("No run goes on; runctl ps --all shows those that have ended." if not everything else "No such run.")
         return
-    now = time.time()
     rows = [_row(one, now, seen=one.url in silent) for one in standings]
+    rows += [_waiting_row(one, now) for one in waiting]
     table.show_table(_HEADINGS, rows, shrink=(7, 0), right=(2, 3, 4, 5, 6), states=1)
     for url, why in silent.items():
         typer.echo(f"runctl: {url.rsplit('/', 1)[-1]} as it was seen last: {why}", err=True)
@@ -133,6 +136,35 @@ def _read_all(root: str, ids: list[str]) -> list[Entry]:
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
         return [entry for entry in threads.map(read, ids) if entry is not None]
+
+
+def _waiting(registry: Registry, now: float) -> list[Wait]:
+    """Hosts that wait for the next launch: they cost as much as those of runs."""
+    if not (roots := registry.waited_below(now)):
+        return []
+    from runctl import warm
+
+    found, silent = at_once(roots, lambda root: warm.waits(root, now), LOOK_S)
+    for why in silent.values():
+        typer.echo(f"runctl: hosts may wait (platform.keep_warm): {why}", err=True)
+    return [one for several in found.values() for one in several]
+
+
+def _waiting_row(one: Wait, now: float) -> list[str]:
+    where = one.handle.address
+    market = where["market"] if where["market"] != "own" else ""
+    place = " ".join(filter(None, [one.handle.platform, market, one.host]))
+    left = table.duration(one.until - now)
+    return ["(the next launch)", "waiting", "", "", "", left, table.usd(one.bill(now).usd), place, ""]
+
+
+def _waiting_json(one: Wait, now: float) -> dict[str, object]:
+    bill = one.bill(now)
+    return {
+        "run_id": None, "state": "waiting", "platform": one.handle.platform, "host": one.host, "market": bill.market,
+        "began_at": one.free_since, "ends_at": one.until, "price_usd_per_hour": bill.price_usd_per_hour,
+        "cost_usd": bill.usd,
+    }  # fmt: skip
 
 
 def _has(one: Standing, tag: str) -> bool:

@@ -1,6 +1,6 @@
 """What `shutdown` is on a pod: the pod is ended through RunPod's API, with the key that is good for it alone.
 
-    python3 runpod.py shutdown -P +N     in N minutes; a later one replaces an earlier one
+    python3 runpod.py shutdown -P +N     in N minutes; a later one replaces an earlier one, of whatever attempt
     python3 runpod.py shutdown -P now    at once, or once its run has been collected
     python3 runpod.py shutdown -c        not at all
 
@@ -37,10 +37,10 @@ _WANTED = ("RUNPOD_", "RUNCTL_")
 
 def shutdown(words: list[str]) -> int:
     """Do what `shutdown WORDS` asks."""
-    home = _home()
-    with (home / "shutdown.lock").open("w") as lock:
+    root = _home().parents[1]  # one timer for the whole pod, whichever of its attempts armed it
+    with (root / "shutdown.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _disarm(home)
+        _disarm(root)
         when = next((word for word in words if word == "now" or word.startswith("+")), "+1")
         if "-c" in words:
             return 0
@@ -50,7 +50,7 @@ def shutdown(words: list[str]) -> int:
             [sys.executable, str(Path(__file__).resolve()), "wait", str(time.time() + delay_s), when],
             stdin=nowhere, stdout=nowhere, stderr=nowhere, cwd="/", start_new_session=True,
         )  # fmt: skip
-        (home / "shutdown.pid").write_text(str(timer.pid))
+        (root / "shutdown.pid").write_text(str(timer.pid))
     return 0
 
 
@@ -59,7 +59,8 @@ def wait(at: float, when: str) -> int:
     home = _home()
     while time.time() < at:
         time.sleep(min(_LOOK_S, max(0.0, at - time.time())))
-    if when == "now":
+    # A deadline waits for nobody; one whose attempt has ended waits for whoever brings what only lies here.
+    if when == "now" or (home / "ended.json").exists():
         until = time.time() + _uncollected_s(home)
         while time.time() < until and not (home / "collected").exists():
             time.sleep(_LOOK_S)
@@ -125,10 +126,10 @@ def _uncollected_s(home: Path) -> float:
     return waits_s
 
 
-def _disarm(home: Path) -> None:
+def _disarm(root: Path) -> None:
     """End the timer that was armed before, if it is one."""
     with contextlib.suppress(OSError, ValueError):
-        pid = int((home / "shutdown.pid").read_text())
+        pid = int((root / "shutdown.pid").read_text())
         if str(Path(__file__).name).encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
 

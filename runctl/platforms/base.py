@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -38,6 +39,20 @@ class Terms:
     keep_on_failure_s: float = 0.0
 
 
+@dataclass(frozen=True)
+class Unused:
+    """A wait of a host for which nobody came.
+
+    Attributes:
+        host: by the handle of its last attempt.
+        free_since, until: seconds since the epoch.
+    """
+
+    host: RunHandle
+    free_since: float
+    until: float
+
+
 @dataclass
 class Berth:
     """A place for one rented host that outlives its attempts: one run after the other is brought to it.
@@ -46,11 +61,19 @@ class Berth:
         keep_s: how long a host waits for the next run before it ends itself.
         host: what waits there now, by the handle of its last attempt; None if nothing does.
         free_since: since when it waits (seconds since the epoch); whoever comes next pays from then on.
+        unused: waits for which nobody came.
     """
 
     keep_s: float
     host: RunHandle | None = None
     free_since: float = 0.0
+    unused: list[Unused] = field(default_factory=list)
+
+    def give_up(self) -> None:
+        """Let go of what waits there: it has ended, or is ended now."""
+        if self.host is not None:
+            self.unused.append(Unused(self.host, self.free_since, min(time.time(), self.free_since + self.keep_s)))
+            self.host = None
 
 
 class Platform(ABC):

@@ -107,7 +107,7 @@ class Parcel:
 
 def orders(
     spec: LaunchSpec, attempt: int, platform: str, *, python: str | None, setup: tuple[str, ...], notices: str,
-    bring_up_s: float, keep_on_failure_s: float, lives_s: float, keep_s: float = 0.0,
+    bring_up_s: float, keep_on_failure_s: float, keep_warm_s: float, lives_s: float, keep_s: float = 0.0,
 ) -> dict[str, Any]:  # fmt: skip
     """What a keeper is to do, but for what is known only once there is a host: files, secrets, times, prices.
 
@@ -120,6 +120,7 @@ def orders(
         notices: who tells that the host is about to be taken away.
         bring_up_s: how long it may be prepared.
         keep_on_failure_s: how long it stays after a failure.
+        keep_warm_s: how long it waits for the next run.
         lives_s: how long it may live altogether.
         keep_s: how long it stays afterwards, however that ends.
     """
@@ -132,6 +133,7 @@ def orders(
         **about,
         "bring_up_s": bring_up_s,
         "keep_on_failure_s": keep_on_failure_s,
+        "keep_warm_s": keep_warm_s,
         "keep_s": keep_s,
         "lives_s": lives_s,
         "unit": f"runctl-{spec.run.id}-a{attempt}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import re
 import time
@@ -179,6 +181,11 @@ def pause(tries: int, first_s: float, longest_s: float) -> None:
 def plain(name: str) -> str:
     """A GPU's name to compare: case, spaces and dashes do not count: `RTX A6000` is `rtx-a6000`."""
     return "".join(filter(str.isalnum, name)).lower()
+
+
+def digest_of(*told: Any) -> str:
+    """A short word for plain values: the same in every process for the same ones."""
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _keep_s(text: str) -> float:

@@ -1,6 +1,7 @@
 """What every platform that rents does with its hosts once there are any: follow them, stop them, say how they ended.
 
-And what it sends them: the project, as it was when the run's first attempt was planned.
+What it sends them: the project, as it was when the run's first attempt was planned. And hosts that stay in a berth for
+the next run, which carries on their handle: `like` tells what was rented, `kept` that it was rented for another run.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from runctl.platforms.hosts import Hosts
 from runctl.platforms.parcel import Parcel
 from runctl.platforms.rented import bounded
 from runctl.platforms.watching import HostWatch
-from runctl.spec import LaunchSpec, RunHandle, RunState
+from runctl.rundir import RunDir
+from runctl.spec import LaunchSpec, Plan, RunHandle, RunState
 
 _DETACH_LOOK_S = 0.5
 
@@ -67,6 +69,43 @@ class RentingPlatform(Platform, Generic[W]):
                 self._clean_up(handle, 0.0)
                 raise PlatformError(watch.why)
             time.sleep(_DETACH_LOOK_S)
+
+    @property
+    def _stays_s(self) -> float:
+        """How long a host waits for the next run after this one; 0 where none does."""
+        return 0.0 if self.berth is None else self.berth.keep_s
+
+    def _from_berth(self, plan: Plan) -> RunHandle | None:
+        """The host that waits for the next run, if it lives and serves the plan; one that does not is ended."""
+        berth = self.berth
+        if berth is None or berth.host is None:
+            return None
+        waiting, where = berth.host, berth.host.address
+        lives = self._lives(waiting)
+        if not lives or not self._serves(waiting, plan):
+            berth.give_up()
+            if lives:
+                self._tell(f"{where['instance']} is warm, but not what this launch would rent; ending it")
+                self._clean_up(waiting, 0.0)
+            return None
+        berth.host = None
+        self._tell(f"{where['instance']} is warm")
+        kept = {**where, "launched_at": berth.free_since, "kept": True}
+        return RunHandle(self.kind, plan.run_id, plan.attempt, kept)
+
+    def _kept_for(self, plan: Plan) -> RunHandle | None:
+        """The living host of a plan's attempt that was rented for an earlier run, by whose name it is known."""
+        submitted = RunDir(plan.run_dir).submission(plan.attempt)
+        handle = None if submitted is None else submitted[1]
+        return handle if handle is not None and handle.address.get("kept") and self._lives(handle) else None
+
+    @abstractmethod
+    def _lives(self, handle: RunHandle) -> bool:
+        """Whether a host that was rented earlier lives."""
+
+    @abstractmethod
+    def _serves(self, handle: RunHandle, plan: Plan) -> bool:
+        """Whether a host that waits is what a plan would rent."""
 
     def _workdir(self, spec: LaunchSpec) -> Path:
         return Path(self._project_dir, spec.program.workdir)

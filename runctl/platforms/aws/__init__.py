@@ -54,7 +54,6 @@ from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
 from runctl.platforms.watching import bring_up_log
-from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 
 #: What looking at offers does not tell.
@@ -198,22 +197,6 @@ class AwsPlatform(RentingPlatform[Watch]):
             self._see_it_started(handle)
         return handle
 
-    def _from_berth(self, plan: Plan) -> RunHandle | None:
-        """The host that waits for the next run, if it lives and is one that the plan would rent."""
-        berth = self.berth
-        if berth is None or berth.host is None:
-            return None
-        where, berth.host = berth.host.address, None
-        instances = Instances(self._clients, where["region"])
-        if not instances.get(where["instance"], where["launched_at"]).alive:
-            return None
-        if (where["region"], where["machine"]) not in {(one.region, one.machine) for one in plan.offers}:
-            instances.terminate(where["instance"])
-            return None
-        self._tell(f"{where['instance']} is warm")
-        kept = {**where, "launched_at": berth.free_since, "kept": True}
-        return RunHandle(self.kind, plan.run_id, plan.attempt, kept)
-
     def _find(self, plan: Plan) -> RunHandle | None:
         handle = used(plan)
         if handle is None:
@@ -224,15 +207,13 @@ class AwsPlatform(RentingPlatform[Watch]):
             self._attend(plan, handle)
         return handle
 
-    def _kept_for(self, plan: Plan) -> RunHandle | None:
-        """The living host of a plan's attempt that was rented for an earlier run, whose tags it carries."""
-        submitted = RunDir(plan.run_dir).submission(plan.attempt)
-        handle = None if submitted is None else submitted[1]
-        if handle is None or not handle.address.get("kept"):
-            return None
+    def _lives(self, handle: RunHandle) -> bool:
         where = handle.address
-        lives = Instances(self._clients, where["region"]).get(where["instance"], where["launched_at"]).alive
-        return handle if lives else None
+        return Instances(self._clients, where["region"]).get(where["instance"], where["launched_at"]).alive
+
+    def _serves(self, handle: RunHandle, plan: Plan) -> bool:
+        like = handle.address.get("like")
+        return like is not None and any(requests.likeness(plan, offer) == like for offer in plan.offers)
 
     def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
         if (plan := self._plans.get((handle.run_id, handle.attempt))) is not None:
@@ -300,7 +281,7 @@ class AwsPlatform(RentingPlatform[Watch]):
         told = parcel.orders(
             spec, attempt, self.kind, python=self._options.python, setup=self._options.setup, notices="aws",
             bring_up_s=self._options.bring_up_s, keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
-            keep_s=lives_s if "host" in quote.facts else 0.0,
+            keep_warm_s=self._stays_s, keep_s=lives_s if "host" in quote.facts else 0.0,
         )  # fmt: skip
         setup = parameters.references(put, spec.secrets_for("setup"))
         secrets = {
@@ -309,9 +290,8 @@ class AwsPlatform(RentingPlatform[Watch]):
             "agent_secrets": parameters.references(put, spec.secrets_for("agent")),
             "parameters": [one["arguments"]["Name"] for one in put],
         }
-        warm_s = 0.0 if self.berth is None else self.berth.keep_s
         return {
-            **told, "keep_warm_s": warm_s, "files": quote.facts["files"], "setup_secrets": setup,
+            **told, "files": quote.facts["files"], "setup_secrets": setup,
             "order": {**told["order"], **secrets},
         }  # fmt: skip
 

@@ -15,7 +15,7 @@ from runctl.errors import MarketClosed, NotAllowed, OfferRefused, PlatformError
 from runctl.platforms.aws.clients import NOT_ALLOWED, Clients, code_of, said, translated
 from runctl.platforms.aws.instances import Instances, only
 from runctl.platforms.aws.refusals import Reaction, quota_of, reaction
-from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN, UNKNOWN_IMAGE
+from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN, UNKNOWN_IMAGE, likeness
 from runctl.platforms.rented import pause
 from runctl.spec import Offer, Plan, RunHandle
 
@@ -217,6 +217,7 @@ def _handle(plan: Plan, offer: Offer, instance: str, launched_at: float) -> RunH
         "market": offer.market,
         "launched_at": launched_at,
         "price_usd_per_hour": offer.price_usd_per_hour,
+        "like": likeness(plan, offer),
     }
     return RunHandle("aws", plan.run_id, plan.attempt, address)
 

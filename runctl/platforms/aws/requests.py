@@ -10,8 +10,8 @@ from typing import Any
 
 from runctl.platforms import containers
 from runctl.platforms.aws.options import AwsOptions
-from runctl.platforms.rented import lifetime_s
-from runctl.spec import LaunchSpec, Offer
+from runctl.platforms.rented import digest_of, lifetime_s
+from runctl.spec import LaunchSpec, Offer, Plan
 
 #: Who made a resource, and what for: we touch only what carries our tags.
 TAG_RUN = "runctl:run"
@@ -32,6 +32,8 @@ UNKNOWN = "unknown: "
 _SPARE_S = 300.0
 _SPOT_TAGGED = ("instance", "volume", "network-interface", "spot-instances-request")
 _TAGGED = ("instance", "volume", "network-interface")
+#: What makes one instance as good as another for whoever comes next.
+_ALIKE = ("InstanceType", "ImageId", "IamInstanceProfile", "MetadataOptions", "BlockDeviceMappings")
 
 
 def client_token(run_id: str, attempt: int, offer: Offer, subnet: str | None) -> str:
@@ -139,6 +141,22 @@ def renting(
             for subnet in region.get("subnets", {}).get(offer.zone) or [None]
         ]  # fmt: skip
     return asked
+
+
+def likeness(plan: Plan, offer: Offer) -> str | None:
+    """By which instances are known that are as good as each other for whoever comes next; None if nothing is rented.
+
+    Args:
+        plan: with a request for
+        offer: one of its own, in whatever zone of its region.
+    """
+    for request in plan.requests:
+        if request["call"] == "RunInstances":
+            asked = plan.offers[request["offer"]]
+            if (asked.region, asked.machine, asked.market) == (offer.region, offer.machine, offer.market):
+                alike = [request["arguments"][name] for name in _ALIKE]
+                return digest_of(asked.region, asked.market, alike)
+    return None
 
 
 def _run_instances(  # noqa: PLR0917 (as above, for one subnet)

@@ -50,7 +50,7 @@ from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
 from runctl.platforms.runpod import boot, credentials, market, orders, rates, requests, start, stored
 from runctl.platforms.runpod.api import Api
-from runctl.platforms.runpod.hosts import RunpodHosts, end_attempt, of_handle
+from runctl.platforms.runpod.hosts import RunpodHosts, end_attempt, is_open, of_handle
 from runctl.platforms.runpod.keys import of_attempt
 from runctl.platforms.runpod.line import Line, Mirrored
 from runctl.platforms.runpod.notes import of_balance, of_bid, of_fetching, of_mirror, of_project
@@ -61,11 +61,15 @@ from runctl.platforms.runpod.watch import FetchingWatch, LineWatch, PodWatch
 from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 
+#: How much longer a pod is rented that is to stay for other runs: none of them goes to one that would end before it.
+_FOR_OTHERS_S = 6 * 3600.0
+
 
 class RunpodPlatform(RentingPlatform[PodWatch]):
     """A RunPod pod for each attempt."""
 
     kind = "runpod"
+    has_berths = True
     options: ClassVar[type[PlatformConfig]] = RunpodConfig
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -151,21 +155,23 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         mirrored = orders.is_mirrored(spec.run.root)
         host: Host | None = quote.facts.get("host")
         lives_s = lives_s if host is None else host.lives_s
+        # What ends it at RunPod cannot be put off once it is rented.
+        rented_s = lives_s + (_FOR_OTHERS_S if self._stays_s else 0.0)
         asked = [
-            {**requests.rent(spec, self._options, attempt, offer, quote.facts), "offer": number, "lives_s": lives_s}
+            {**requests.rent(spec, self._options, attempt, offer, quote.facts), "offer": number, "lives_s": rented_s}
             for number, offer in enumerate(quote.offers if host is None else ())
         ]
         if not self._over_ssh:
-            at = f"{run_url(spec.run.root, spec.run.id)}/{parcel.orders_name(attempt)}"
-            asked = [boot.with_fetch(one, lives_s, self._options.bring_up_s, at, quote.facts["store"]) for one in asked]
+            at, store = f"{run_url(spec.run.root, spec.run.id)}/{parcel.orders_name(attempt)}", quote.facts["store"]
+            asked = [boot.with_fetch(one, rented_s, self._options.bring_up_s, at, store) for one in asked]
         elif self._has_boot:
-            asked = [boot.with_boot(one, lives_s, self._options.start) for one in asked]
+            asked = [boot.with_boot(one, rented_s, self._options.start) for one in asked]
         asked += [] if host is None else [{"call": USE, "address": host.address()}]
         told = orders.planned(
             parcel.orders(
                 spec, attempt, self.kind, python=self._options.python, setup=self._options.setup,
                 notices="runpod" if self._has_boot else "none", bring_up_s=self._options.bring_up_s,
-                keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
+                keep_on_failure_s=self.terms.keep_on_failure_s, keep_warm_s=self._stays_s, lives_s=lives_s,
                 keep_s=0.0 if host is None else lives_s,
             ),
             self._options.collect_s,
@@ -195,7 +201,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
     def _submit(self, plan: Plan) -> RunHandle:
         if (watch := self._watches.get((plan.run_id, plan.attempt))) is not None:
             return watch.handle
-        handle = used(plan)
+        handle = used(plan) or self._from_berth(plan)
         if handle is None:
             made = {}
             if self._over_ssh:
@@ -209,7 +215,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
     def _find(self, plan: Plan) -> RunHandle | None:
         handle = used(plan)
         if handle is None:
-            handle = Purchase(self._api, self._tell).find(plan)
+            handle = Purchase(self._api, self._tell).find(plan) or self._kept_for(plan)
         elif not self._pods.get(handle.address["instance"]).alive:
             return None
         if handle is not None:
@@ -221,12 +227,21 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         if watch is not None:
             watch.close()
             if handle.address.get("stays"):
-                end_attempt(self._pods, handle, watch.run_dir, self._tell)
+                end_attempt(self._pods, handle, self._tell)
         if keep_s > 0 or handle.address.get("stays"):
             return
         self._pods.terminate(handle.address["instance"])
-        if watch is not None and self._over_ssh:
-            of_attempt(watch.run_dir, handle.attempt).remove()
+        if self._over_ssh:
+            of_handle(handle)[0].remove()
+
+    def _lives(self, handle: RunHandle) -> bool:
+        return (not self._over_ssh or is_open(handle)) and self._pods.get(handle.address["instance"]).alive
+
+    def _serves(self, handle: RunHandle, plan: Plan) -> bool:
+        where = handle.address
+        if where["ends_at"] is None or where["ends_at"] < time.time() + orders.of_plan(plan)["lives_s"]:
+            return False  # RunPod's own end of it would come too early
+        return any(requests.likeness(plan, offer) == where["like"] for offer in plan.offers)
 
     def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
         where = handle.address
@@ -257,7 +272,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         if key in self._watches:
             return
         rundir = RunDir(plan.run_dir)
-        known: set[str] = set()
+        known = {handle.address["instance"]} if handle.address.get("kept") else set()
 
         def look_up() -> Pod:
             # For a while RunPod may not know a pod; once it did, that means that the pod is gone.
@@ -278,7 +293,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
             put = stored.StoredOrders(plan, handle, rundir, packed, self._tell).put
             self._watches[key] = FetchingWatch(handle, rundir, put=put, **common)
             return
-        pair, pinned = of_handle(handle, rundir.url)
+        pair, pinned = of_handle(handle)
         line = Line(
             lambda: look_up().ssh, pair, rundir, plan.attempt, pinned=pinned,
             start=orders.PodStart(plan, handle, rundir, packed, workdir, self._volume, self._tell),

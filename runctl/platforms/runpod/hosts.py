@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from runctl.config.files import state_home
 from runctl.errors import ConfigError, PlatformError
 from runctl.platforms.hosts import BY_HAND, Host, Hosts, Ran, folder, new_name, not_ours, note, noted, program, spec_of
 from runctl.platforms.planned import planned
 from runctl.platforms.runpod import boot, market, requests, start
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.files import PodFiles
-from runctl.platforms.runpod.keys import KeyPair, PinnedHost, of_attempt
+from runctl.platforms.runpod.keys import RENTED_FOR, KeyPair, PinnedHost, of_attempt, place_of
 from runctl.platforms.runpod.options import RunpodOptions, Transport
 from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.platforms.runpod.purchase import Purchase
@@ -190,7 +189,7 @@ class RunpodHosts(Hosts):
             if not known:
                 raise ConfigError(f"{host.id}: its run {host.run} is not known here; runctl reindex finds it")
             rundir = RunDir(known[0].url)
-        if not any((state_home() / "runpod" / "keys").glob(f"{host.run}-*-a{host.attempt}")):
+        if not place_of(rundir.url, host.attempt).exists():
             raise ConfigError(f"{host.id}: its key lies on the machine from which it was rented, and not here")
         return of_attempt(rundir.url, host.attempt), PinnedHost(rundir, host.attempt)
 
@@ -221,19 +220,25 @@ class RunpodHosts(Hosts):
         return address
 
 
-def of_handle(handle: RunHandle, run_dir: str) -> tuple[KeyPair, PinnedHost]:
-    """The keys of an attempt's pod; of one that was made by hand, those that were made with it."""
+def of_handle(handle: RunHandle) -> tuple[KeyPair, PinnedHost]:
+    """The keys of an attempt's pod: those that were made when it was rented, for whatever run or by hand."""
     name = handle.address.get("host_name")
-    rundir, number = (_home(name), BY_HAND) if name is not None else (RunDir(run_dir), handle.attempt)
-    return of_attempt(rundir.url, number), PinnedHost(rundir, number)
+    url, number = handle.address[RENTED_FOR] if name is None else (_home(name).url, BY_HAND)
+    return of_attempt(url, number), PinnedHost(RunDir(url), number)
 
 
-def end_attempt(pods: Pods, handle: RunHandle, run_dir: str, tell: Callable[[str], None]) -> None:
+def is_open(handle: RunHandle) -> bool:
+    """Whether the key of an attempt's pod lies on this machine."""
+    url, number = handle.address[RENTED_FOR]
+    return place_of(url, number).exists()
+
+
+def end_attempt(pods: Pods, handle: RunHandle, tell: Callable[[str], None]) -> None:
     """See to it that nothing of an attempt goes on where the pod stays; one that has ended is left as it is."""
     pod = pods.get(handle.address["instance"])
     if pod.ssh is None or not pod.alive:
         return
-    pair, pinned = of_handle(handle, run_dir)
+    pair, pinned = of_handle(handle)
     home = f'"${{RUNCTL_HOST_ROOT:-{start.HOST_ROOT}}}"/{shlex.quote(handle.run_id)}/a{handle.attempt}'
     try:
         with Connection(pod.ssh, pair, pinned) as connection:

@@ -16,6 +16,9 @@ from runctl.config.files import state_home
 from runctl.errors import PlatformError
 from runctl.rundir import RunDir
 
+#: What a pod's address says of whose keys it has: a run directory and an attempt, the ones for which it was rented.
+RENTED_FOR = "rented_for"
+
 
 @dataclass(frozen=True)
 class KeyPair:
@@ -48,18 +51,23 @@ def of_attempt(run_dir: str, attempt: int) -> KeyPair:
     Raises:
         PlatformError: if it cannot be kept.
     """
-    folder = state_home() / "runpod" / "keys"
-    name = f"{run_dir.rsplit('/', 1)[-1]}-{hashlib.blake2b(run_dir.encode(), digest_size=6).hexdigest()}-a{attempt}"
+    path = place_of(run_dir, attempt)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not (folder / name).exists():
-            _make(folder / name)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            _make(path)
     except OSError as error:
         raise PlatformError(
-            f"{folder}: the key of this run's pod cannot be kept there ({error.strerror}); "
+            f"{path.parent}: the key of this run's pod cannot be kept there ({error.strerror}); "
             "XDG_STATE_HOME chooses another place"
         ) from error
-    return KeyPair(folder / name)
+    return KeyPair(path)
+
+
+def place_of(run_dir: str, attempt: int) -> Path:
+    """Where the private key of an attempt's pair lies, if this is the machine that made it."""
+    name = f"{run_dir.rsplit('/', 1)[-1]}-{hashlib.blake2b(run_dir.encode(), digest_size=6).hexdigest()}-a{attempt}"
+    return state_home() / "runpod" / "keys" / name
 
 
 def _make(path: Path) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 from runctl.errors import OfferRefused, PlatformError
 from runctl.platforms.rented import pause, plain
 from runctl.platforms.runpod.api import Api, mutation
+from runctl.platforms.runpod.keys import RENTED_FOR
 from runctl.platforms.runpod.pods import FIELDS, Pod, Pods, only
 from runctl.platforms.runpod.refusals import Transient
-from runctl.platforms.runpod.requests import CALLS, UNKNOWN, completed, is_known, pod_name
+from runctl.platforms.runpod.requests import CALLS, UNKNOWN, completed, is_known, likeness, of_offer, pod_name
+from runctl.rundir import RunDir
 from runctl.spec import Offer, Plan, RunHandle
 
 #: One request is sent so often if its answer is lost or RunPod says that something went wrong.
@@ -148,6 +150,7 @@ def _offer_of(plan: Plan, pod: Pod) -> Offer:
 
 
 def _handle(plan: Plan, offer: Offer, pod: str, launched_at: float) -> RunHandle:
+    request = of_offer(plan, offer)
     address = {
         "instance": pod,
         "machine": offer.machine,
@@ -156,6 +159,9 @@ def _handle(plan: Plan, offer: Offer, pod: str, launched_at: float) -> RunHandle
         "zone": offer.zone,
         "launched_at": launched_at,
         "price_usd_per_hour": offer.price_usd_per_hour,
+        "like": likeness(plan, offer),
+        "ends_at": launched_at + request["lives_s"] if request is not None else None,
+        RENTED_FOR: [RunDir(plan.run_dir).url, plan.attempt],
     }
     return RunHandle("runpod", plan.run_id, plan.attempt, address)
 

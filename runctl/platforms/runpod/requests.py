@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from runctl.errors import PlatformError
 from runctl.hosts.secrets import RUNPOD
-from runctl.platforms.rented import lifetime_s
+from runctl.platforms.rented import digest_of, lifetime_s
 from runctl.platforms.runpod.options import MOUNT_PATH, SSH_PORT, RunpodOptions, Transport
-from runctl.spec import LaunchSpec, Offer
+from runctl.spec import LaunchSpec, Offer, Plan
 
 #: RunPod's mutations by market.
 CALLS = {"spot": "podRentInterruptable", "on_demand": "podFindAndDeployOnDemand"}
@@ -23,6 +24,8 @@ LOWEST_BID = "(the lowest bid that is accepted)"
 UNKNOWN_TYPE = "auto"
 #: How a plan's note begins that says what could not be looked up.
 UNKNOWN = "unknown: "
+#: What two pods need not have in common that are as good as each other.
+_UNLIKE = ("name", "bidPerGpu", "env")
 
 
 def pod_name(run_id: str, attempt: int) -> str:
@@ -80,6 +83,30 @@ def rent(
     return {"call": CALLS[offer.market], "lives_s": lifetime_s(spec, options.bring_up_s), "arguments": arguments}
 
 
+def likeness(plan: Plan, offer: Offer) -> str | None:
+    """By which pods are known that are as good as each other for whoever comes next; None if nothing is rented.
+
+    Args:
+        plan: with a request for
+        offer: one of its own, at whatever price.
+    """
+    request = of_offer(plan, offer)
+    if request is None:
+        return None
+    arguments = {key: value for key, value in request["arguments"].items() if key not in _UNLIKE}
+    return digest_of(request["call"], arguments, [one for one in request["arguments"]["env"] if not _is_ours(one)])
+
+
+def of_offer(plan: Plan, offer: Offer) -> dict[str, Any] | None:
+    """A plan's request for an offer, at whatever price; None if there is none."""
+    for request in plan.requests:
+        if request["call"] in CALLS.values():
+            asked = plan.offers[request["offer"]]
+            if replace(asked, price_usd_per_hour=offer.price_usd_per_hour) == offer:
+                return request
+    return None
+
+
 def is_known(request: Mapping[str, Any]) -> bool:
     """Whether there is all that a request needs: type and bid could be looked up."""
     arguments = request["arguments"]
@@ -102,6 +129,10 @@ def completed(request: Mapping[str, Any], made: Mapping[str, str], now: float | 
     ends_at = (time.time() if now is None else now) + request["lives_s"]
     # RunPod's own dead-man's switch, beside the agent's.
     return {**arguments, "terminateAfter": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends_at))}
+
+
+def _is_ours(variable: Mapping[str, str]) -> bool:
+    return variable["key"].startswith("RUNCTL_") or variable["value"] == PUBLIC_KEY
 
 
 def _filled(value: str, made: Mapping[str, str]) -> str:

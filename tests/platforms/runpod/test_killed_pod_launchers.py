@@ -5,20 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from pod_launches import Home
 from waiting import wait_until
 
 from runctl.drill.runpod.cloud import RunpodCloud
 
-LAUNCH = Path(sys.executable).with_name("runctl-launch")
-WORDS = ("+platform=runpod", "platform.gpu_type=RTX A5000", "platform.keep_on_failure=0", "trainer=single")
 #: The training ends once the test says so.
 SCRIPT = """
 import time
@@ -30,51 +26,13 @@ print("trained", flush=True)
 """
 
 
-@dataclass
-class Home:
-    """A user's machine, from which there is a way to the loopback RunPod."""
-
-    cloud: RunpodCloud
-    folder: Path
-    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.flag = self.folder / "go"
-        self.project = self.folder / "project"
-        self.project.mkdir()
-        (self.project / "train.py").write_text(SCRIPT.format(flag=str(self.flag)))
-
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
-        with (self.folder / f"{len(self.started)}.said").open("wb") as said:
-            launch = subprocess.Popen(
-                [str(LAUNCH), *WORDS, "script=train.py", *words], cwd=self.project, stdin=subprocess.DEVNULL,
-                stdout=said, stderr=said,
-                env=self.cloud.environment({
-                    "PATH": "/usr/bin:/bin", "XDG_CONFIG_HOME": str(self.folder), "XDG_STATE_HOME": str(self.folder),
-                    "HOME": str(self.folder),
-                }),
-            )  # fmt: skip
-        self.started.append(launch)
-        return launch
-
-    def said(self, launch: subprocess.Popen[bytes]) -> str:
-        return (self.folder / f"{self.started.index(launch)}.said").read_text()
-
-    def running(self, run_id: str) -> list[str]:
-        return [one["id"] for one in self.pods(run_id) if one["state"] == "running"]
-
-    def pods(self, run_id: str) -> list[dict[str, str]]:
-        return [one for one in self.cloud.pods() if one["name"].startswith(f"runctl-{run_id}-a")]
-
-
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Home]:
     with RunpodCloud() as cloud:
         made = Home(cloud, tmp_path)
+        (made.project / "train.py").write_text(SCRIPT.format(flag=str(tmp_path / "go")))
         yield made
-        for launch in made.started:
-            launch.kill()
-            launch.wait()
+        made.close()
 
 
 def killed_under_way(home: Home, *words: str) -> None:
@@ -89,7 +47,7 @@ def test_the_same_launch_picks_the_run_up(home: Home) -> None:
     killed_under_way(home, "run.id=one")
     again = home.start("run.id=one")
     wait_until(lambda: "following it" in home.said(again) or again.poll() is not None, 60, "it follows")
-    home.flag.touch()
+    (home.folder / "go").touch()
     assert again.wait(60) == 0, home.said(again)
     said = home.said(again)
     assert "trained" in said
@@ -102,7 +60,7 @@ def test_a_pod_that_nobody_comes_for_ends_itself(home: Home) -> None:
     killed_under_way(home, "run.id=two", "platform.collect=3s")
     time.sleep(2)
     assert home.running("two"), "the run goes on"
-    home.flag.touch()
+    (home.folder / "go").touch()
     wait_until(lambda: not home.running("two"), 30, "the pod has ended")
     [pod] = home.pods("two")
     assert pod["why"] == "terminated by request"
@@ -112,7 +70,7 @@ def test_a_launch_that_leaves_has_started_the_training(home: Home) -> None:
     left = home.start("run.id=three", "detach=true", "platform.collect=60s")
     assert left.wait(60) == 0, home.said(left)
     again = home.start("run.id=three")
-    home.flag.touch()
+    (home.folder / "go").touch()
     assert again.wait(60) == 0, home.said(again)
     assert re.search(r"three runs on \w+: following it", home.said(again))
     assert "trained" in home.said(again)

@@ -10,7 +10,7 @@ from typing import Any
 from runctl import identity, terminal, warm
 from runctl.composed import Composed, Composer, Manner, keep_warm_s
 from runctl.platforms import registry
-from runctl.platforms.base import Platform
+from runctl.platforms.base import Berth, Platform
 from runctl.rundir import RunDir, run_url
 from runctl.spec import Plan, RunHandle
 from runctl.storage import check_place
@@ -53,7 +53,7 @@ def carry_out_alone(launch: Composed, composer: Composer) -> Carried:
     keep_s = keep_warm_s(cfg)
     if not registry.load(cfg.platform.kind).has_berths or getattr(cfg.platform, "host", None) is not None:
         return carry_out(launch, composer.platform(cfg, manner), manner)
-    berth = warm.take(root, cfg.platform.kind, keep_s or 0.0)
+    berth = Berth(keep_s or 0.0, warm.Waiting(root, cfg.platform.kind))
     manner = replace(manner, berth=berth)
     try:
         return carry_out(launch, composer.platform(cfg, manner), manner)

@@ -64,32 +64,34 @@ class Wait:
         )  # fmt: skip
 
 
-def take(root: str, platform: str, keep_s: float) -> Berth:
-    """A berth with a host that waits below `root`, or an empty one.
+@dataclass(frozen=True)
+class Waiting:
+    """The hosts of one platform that wait below a root.
 
-    It is empty as well where that cannot be read: whoever may not is told by the launch's own checks, in their order.
-
-    Args:
+    Attributes:
         root: where runs lie.
         platform: its kind.
-        keep_s: how long a host is to wait there for whatever comes next.
     """
-    berth = Berth(keep_s)
-    with contextlib.suppress(StorageError):
-        _take(root, platform, berth)
-    return berth
 
+    root: str
+    platform: str
 
-def _take(root: str, platform: str, berth: Berth) -> None:
-    store, now = open_store(root), time.time()
-    with _alone():
-        for name, one in _written(store):
-            if one.until < now - _REMEMBERED_S:
-                store.delete(name)
-            elif (one.handle.platform, one.owner) == (platform, getpass.getuser()) and one.until > now + _MARGIN_S:
-                store.delete(name)
-                berth.host, berth.free_since = one.handle, one.free_since
-                return
+    def take(self, serves: Callable[[RunHandle], bool]) -> tuple[RunHandle, float] | None:
+        """One of this user's that serves, and since when it waits; None as well where that cannot be read.
+
+        Args:
+            serves: whether a host, by the handle of its last attempt, is what is wanted.
+        """
+        with contextlib.suppress(StorageError), _alone():
+            store, now = open_store(self.root), time.time()
+            for name, one in _written(store):
+                if one.until < now - _REMEMBERED_S:
+                    store.delete(name)
+                mine = (one.handle.platform, one.owner) == (self.platform, getpass.getuser())
+                if mine and one.until > now + _MARGIN_S and serves(one.handle):
+                    store.delete(name)
+                    return one.handle, one.free_since
+        return None
 
 
 def leave(root: str, berth: Berth, tell: Callable[[str], None]) -> None:
@@ -129,10 +131,12 @@ def waits(root: str, since: float) -> list[Wait]:
 
 
 def _written(store: Store) -> Iterator[tuple[str, Wait]]:
+    """Every wait that is written down, but for what another version has written: its hosts end themselves too."""
     for name in store.names(_FOLDER):
         told = store.read_json(f"{_FOLDER}/{name}")
         if told is not None:
-            yield f"{_FOLDER}/{name}", from_data(Wait, told)
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                yield f"{_FOLDER}/{name}", from_data(Wait, told)
 
 
 def _write(root: str, wait: Wait) -> None:

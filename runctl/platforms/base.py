@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from runctl.config.platform import PlatformConfig
 from runctl.cost import Rates
@@ -53,18 +53,27 @@ class Unused:
     until: float
 
 
+class Shelf(Protocol):
+    """Where hosts stand that earlier launches have left."""
+
+    def take(self, serves: Callable[[RunHandle], bool]) -> tuple[RunHandle, float] | None:
+        """One that serves, by the handle of its last attempt, and since when it waits; nobody else gets it then."""
+
+
 @dataclass
 class Berth:
     """A place for one rented host that outlives its attempts: one run after the other is brought to it.
 
     Attributes:
         keep_s: how long a host waits for the next run before it ends itself.
+        shelf: where one comes from that an earlier launch has left.
         host: what waits there now, by the handle of its last attempt; None if nothing does.
         free_since: since when it waits (seconds since the epoch); whoever comes next pays from then on.
         unused: waits for which nobody came.
     """
 
     keep_s: float
+    shelf: Shelf | None = None
     host: RunHandle | None = None
     free_since: float = 0.0
     unused: list[Unused] = field(default_factory=list)

@@ -76,21 +76,30 @@ class RentingPlatform(Platform, Generic[W]):
         return 0.0 if self.berth is None else self.berth.keep_s
 
     def _from_berth(self, plan: Plan) -> RunHandle | None:
-        """The host that waits for the next run, if it lives and serves the plan; one that does not is ended."""
+        """A host that waits for the next run, if one does that lives and serves the plan.
+
+        One that does not serve it is ended where the place is needed for another; an earlier launch's is left alone.
+        """
         berth = self.berth
-        if berth is None or berth.host is None:
+        if berth is None:
             return None
-        waiting, where = berth.host, berth.host.address
-        lives = self._lives(waiting)
-        if not lives or not self._serves(waiting, plan):
+
+        def serves(handle: RunHandle) -> bool:
+            return self._lives(handle) and self._serves(handle, plan)
+
+        if berth.host is None:
+            found = None if berth.shelf is None else berth.shelf.take(serves)
+        elif serves(berth.host):
+            found, berth.host = (berth.host, berth.free_since), None
+        else:
+            unfit, found = berth.host, None
             berth.give_up()
-            if lives:
-                self._tell(f"{where['instance']} is warm, but not what this launch would rent; ending it")
-                self._clean_up(waiting, 0.0)
+            self._clean_up(unfit, 0.0)
+        if found is None:
             return None
-        berth.host = None
-        self._tell(f"{where['instance']} is warm")
-        kept = {**where, "launched_at": berth.free_since, "kept": True}
+        handle, free_since = found
+        self._tell(f"{handle.address['instance']} is warm")
+        kept = {**handle.address, "launched_at": free_since, "kept": True}
         return RunHandle(self.kind, plan.run_id, plan.attempt, kept)
 
     def _kept_for(self, plan: Plan) -> RunHandle | None:

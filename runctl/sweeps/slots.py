@@ -80,9 +80,9 @@ def rented(settings: SweepSettings, platform: Platform, root: str, keep_s: float
             f"sweep.hosts={settings.hosts}: on platform={platform.kind} this version rents a host for each job; "
             f"sweep.max_parallel={settings.hosts} has as many at once"
         )
-    hosts = range(settings.hosts)
-    berths = [Berth(_WARM_S) if keep_s is None else warm.take(root, platform.kind, keep_s) for _ in hosts]
-    return Slots([Slot(berth=berth) for berth in berths])
+    waiting = warm.Waiting(root, platform.kind)
+    keep_s = _WARM_S if keep_s is None else keep_s
+    return Slots([Slot(berth=Berth(keep_s, waiting)) for _ in range(settings.hosts)])
 
 
 def here(settings: SweepSettings, spec: LaunchSpec) -> Slots:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from made import Home
@@ -24,7 +25,7 @@ def host(name: str) -> RunHandle:
 
 def left(home: Home, name: str, free_since: float, *, comes: bool = True) -> Berth:
     """A host that is free since then and waits for ten minutes."""
-    berth = Berth(600.0, host(name), free_since)
+    berth = Berth(600.0, host=host(name), free_since=free_since)
     if not comes:
         berth.give_up()
     warm.leave(home.root, berth, lambda _: None)
@@ -45,9 +46,12 @@ def test_ps_shows_how_long_it_waits_and_what_that_has_cost(home: Home) -> None:
 
 def test_whoever_takes_it_pays_for_the_wait_and_it_is_told_no_more(home: Home) -> None:
     left(home, "i-waits", time.time() - 100)
-    taken = warm.take(home.root, "aws", 0.0)
-    assert taken.host is not None and taken.host.address["instance"] == "i-waits"
-    assert warm.take(home.root, "aws", 0.0).host is None, "one host, one run"
+    waiting = warm.Waiting(home.root, "aws")
+    assert waiting.take(lambda handle: handle.address["machine"] == "p5.48xlarge") is None
+    assert warm.Waiting(home.root, "runpod").take(lambda _: True) is None
+    taken = waiting.take(lambda _: True)
+    assert taken is not None and taken[0].address["instance"] == "i-waits"
+    assert waiting.take(lambda _: True) is None, "one host, one run"
     assert home.runctl("ps").stdout.startswith("No run goes on")
     assert home.runctl("cost").stdout.startswith("No run is known")
 
@@ -71,8 +75,21 @@ def test_another_users_host_is_left_alone(home: Home, monkeypatch: pytest.Monkey
     with monkeypatch.context() as somebody:
         somebody.setattr("getpass.getuser", lambda: "somebody")
         left(home, "i-theirs", time.time())
-    assert warm.take(home.root, "aws", 0.0).host is None
+    assert warm.Waiting(home.root, "aws").take(lambda _: True) is None
     assert not warm.waits(home.root, 0.0)
+
+
+def test_of_many_launches_at_once_one_gets_it(home: Home) -> None:
+    left(home, "i-waits", time.time())
+    with ThreadPoolExecutor(8) as threads:
+        taken = list(threads.map(lambda _: warm.Waiting(home.root, "aws").take(lambda _: True), range(32)))
+    assert sum(one is not None for one in taken) == 1
+
+
+def test_what_another_version_wrote_is_passed_over(home: Home) -> None:
+    left(home, "i-waits", time.time())
+    (home.folder / "runs" / ".warm" / "a.json").write_text('{"handle": 1}')
+    assert warm.Waiting(home.root, "aws").take(lambda _: True) is not None
 
 
 def test_a_root_that_cannot_be_read_is_told(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 It comes with the request for the pod: one file, the standard library, Python 3.8 or newer. The keys are RunPod's
 secrets, which RunPod puts into the environment; every request is signed here, so that no link that opens anything
-stands in the request for the pod. A pod whose orders do not come in time asks `runpod_boot` for its end.
+stands in the request for the pod. A pod whose orders do not come in time asks `runpod_boot` for its end. One that stays
+for other runs looks for the next orders beside its first ones.
 
 Source of the signature: docs.aws.amazon.com, "Authenticating Requests: Using Query Parameters (AWS Signature Version
 4)"; stores that speak S3 take the same.
@@ -15,6 +16,7 @@ import hashlib
 import hmac
 import http.client
 import json
+import math
 import os
 import subprocess
 import sys
@@ -109,15 +111,25 @@ def _get(link: str) -> bytes:
     return data
 
 
-def wait_for_orders(signer: Signer, url: str, pod: str, until: float) -> dict[str, Any] | None:
-    """The orders of this pod, once they lie there; None if they have not come by then."""
+def wait_for_orders(
+    signer: Signer, url: str, pod: str, until: float, after: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """The orders of this pod, once they lie there; None if they have not come by then.
+
+    Args:
+        signer: makes links.
+        url: where they are to lie.
+        pod: this one.
+        until: seconds since the epoch.
+        after: orders that were carried out before: others are waited for.
+    """
     said = ""
     while time.time() < until:
         try:
             orders: dict[str, Any] = json.loads(fetch(signer, url))
-            if orders["instance"] == pod:
+            if orders["instance"] == pod and (after is None or _which(orders) != _which(after)):
                 return orders
-            why = "the orders there are another pod's"
+            why = "the orders there are another pod's, or carried out"
         except urllib.error.HTTPError as error:
             # Whoever may not list a bucket is told 403 of what is not there yet.
             why = f"HTTP {error.code} {error.reason}"
@@ -128,6 +140,15 @@ def wait_for_orders(signer: Signer, url: str, pod: str, until: float) -> dict[st
             say(f"waiting for {url}: {why}")
         time.sleep(_LOOK_S)
     return None
+
+
+def _which(orders: dict[str, Any]) -> tuple[str, int]:
+    return orders["run_id"], orders["attempt"]
+
+
+def has_ended(orders: dict[str, Any], root: Path) -> bool:
+    """Whether the keeper of an attempt has ended, which says so last of all."""
+    return Path(root, orders["run_id"], f"a{orders['attempt']}", "ended.json").exists()
 
 
 def begin(orders: dict[str, Any], signer: Signer, root: Path, env: Mapping[str, str]) -> None:
@@ -165,7 +186,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    """Fetch and start, once; then stay, for a container whose first process ends is started again."""
+    """Fetch and start, one attempt after the other; then stay: a container whose first process ends starts again."""
     env = dict(os.environ)
     root = Path(env.get("RUNCTL_HOST_ROOT", "/var/lib/runctl"))
     root.mkdir(parents=True, exist_ok=True)
@@ -181,11 +202,18 @@ def main() -> None:
             signer = Signer(env)
             until = time.time() + float(env["RUNCTL_BRING_UP_S"])
             orders = wait_for_orders(signer, env["RUNCTL_ORDERS"], env["RUNPOD_POD_ID"], until)
-            if orders is not None:
-                begin(orders, signer, root, env)
-            else:
+            if orders is None:
                 say("they did not come in time; this pod ends")
                 (root / "end").touch()
+            while orders is not None:
+                begin(orders, signer, root, env)
+                if not orders["keep_warm_s"]:
+                    break
+                while not has_ended(orders, root):
+                    time.sleep(_LOOK_S)
+                # What ends a pod to which nobody comes is the time that its keeper has set.
+                following = env["RUNCTL_ORDERS"].rpartition("/")[0] + "/next.json"
+                orders = wait_for_orders(signer, following, env["RUNPOD_POD_ID"], math.inf, after=orders)
         except Exception as error:  # noqa: BLE001 (whatever it is, the pod must not stay)
             say(f"{type(error).__name__}: {error}; this pod ends")
             with contextlib.suppress(OSError):

@@ -270,7 +270,7 @@ class AwsPlatform(RentingPlatform[Watch]):
                 start=lambda: self._start(plan, handle),
                 bring_up_s=self._options.bring_up_s,
                 tell=self._tell,
-                shared=self.berth is not None,
+                shared=self._stays_s > 0,
             ),
         )
 

@@ -288,7 +288,9 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         def workdir() -> Path:
             return self._workdir(rundir.read_spec())
 
-        common: dict[str, Any] = {"look_up": look_up, "bring_up_s": self._options.bring_up_s, "tell": self._tell}
+        common: dict[str, Any] = {
+            "look_up": look_up, "bring_up_s": self._options.bring_up_s, "tell": self._tell, "shared": self._stays_s > 0,
+        }  # fmt: skip
         if not self._over_ssh:
             put = stored.StoredOrders(plan, handle, rundir, packed, self._tell).put
             self._watches[key] = FetchingWatch(handle, rundir, put=put, **common)

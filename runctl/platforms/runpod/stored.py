@@ -13,13 +13,17 @@ from runctl.errors import ConfigError
 from runctl.hosts.secrets import ENV, RUNPOD
 from runctl.platforms import parcel
 from runctl.platforms.runpod import credentials
+from runctl.platforms.runpod.keys import RENTED_FOR
 from runctl.platforms.runpod.orders import of_plan
 from runctl.platforms.runpod.start import SHUTDOWN
 from runctl.platforms.watching import bring_up_log
 from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, Plan, RunHandle
+from runctl.storage import open_store
 
 _HOSTS = Path(hosts.__file__).parent
+#: Below the run directory for which a pod was rented: what it is to do after its first attempt.
+_NEXT = "hosts/next.json"
 
 
 def check(spec: LaunchSpec) -> None:
@@ -72,8 +76,11 @@ class StoredOrders:
             StorageError: if that fails.
         """
         pod, attempt = self.handle.address["instance"], self.plan.attempt
-        lying = self.rundir.store.read(parcel.orders_name(attempt))
-        if lying is not None and json.loads(lying).get("instance") == pod:
+        where = {self.rundir.url: parcel.orders_name(attempt)}
+        if self.handle.address.get("kept"):
+            where[self.handle.address[RENTED_FOR][0]] = _NEXT  # last, for there it looks
+        told = {"instance": pod, "run_id": self.plan.run_id, "attempt": attempt}
+        if all(told.items() <= (open_store(url).read_json(name) or {}).items() for url, name in where.items()):
             return
         spec, sent = self.rundir.read_spec(), self.made()
         sent.send(spec.run.root, self.tell)
@@ -94,7 +101,8 @@ class StoredOrders:
                 "bin/shutdown": SHUTDOWN,
             },
         )
-        parcel.write_orders(self.rundir.url, attempt, orders)
+        for url, name in where.items():
+            open_store(url).write(name, json.dumps(orders, ensure_ascii=False).encode())
 
 
 def _described(item: parcel.Item, root: str) -> dict[str, Any]:

@@ -37,15 +37,11 @@ class PodWatch(HostWatch):
         handle: where it is.
         rundir: the run directory.
         look_up: what RunPod says of the pod just now.
-        bring_up_s: how long it may take from the pod's launch to the agent's first word.
-        tell: takes lines for the user.
+        others: as `HostWatch`.
     """
 
-    def __init__(
-        self, handle: RunHandle, rundir: RunDir, *, look_up: Callable[[], Pod], bring_up_s: float,
-        tell: Callable[[str], None],
-    ) -> None:  # fmt: skip
-        super().__init__(handle, rundir, host=handle.address["instance"], bring_up_s=bring_up_s, tell=tell)
+    def __init__(self, handle: RunHandle, rundir: RunDir, *, look_up: Callable[[], Pod], **others: Any) -> None:
+        super().__init__(handle, rundir, host=handle.address["instance"], **others)
         self._look_up = look_up
         self._pod: Pod | None = None
         self._answered_at = time.monotonic()
@@ -107,6 +103,7 @@ class FetchingWatch(PodWatch):
             try:
                 self._put()
                 self._lies_there = True
+                self._next["status"] = 0.0  # from now on it may speak
             except RunctlError as error:
                 self._tries += 1
                 if self._tries == _TRIES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,3 +74,21 @@ def test_a_pod_whose_launcher_is_killed_between_two_jobs_ends_itself(home: Home)
     began = time.monotonic()
     wait_until(lambda: not home.running("one"), 120, "the pod has ended")
     assert time.monotonic() - began > 30, "it has waited"
+
+
+@pytest.mark.soak
+def test_a_pod_that_nobody_logs_in_to_fetches_one_job_after_the_other(home: Home, s3: Any) -> None:
+    home.env = s3.env
+    for name, key in (("my_key_id", "AWS_ACCESS_KEY_ID"), ("my_key", "AWS_SECRET_ACCESS_KEY")):
+        home.cloud.set_secret(name, s3.env[key])
+    root = f"s3://{s3.bucket()}/runs"
+    launch = home.start(
+        *SWEEP, f"run.root={root}", "platform.transport=start_command",
+        "secrets.AWS_ACCESS_KEY_ID=runpod:my_key_id", "secrets.AWS_SECRET_ACCESS_KEY=runpod:my_key",
+    )  # fmt: skip
+    assert launch.wait(120) == 1, home.said(launch)
+    [pod] = home.cloud.pods()
+    assert pod["state"] == "terminated"
+    assert home.said(launch).count(f"{pod['id']} is warm") == 2
+    states = re.findall(r"^ x=(\d) +(\w+)", home.said(launch), re.M)
+    assert states == [("1", "succeeded"), ("2", "failed"), ("3", "succeeded")]

@@ -100,6 +100,27 @@ def test_a_launch_begins_on_the_host_that_the_one_before_kept_warm(account: Acco
     assert len(account.cloud.instances()) == 2, "one that has gone is not waited for"
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_the_hosts_of_a_sweep_wait_for_the_next_launch(account: Account) -> None:
+    (account.project / "train.py").write_text("print('step=1')")
+    words = ("-m", "script=train.py", ROOT, "args.x=1,2,3", "sweep.hosts=2", "platform.keep_warm=2m")
+    launch = account.start(*words)
+    launch.wait(TIMEOUT_S)
+    _, err = account.said(launch)
+    assert launch.returncode == 0, err
+    hosts = [one["id"] for one in account.cloud.instances() if one["state"] == "running"]
+    assert len(hosts) == 2 and err.count("waits for the next launch until") == 2
+    launch = account.start("script=train.py", ROOT, "run.id=next")
+    launch.wait(TIMEOUT_S / 2)
+    _, err = account.said(launch)
+    assert launch.returncode == 0, err
+    [taken] = [one for one in hosts if f"{one} is warm" in err]
+    states = {one["id"]: one["state"] for one in account.cloud.instances()}
+    assert len(states) == 2 and states.pop(taken) != "running", "it was taken, and ended with the launch"
+    assert list(states.values()) == ["running"], "the other one waits on"
+
+
 #: A chain of digests, forty links long, that is saved at each; the seventh breaks off.
 CHAIN = """
 import argparse, hashlib, json, os, sys, time

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import resource
-import time
 from pathlib import Path
 
 import pytest
@@ -30,10 +29,8 @@ def test_a_run_that_lives_is_not_launched_again(launcher: Launcher) -> None:
     first = launcher.start(script=WAITING)
     first.ready("ready")
     err = first.err
-    began = time.monotonic()
     code, second = launcher.run("script=train.py", run_id=first.run_id)
     assert code == 2
-    assert time.monotonic() - began < 10
     assert f"run {first.run_id} is alive: process {first.agent()}" in second.err
     assert "run.id" in second.err and "Traceback" not in second.err
     assert first.process.poll() is None and first.of_this_run(), err

@@ -14,6 +14,7 @@ from runctl.errors import ConfigError, ExitCode, LeaseHeld, StorageError
 if TYPE_CHECKING:
     from runctl.rundir import RunDir
     from runctl.standing import Standing
+    from runctl.storage import Store
 
 _RUN = typer.Argument(..., help=RUN_HELP, metavar="RUN", autocompletion=complete)
 _JSON = typer.Option(False, "--json", help="For programs.")
@@ -74,7 +75,7 @@ def rm(
     force: bool = typer.Option(False, "--force", "-f", help="Ask no question."),
     keep_files: bool = typer.Option(False, "--keep-files", help="Only leave it out of the index."),
 ) -> None:
-    """Remove runs that have ended: their logs, metrics and checkpoints."""
+    """Remove runs that have ended: their logs, metrics and checkpoints, also those that checkpoint.url had carried."""
     from runctl import standing
     from runctl.checkpoint.transfer import readable
     from runctl.registry import Registry
@@ -87,16 +88,32 @@ def rm(
             now = standing.look(rundir)
             if not now.ended or rundir.lease.is_held():
                 raise LeaseHeld(f"{now.run_id} goes on ({now.state}); runctl stop {now.run_id} stops it first")
-            sizes = rundir.store.sizes("")
-            told = f"{now.run_id} ({len(sizes)} files, {readable(sum(sizes.values()))}, {rundir.url})"
+            files = [(store, store.sizes("")) for store in _stores(rundir)]
+            count, size_bytes = sum(len(one) for _, one in files), sum(sum(one.values()) for _, one in files)
+            places = ", ".join(store.url for store, _ in files)
+            told = f"{now.run_id} ({count} files, {readable(size_bytes)}, {places})"
             if not force and not typer.confirm(f"Remove {told} for good?"):
                 raise typer.Exit(1)
-            # The spec goes last: until then it is a run, and can be removed once more.
-            for name in sorted(sizes, key=lambda name: name == "spec.json"):
-                rundir.store.delete(name)
-            rundir.store.remove_folder()
+            for store, sizes in files:
+                # The spec goes last: until then it is a run, and can be removed once more.
+                for name in sorted(sizes, key=lambda name: name == "spec.json"):
+                    store.delete(name)
+                store.remove_folder()
             typer.echo(f"removed {told}")
         registry.forget(entry.url)
+
+
+def _stores(rundir: RunDir) -> list[Store]:
+    """Where a run has files: its checkpoints that were carried elsewhere, and its run directory, which comes last."""
+    from runctl.checkpoint.remote import FOLDER
+    from runctl.holdings import carried_to
+    from runctl.storage import open_store
+
+    carried = carried_to(rundir.read_spec())
+    if carried is None or carried.url == rundir.url:
+        return [rundir.store]
+    # Besides them another run of that id may lie there.
+    return [open_store(f"{carried.url}/{FOLDER}", "checkpoint.url=…"), rundir.store]
 
 
 def _wait(rundir: RunDir, timeout_s: float | None) -> Standing:

@@ -217,7 +217,7 @@ class Registry:
             with contextlib.closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as database:
                 (version,) = database.execute("pragma user_version").fetchone()
                 if version < _VERSION:  # a new file, or one that lacks tables
-                    database.execute("pragma journal_mode = wal")
+                    _log_ahead(database)
                     database.executescript(f"begin immediate; {_TABLE} pragma user_version = {_VERSION}; commit;")
                 elif version != _VERSION:
                     raise StorageError(
@@ -232,6 +232,19 @@ class Registry:
             raise StorageError(
                 f"{self.path}: {error}; it is an index only: if it is damaged, delete it and run `runctl reindex`"
             ) from error
+
+
+def _log_ahead(database: sqlite3.Connection) -> None:
+    """Go over to write-ahead logging. SQLite's own patience does not hold for that: while another writes, it fails."""
+    until = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            database.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _entry(row: Any) -> Entry:

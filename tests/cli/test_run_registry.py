@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -41,6 +42,18 @@ def test_several_writers_lose_nothing(registry: Registry) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", _WRITE, str(registry.path), str(number)]) for number in range(4)]
     assert [writer.wait(60) for writer in writers] == [0] * 4
     assert len(registry.entries()) == 200
+
+
+def test_whoever_makes_the_file_waits_for_another_who_does(registry: Registry) -> None:
+    registry.path.parent.mkdir()
+    other = sqlite3.connect(registry.path, isolation_level=None, check_same_thread=False)
+    other.execute("begin immediate")
+    other.execute("create table unfinished (x)")
+    end = threading.Timer(0.1, other.rollback)
+    end.start()
+    registry.note(entry("a"))
+    end.join()
+    assert [one.id for one in registry.entries()] == ["a"]
 
 
 def test_a_later_note_keeps_when_and_where_the_run_was_launched_first(registry: Registry) -> None:

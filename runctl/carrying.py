@@ -107,6 +107,9 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
         if not platform.terms.rented:
             rundir.lease.take(os.getpid())  # the agent inherits it; until here nothing was written
         spec = platform.staged(spec)
+        if platform.terms.rented:
+            # Before the spec: a run for which nobody asks for a host has no launcher any more.
+            rundir.write_submission(plan, None)
         rundir.write_spec(spec)
         rundir.publish("config.yaml", launch.yaml().encode())
         if launch.key is not None and known is None:

@@ -162,11 +162,13 @@ class Registry:
         """What is known, the newest first.
 
         Args:
-            ended: only runs that had ended when they were seen last, or only those that had not; None for both.
+            ended: only runs that had ended for good when they were seen last, or only those that had not; None for
+                both.
             since: only those that were launched later than this (seconds since the epoch).
             limit: at most so many.
         """
-        alive = "state in ('pending', 'running', 'stopping', 'interrupted')"
+        # The last two may come back: what was lost goes on once its storage answers again.
+        alive = "state in ('pending', 'running', 'stopping', 'interrupted', 'lost')"
         tests = {None: "1", True: f"not {alive}", False: alive}
         return self._select(
             f"{tests[ended]} and created_at >= ? order by created_at desc limit ?",

@@ -46,12 +46,13 @@ def ps(
     everything = show_all or limit is not None or state is not None
     at_most = limit if limit is not None or name or state or tag else _ENDED_KEPT if show_all else None
     entries = registry.entries(ended=None if everything else False, limit=None if name or state or tag else at_most)
-    living = {one.url for one in entries if not has_ended(one.state) or one.state == RunState.INTERRUPTED.value}
+    may_return = (RunState.INTERRUPTED.value, LOST)
+    living = {one.url for one in entries if not has_ended(one.state) or one.state in may_return}
     found, silent = looked_at(registry, [one for one in entries if one.url in living])
     standings = [found.get(one.url) or Standing.seen(one) for one in entries]
     standings = [
         one for one in standings
-        if (everything or not one.ended or one.state in (RunState.INTERRUPTED.value, LOST))
+        if (everything or not one.ended or one.state in may_return)
         and (name is None or fnmatch.fnmatchcase(one.name, name))
         and (state is None or one.state == state)
         and (tag is None or _has(one, tag))

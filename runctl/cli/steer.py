@@ -30,12 +30,12 @@ def wait(
     from runctl.durations import parse_duration_s
 
     rundir = run_of(run)
-    now = _wait(rundir, None if timeout is None else parse_duration_s(timeout, "--timeout"))
+    now, over = _wait(rundir, None if timeout is None else parse_duration_s(timeout, "--timeout"))
     if as_json:
         table.show_json(now.to_json())
     else:
         typer.echo(f"{now.run_id} {now.state}" + (f": {now.reason}" if now.reason else ""))
-    if not now.ended:
+    if not over:
         raise typer.Exit(int(ExitCode.LIMIT))
     raise typer.Exit(now.exit_code if now.exit_code is not None else int(ExitCode.HOST_LOST))
 
@@ -51,7 +51,7 @@ def stop(
 
     rundir = run_of(run)
     now = standing.look(rundir)
-    if now.ended and now.state != "interrupted":
+    if not standing.may_go_on(rundir, now):
         if as_json:
             table.show_json(now.to_json())
         else:
@@ -62,7 +62,7 @@ def stop(
     if not as_json:
         typer.echo(f"{now.run_id} is asked to stop" + (" at once" if at_once else ""))
     if not no_wait:
-        now = _wait(rundir, None)
+        now, _ = _wait(rundir, None)
     if as_json:
         table.show_json(now.to_json())
     elif not no_wait:
@@ -116,23 +116,27 @@ def _stores(rundir: RunDir) -> list[Store]:
     return [open_store(f"{carried.url}/{FOLDER}", "checkpoint.url=…"), rundir.store]
 
 
-def _wait(rundir: RunDir, timeout_s: float | None) -> Standing:
-    """Until the run has ended, or for so long."""
+def _wait(rundir: RunDir, timeout_s: float | None) -> tuple[Standing, bool]:
+    """Until the run is over, or for so long; returns where it stands then, and whether it is over."""
     from runctl import standing
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     pause_s = _REMOTE_LOOK_S if "://" in rundir.url else _LOCAL_LOOK_S
+    told = 0
     while True:
         try:
             now = standing.look(rundir)
+            if not standing.may_go_on(rundir, now):
+                return now, True
         except StorageError as error:
             if deadline is None:
                 typer.echo(f"runctl: {error}; looking again", err=True)
             now = None
-        if now is not None and now.ended:
-            return now
+        if now is not None and now.ended and told != now.attempt:
+            told = now.attempt
+            typer.echo(f"runctl: attempt {told} is {now.state}; another may come", err=True)
         if deadline is not None and time.monotonic() >= deadline:
             if now is None:
                 raise ConfigError(f"{rundir.url} could not be read before --timeout was over")
-            return now
+            return now, False
         time.sleep(pause_s)

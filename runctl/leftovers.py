@@ -194,8 +194,7 @@ def _host(one: Holding, rundir: RunDir, attempt: int, now: float) -> tuple[bool,
     deadline = one.ends_at
     if submitted is not None and submitted[1] is not None:
         deadline = extension.deadline(submitted[0], submitted[1]) or deadline
-        if (more := extension.asked(rundir, attempt)) is not None and deadline is not None:
-            deadline += more.max_time_s - (rundir.read_spec().limits.max_time_s or more.max_time_s)
+        deadline = None if deadline is None else deadline + extension.put_off_s(rundir, attempt)
     if record is not None and record.state.ended:
         return _ended(record, orders, now, mirrored=mirrored)
     if mirrored:

@@ -78,6 +78,10 @@ class Entry:
         now = time.time()
         return cls(url, spec.run.id, spec.run.name, platform, "pending", now, now, project, spec.tags)
 
+    def is_billed_by(self, bills: Sequence[Bill]) -> bool:
+        """Whether these bills are of all its attempts: it may have gone on since they were kept."""
+        return bool(bills) and bills[-1].attempt == self.seen.get("attempt")
+
 
 class Registry:
     """The file. Any number of processes may read and write it at once (SQLite's write-ahead log).
@@ -90,7 +94,8 @@ class Registry:
         self.path = path or state_home() / "runs.sqlite"
 
     def note(self, entry: Entry) -> None:
-        """Take in what is known of a run; when it began, and from which project, stay as they were noted first.
+        """Take in what is known of a run. When it began stays as it was noted first; the project is the last one from
+        which it was launched on this machine: `runctl resume` goes on with that.
 
         Raises:
             StorageError: if the file cannot be written.

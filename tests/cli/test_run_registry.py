@@ -56,8 +56,9 @@ def test_whoever_makes_the_file_waits_for_another_who_does(registry: Registry) -
     assert [one.id for one in registry.entries()] == ["a"]
 
 
-def test_a_later_note_keeps_when_and_where_the_run_was_launched_first(registry: Registry) -> None:
-    registry.note(Entry("/runs/a", "a", "a", "local", "pending", 5.0, 5.0, "/home/me/project"))
+def test_a_later_note_keeps_when_the_run_began_and_the_project_of_its_last_launch(registry: Registry) -> None:
+    registry.note(Entry("/runs/a", "a", "a", "local", "pending", 5.0, 5.0, "/home/me/before"))
+    registry.note(Entry("/runs/a", "a", "a", "local", "pending", 6.0, 6.0, "/home/me/project"))
     registry.note(Entry("/runs/a", "a", "a", "local", "failed", 9.0, 9.0, None, {}, {"step": 3}))
     registry.note(Entry("/runs/a", "a", "a", "local", "pending", 10.0, 10.0, None))
     (found,) = registry.entries()

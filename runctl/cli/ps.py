@@ -91,9 +91,10 @@ def reindex(
             check_place("ROOT", root)
         store = open_store(root)
         ids = [name for name in store.names("") if not name.startswith(".")]
-        entries = _read_all(store.url, ids)
+        entries, unread = _read_all(store.url, ids)
         registry.note_all(entries)
-        for gone in {one.url for one in registry.entries()} - {one.url for one in entries}:
+        # What is there and could not be read just now stays: its bills and its project stand nowhere else.
+        for gone in {one.url for one in registry.entries()} - {one.url for one in entries} - unread:
             if gone.rsplit("/", 1)[0] == store.url:
                 registry.forget(gone)
         counts[store.url] = len(entries)
@@ -119,24 +120,26 @@ def looked_at(registry: Registry, entries: list[Entry]) -> tuple[dict[str, Stand
     return found, silent
 
 
-def _read_all(root: str, ids: list[str]) -> list[Entry]:
+def _read_all(root: str, ids: list[str]) -> tuple[list[Entry], set[str]]:
+    """The runs below a root, and run directories that could not be read, which is told."""
     from concurrent.futures import ThreadPoolExecutor
 
     from runctl import standing
     from runctl.rundir import RunDir, run_url
 
+    unread: set[str] = set()
+
     def read(run_id: str) -> Entry | None:
         rundir = RunDir(run_url(root, run_id))
-        if not rundir.exists():
-            return None
         try:
-            return standing.look(rundir).entry()
+            return standing.look(rundir).entry() if rundir.exists() else None
         except RunctlError as error:
             typer.echo(f"runctl: {error}", err=True)
+            unread.add(rundir.url)
             return None
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        return [entry for entry in threads.map(read, ids) if entry is not None]
+        return [entry for entry in threads.map(read, ids) if entry is not None], unread
 
 
 def _waiting(registry: Registry, now: float) -> list[Wait]:

@@ -303,6 +303,18 @@ def test_reindex_makes_the_index_anew_from_run_directories(home: Home) -> None:
     assert {one.id: one.state for one in home.registry.entries()} == {"a": "succeeded", "b": "failed"}
 
 
+@pytest.mark.parametrize("name", ["status.json", "attempts/1.submit.json"])
+def test_reindex_keeps_what_it_could_not_read(home: Home, name: str) -> None:
+    rundir = home.run("damaged")
+    home.run("whole", noted=False)
+    home.registry.note(Entry.begun(rundir.url, rundir.read_spec(), "local", "/home/me/project"))
+    rundir.store.write(name, b'{"plan": {"of": "a newer runctl"}, "handle": null' + b"}" * (name != "status.json"))
+    result = home.runctl("reindex", home.root, "--json")
+    assert json.loads(result.stdout) == {home.root: 1} and name in result.stderr
+    kept = home.registry.at(rundir.url)
+    assert kept is not None and kept.project == "/home/me/project"
+
+
 def test_what_a_shell_completes_a_run_by_are_ids_and_latest(home: Home) -> None:
     from runctl.cli.reference import complete
 

@@ -163,7 +163,7 @@ def prune(
 
     rundir = run_of(run)
     now = standing.look(rundir)
-    if not dry_run and (not now.ended or rundir.lease.is_held()):
+    if not dry_run and (standing.may_go_on(rundir, now) or rundir.lease.is_held()):
         raise LeaseHeld(f"{now.run_id} goes on ({now.state}), and prunes by itself; runctl stop {now.run_id} stops it")
     holdings = _holdings(rundir)
     own = holdings.retention

@@ -26,7 +26,7 @@ def wait(
     timeout: Optional[str] = typer.Option(None, "--timeout", help="Give up after so long, with exit code 124."),
     as_json: bool = _JSON,
 ) -> None:
-    """Wait for a run's end; exits with the run's own exit code."""
+    """Wait for a run's end, over interruptions; exits with the run's own exit code."""
     from runctl.durations import parse_duration_s
 
     rundir = run_of(run)
@@ -86,7 +86,7 @@ def rm(
         rundir = run_of(entry.url) if not keep_files else None
         if rundir is not None:
             now = standing.look(rundir)
-            if not now.ended or rundir.lease.is_held():
+            if standing.may_go_on(rundir, now) or rundir.lease.is_held():
                 raise LeaseHeld(f"{now.run_id} goes on ({now.state}); runctl stop {now.run_id} stops it first")
             files = [(store, store.sizes("")) for store in _stores(rundir)]
             count, size_bytes = sum(len(one) for _, one in files), sum(sum(one.values()) for _, one in files)

@@ -90,6 +90,15 @@ def test_stop_of_an_interrupted_run_waits_for_the_attempt_that_it_asked(
     assert "has ended already: interrupted" in home.runctl("stop", "rented").stdout
 
 
+def test_what_may_get_another_host_is_neither_removed_nor_pruned(home: Home) -> None:
+    rundir = interrupted(home)
+    assert "rented goes on (interrupted)" in home.runctl("rm", "-f", "rented", expect=2).stderr
+    assert "prunes by itself" in home.runctl("checkpoint", "prune", "rented", expect=2).stderr
+    says_that_this_was_all(rundir)
+    home.runctl("checkpoint", "prune", "rented")
+    home.runctl("rm", "-f", "rented")
+
+
 def test_logs_follow_a_run_from_attempt_to_attempt(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     rundir = interrupted(home)
     instead_of_sleeping(monkeypatch, logs, lambda: begins_again(rundir), lambda: ends(rundir))

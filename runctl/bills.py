@@ -47,7 +47,9 @@ def of_run(
     now = time.time() if now is None else now
     attempts = rundir.attempts()
     found = []
-    for one, following in zip(attempts, [*attempts[1:], None], strict=True):
+    for place, one in enumerate(attempts, 1):
+        # One that ended before it began anything did nothing again.
+        following = next((later for later in attempts[place:] if later.begun or not later.state.ended), None)
         if one.market == "own":
             found.append(bill(one, None, now, following=following, estimate_usd=0.0))
             continue

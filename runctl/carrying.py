@@ -14,7 +14,7 @@ from runctl.platforms.base import Berth, Platform
 from runctl.rundir import RunDir, run_url
 from runctl.spec import Plan, RunHandle
 from runctl.storage import check_place
-from runctl.supervisor import Supervisor
+from runctl.supervisor import Supervisor, outcome_of
 
 
 @dataclass(frozen=True)
@@ -25,21 +25,19 @@ class Carried:
         run_id: of the run.
         exit_code: that the launch should have.
         outcome: in its public form; None for a run that was left to itself.
-        done_before: whether the run had finished already, and nothing was done.
         url: of its run directory.
     """
 
     run_id: str
     exit_code: int
     outcome: dict[str, Any] | None
-    done_before: bool = False
     url: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """What `output=json` prints."""
-        if self.outcome is None and not self.done_before:
+        if self.outcome is None:
             return {"run_id": self.run_id, "run_dir": self.url, "state": "running"}
-        return self.outcome or {}
+        return self.outcome
 
 
 def carry_out_alone(launch: Composed, composer: Composer) -> Carried:
@@ -92,7 +90,9 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
         if identity.finished(earlier) and not spec.checkpoint.resume.isdigit():
             tell(f"{spec.run.id} has finished: {rundir.url}")
             tell("checkpoint.resume=never runs it again from step 0, another run.name begins a new run")
-            return Carried(spec.run.id, 0, rundir.read_outcome(), done_before=True, url=rundir.url)
+            # Worked out anew: a launcher that left before its end has written none.
+            before = outcome_of(spec, rundir, earlier).to_json()
+            return Carried(spec.run.id, 0, before, url=rundir.url)
         if identity.script_changed(spec, rundir):
             tell(f"{spec.program.script} has changed since this run was launched last")
     supervisor = Supervisor(
@@ -107,6 +107,9 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
         if not platform.terms.rented:
             rundir.lease.take(os.getpid())  # the agent inherits it; until here nothing was written
         spec = platform.staged(spec)
+        if platform.terms.rented:
+            # Before the spec: a run for which nobody asks for a host has no launcher any more.
+            rundir.write_submission(plan, None)
         rundir.write_spec(spec)
         rundir.publish("config.yaml", launch.yaml().encode())
         if launch.key is not None and known is None:

@@ -128,7 +128,7 @@ def bill(
         attempt: its record.
         rates: what its platform told; None where nobody asked, and the host's price is all there is.
         now: until when, as long as it lives (seconds since the epoch).
-        following: the attempt after it, if there is one.
+        following: the attempt after it that began, or may begin yet; None if there is none.
         machine: what its host is.
         estimate_usd: of its plan.
     """

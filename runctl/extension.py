@@ -45,6 +45,16 @@ def asked(rundir: RunDir, attempt: int) -> Extension | None:
     return found if found is not None and found.attempt == attempt else None
 
 
+def put_off_s(rundir: RunDir, attempt: int) -> float:
+    """By how long an attempt's limit of time, and with it its host's deadline, was put off (seconds).
+
+    Raises:
+        StorageError: if that cannot be read.
+    """
+    more = asked(rundir, attempt)
+    return 0.0 if more is None else more.max_time_s - (rundir.read_spec().limits.max_time_s or more.max_time_s)
+
+
 def deadline(plan: Plan, handle: RunHandle) -> float | None:
     """When a rented host ends itself, as it was rented (seconds since the epoch); None where nothing was said."""
     told = [one["orders"]["lives_s"] for one in plan.requests if "lives_s" in one.get("orders", {})]

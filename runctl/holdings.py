@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from runctl.checkpoint import manifest as manifests
-from runctl.checkpoint.catalog import kept
+from runctl.checkpoint.catalog import Catalog, kept
 from runctl.checkpoint.manifest import Manifest
 from runctl.checkpoint.progress import ProgressBar
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.transfer import Transfer, readable
 from runctl.encoding import to_data
-from runctl.errors import CheckpointCorrupt, CheckpointError, StorageError
+from runctl.errors import CheckpointCorrupt, CheckpointError
 from runctl.rundir import RunDir, run_url
-from runctl.spec import Retention
+from runctl.spec import LaunchSpec, Retention
 from runctl.storage import Store, open_store
 
 
@@ -66,9 +66,8 @@ class Holdings:
         """
         spec = rundir.read_spec()
         stores = [rundir.store]
-        if spec.checkpoint.url is not None:
-            carried_to = open_store(run_url(spec.checkpoint.url, spec.run.id), "checkpoint.url=…")
-            stores = [*stores, carried_to] if rundir.local_checkpoints() is not None else [carried_to]
+        if (elsewhere := carried_to(spec)) is not None:
+            stores = [*stores, elsewhere] if rundir.local_checkpoints() is not None else [elsewhere]
         return cls(stores, spec.checkpoint.retention)
 
     @property
@@ -124,10 +123,11 @@ class Holdings:
         Raises:
             StorageError: if it cannot be read.
         """
+        holders = [catalog for catalog in self._catalogs if step in catalog.steps()]
+        if not holders:  # nothing was looked at, and so nothing is known to be whole
+            return self._none_of(step)
         told = []
-        for catalog in self._catalogs:
-            if step not in catalog.steps():
-                continue
+        for catalog in holders:
             try:
                 if "://" not in catalog.place:
                     manifests.verify(Path(catalog.url(step)))
@@ -146,7 +146,7 @@ class Holdings:
 
         Raises:
             CheckpointCorrupt: if its bytes are not those that were written.
-            CheckpointError: if the folder cannot be written.
+            CheckpointError: if the folder cannot be written, or holds another checkpoint of that step.
             StorageError: if the storage cannot be read.
         """
         final = to / manifests.folder_name(step)
@@ -154,7 +154,12 @@ class Holdings:
         aside = to / f".tmp-pulled-{final.name}"
         try:
             if (final / manifests.NAME).exists():
-                manifests.verify(final)
+                there, wanted = manifests.verify(final), catalog.manifest(step)
+                if there != wanted:  # another run's, or what this one did before it was resumed
+                    raise CheckpointError(
+                        f"{final} is another checkpoint, of attempt {there.attempt} of {there.run_id}; "
+                        "choose another folder with --to"
+                    )
                 return final
             aside.mkdir(parents=True, exist_ok=True)
             self._fetch(catalog, step, aside, "bringing")
@@ -188,15 +193,20 @@ class Holdings:
             removed = [step for step in said if step not in keep]
             freed += sum(said[step].size_bytes for step in removed)
             gone |= set(removed)
-            if not dry_run and removed:
-                catalog.prune(said, retention, steps[-1])
+            # On this machine a checkpoint is a folder, which goes with it.
+            here = Catalog(Path(catalog.place)) if "://" not in catalog.place else catalog
+            for step in removed if not dry_run else ():
+                here.remove(step)
         return sorted(gone), freed
 
     def _holder(self, step: int) -> RemoteCatalog:
         for catalog in self._catalogs:
             if step in catalog.steps():
                 return catalog
-        raise CheckpointError(f"{self.place}: there is no checkpoint of step {step}")
+        raise CheckpointError(self._none_of(step))
+
+    def _none_of(self, step: int) -> str:
+        return f"{self.place}: there is no checkpoint of step {step}"
 
     def _looked_at(self, step: int, where: list[RemoteCatalog]) -> Listed:
         places = tuple(catalog.url(step) for catalog in where)
@@ -222,7 +232,7 @@ class Holdings:
         def work() -> None:
             try:
                 catalog.fetch(step, aside, stop, lambda one: transfer.begin(step, one.size_bytes), transfer.moved)
-            except (CheckpointError, StorageError, OSError) as error:
+            except BaseException as error:  # noqa: BLE001 (raised below; else what was not read would count as whole)
                 failed.append(error)
 
         thread = threading.Thread(target=work, name="runctl-fetch", daemon=True)
@@ -237,6 +247,13 @@ class Holdings:
             thread.join()
         if failed:
             raise failed[0]
+
+
+def carried_to(spec: LaunchSpec) -> Store | None:
+    """Where `checkpoint.url` has a run's checkpoints carried; None where it names nothing."""
+    if spec.checkpoint.url is None:
+        return None
+    return open_store(run_url(spec.checkpoint.url, spec.run.id), "checkpoint.url=…")
 
 
 def size(listed: Listed) -> str:

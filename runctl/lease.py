@@ -87,7 +87,9 @@ class Lease:
     def _holder_lives(self, lease: dict[str, Any]) -> bool:
         if lease["host"] == socket.gethostname():
             started_at = processes.started_at(int(lease["pid"]))
+            if started_at is None or lease["started_at"] is None:  # gone by now, or when it was to take the run
+                return False
             # Start times are reckoned from the clock, which may have been set meanwhile.
-            return started_at is not None and abs(started_at - float(lease["started_at"])) < _CLOCK_STEP_S
+            return abs(started_at - float(lease["started_at"])) < _CLOCK_STEP_S
         beat = self._heartbeat() or {"at": 0.0}  # its first one may be on its way
         return time.time() - max(float(beat["at"]), float(lease["at"])) < TIMEOUT_S

@@ -7,15 +7,14 @@ somebody else's, until its own deadline has passed.
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from runctl import extension, standing
-from runctl.errors import RunctlError
+from runctl.errors import ConfigError, RunctlError
 from runctl.outcome import Attempt
 from runctl.platforms.holdings import HOSTS, Holding
 from runctl.platforms.hosts import BY_HAND
@@ -62,25 +61,28 @@ class Leftovers:
         platforms: by kind.
         registry: of the runs that are known here.
         roots: below which run directories may lie besides.
-        tell: takes lines for the user.
+
+    Attributes:
+        unseen: why a platform could not be looked at, by its kind.
+        failed: whether one of them ought to have answered: one without credentials is not the user's.
     """
 
-    def __init__(
-        self, platforms: dict[str, Holder], registry: Registry, roots: Sequence[str], tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, platforms: dict[str, Holder], registry: Registry, roots: Sequence[str]) -> None:
         self._platforms = platforms
         self._registry = registry
         self._roots = list(dict.fromkeys([*registry.roots(), *roots]))
-        self._tell = tell
+        self.unseen: dict[str, str] = {}
+        self.failed = False
 
     def look(self) -> list[Judged]:
-        """Everything that carries our mark, judged; a platform that does not answer is told."""
+        """Everything that carries our mark, judged; of a platform that does not answer, `unseen` says why."""
         found = []
         for kind, platform in self._platforms.items():
             try:
                 found += list(platform.holdings(self._roots))
             except RunctlError as error:
-                self._tell(f"{kind}: {error}")
+                self.unseen[kind] = str(error)
+                self.failed |= not isinstance(error, ConfigError)
         return [self.judge(one) for one in found]
 
     def end(self, one: Holding) -> Judged:
@@ -128,9 +130,13 @@ class Leftovers:
         if one.root is not None and (user := _user_below(one, one.root, now)) is not None:
             return user
         for root in self._roots:
-            with contextlib.suppress(RunctlError):  # it is not said that any lies there
+            try:
                 if (user := _user_below(one, root, now)) is not None:
                     return user
+            except RunctlError:
+                # Its users lie below its own root, as a rule; those of one without may lie below any, also below this.
+                if one.root is None:
+                    raise
         return None
 
 
@@ -194,8 +200,7 @@ def _host(one: Holding, rundir: RunDir, attempt: int, now: float) -> tuple[bool,
     deadline = one.ends_at
     if submitted is not None and submitted[1] is not None:
         deadline = extension.deadline(submitted[0], submitted[1]) or deadline
-        if (more := extension.asked(rundir, attempt)) is not None and deadline is not None:
-            deadline += more.max_time_s - (rundir.read_spec().limits.max_time_s or more.max_time_s)
+        deadline = None if deadline is None else deadline + extension.put_off_s(rundir, attempt)
     if record is not None and record.state.ended:
         return _ended(record, orders, now, mirrored=mirrored)
     if mirrored:

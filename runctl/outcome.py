@@ -62,6 +62,11 @@ class Attempt:
         return self.started_at if self.billed_from is None else self.billed_from
 
     @property
+    def begun(self) -> bool:
+        """Whether it came so far that it did a step, or knew from which one to go on."""
+        return self.resumed_from_step is not None or self.step is not None
+
+    @property
     def lost_to(self) -> str:
         """What an interrupted attempt was lost to, in the words of `retry_on`."""
         return "host_fault" if self.end_reason.startswith(HOST_FAULT) else "interrupted"

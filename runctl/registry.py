@@ -78,6 +78,10 @@ class Entry:
         now = time.time()
         return cls(url, spec.run.id, spec.run.name, platform, "pending", now, now, project, spec.tags)
 
+    def is_billed_by(self, bills: Sequence[Bill]) -> bool:
+        """Whether these bills are of all its attempts: it may have gone on since they were kept."""
+        return bool(bills) and bills[-1].attempt == self.seen.get("attempt")
+
 
 class Registry:
     """The file. Any number of processes may read and write it at once (SQLite's write-ahead log).
@@ -90,7 +94,8 @@ class Registry:
         self.path = path or state_home() / "runs.sqlite"
 
     def note(self, entry: Entry) -> None:
-        """Take in what is known of a run; when it began, and from which project, stay as they were noted first.
+        """Take in what is known of a run. When it began stays as it was noted first; the project is the last one from
+        which it was launched on this machine: `runctl resume` goes on with that.
 
         Raises:
             StorageError: if the file cannot be written.
@@ -162,11 +167,13 @@ class Registry:
         """What is known, the newest first.
 
         Args:
-            ended: only runs that had ended when they were seen last, or only those that had not; None for both.
+            ended: only runs that had ended for good when they were seen last, or only those that had not; None for
+                both.
             since: only those that were launched later than this (seconds since the epoch).
             limit: at most so many.
         """
-        alive = "state in ('pending', 'running', 'stopping', 'interrupted')"
+        # The last two may come back: what was lost goes on once its storage answers again.
+        alive = "state in ('pending', 'running', 'stopping', 'interrupted', 'lost')"
         tests = {None: "1", True: f"not {alive}", False: alive}
         return self._select(
             f"{tests[ended]} and created_at >= ? order by created_at desc limit ?",
@@ -217,7 +224,7 @@ class Registry:
             with contextlib.closing(sqlite3.connect(self.path, timeout=_BUSY_S)) as database:
                 (version,) = database.execute("pragma user_version").fetchone()
                 if version < _VERSION:  # a new file, or one that lacks tables
-                    database.execute("pragma journal_mode = wal")
+                    _log_ahead(database)
                     database.executescript(f"begin immediate; {_TABLE} pragma user_version = {_VERSION}; commit;")
                 elif version != _VERSION:
                     raise StorageError(
@@ -232,6 +239,19 @@ class Registry:
             raise StorageError(
                 f"{self.path}: {error}; it is an index only: if it is damaged, delete it and run `runctl reindex`"
             ) from error
+
+
+def _log_ahead(database: sqlite3.Connection) -> None:
+    """Go over to write-ahead logging. SQLite's own patience does not hold for that: while another writes, it fails."""
+    until = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            database.execute("pragma journal_mode = wal")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 def _entry(row: Any) -> Entry:

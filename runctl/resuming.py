@@ -87,8 +87,8 @@ def rejoin(rundir: RunDir) -> int | None:
     if rundir.last_submission() is None or (record and record[-1].state.ended):
         return None
     entry = Registry().at(rundir.url)
-    project = Path(entry.project) if entry is not None and entry.project is not None else None
-    return resume(rundir, [], project=project)
+    known = Path(entry.project) if entry is not None and entry.project is not None else None
+    return resume(rundir, [], project=known if known is not None and known.is_dir() else None)
 
 
 def _going_on(before: LaunchSpec, now: LaunchSpec, changed: set[str], *, fetched: bool) -> LaunchSpec:

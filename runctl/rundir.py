@@ -155,8 +155,12 @@ class RunDir:
         return [attempt for attempt in map(self.read_attempt, numbers) if attempt is not None]
 
     def write_submission(self, plan: Plan, handle: RunHandle | None) -> None:
-        """Keep what an attempt is submitted with: before it is, without a handle, and again with what was granted."""
-        self.store.write(f"attempts/{plan.attempt}.submit.json", _pretty({"plan": plan, "handle": handle}))
+        """Keep what an attempt is submitted with: before it is, without a handle, and again with what was granted.
+
+        Written anew each time that a host is asked for, it is the launcher's sign of life until the agent speaks.
+        """
+        told = {"plan": plan, "handle": handle, "at": time.time()}
+        self.store.write(_submission(plan.attempt), _pretty(told))
 
     def last_submission(self) -> Plan | None:
         """What the newest attempt on a rented host was submitted with."""
@@ -167,10 +171,18 @@ class RunDir:
 
     def submission(self, attempt: int) -> tuple[Plan, RunHandle | None] | None:
         """What an attempt on a rented host was submitted with, and what was granted."""
-        data = self.store.read_json(f"attempts/{attempt}.submit.json")
+        data = self.store.read_json(_submission(attempt))
         if data is None:
             return None
-        return from_data(Plan, data["plan"]), from_data(RunHandle, data["handle"]) if data["handle"] else None
+        try:
+            return from_data(Plan, data["plan"]), from_data(RunHandle, data["handle"]) if data["handle"] else None
+        except (ValueError, TypeError, KeyError) as error:
+            raise StorageError(f"{self.url}/{_submission(attempt)} cannot be read: {error}") from error
+
+    def submitted_at(self, attempt: int) -> float | None:
+        """When a host was asked for last for an attempt (seconds since the epoch); None if none was."""
+        data = self.store.read_json(_submission(attempt))
+        return None if data is None else float(data.get("at", 0.0))
 
     # --- a stop that is asked for from elsewhere ---
 
@@ -274,6 +286,10 @@ def logs_folder(attempt: int, node: int) -> str:
 def log_name(attempt: int, node: int, source: str) -> str:
     """Where a log lies in a run directory."""
     return f"{logs_folder(attempt, node)}/{source}.log"
+
+
+def _submission(attempt: int) -> str:
+    return f"attempts/{attempt}.submit.json"
 
 
 def event_line(event: str, **fields: Any) -> bytes:

@@ -18,7 +18,8 @@ from runctl.spec import LaunchSpec, RunState
 LOST = "lost"
 #: How long a rented host may be silent before its agent speaks: capacity is waited for, and the host brought up.
 _SILENT_S = 3600.0
-
+#: For so long an interrupted run may get another host from its launcher, or a lost one be heard of again.
+ANOTHER_S = 900.0
 
 #: What the index need not hold: it is what a field is without it.
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
@@ -82,7 +83,7 @@ class Standing:
 
     @property
     def ended(self) -> bool:
-        """Whether it will not go on by itself; one whose host was lost counts while its launcher may rent another."""
+        """Whether it does not go on just now; one whose host was lost may yet, see `may_go_on`."""
         return has_ended(self.state)
 
     @property
@@ -170,6 +171,27 @@ def look(rundir: RunDir, spec: LaunchSpec | None = None) -> Standing:
     )  # fmt: skip
 
 
+def may_go_on(rundir: RunDir, now: Standing) -> bool:
+    """Whether more may come of a run: one whose host was lost gets another for as long as its launcher may try.
+
+    Args:
+        rundir: the run's.
+        now: where it stands.
+
+    Raises:
+        StorageError: if the run directory cannot be read.
+    """
+    if not now.ended:
+        return True
+    last_at = now.ended_at or now.heard_at
+    if now.state not in (RunState.INTERRUPTED.value, LOST) or now.platform == "local" or last_at is None:
+        return False
+    outcome = rundir.read_outcome()
+    if outcome is not None and any((one.get("ended_at") or 0.0) >= last_at - 1 for one in outcome["attempts"][-1:]):
+        return False  # its launcher has said that this was all
+    return now.looked_at - last_at < ANOTHER_S
+
+
 def _at(told: dict[str, Any]) -> float:
     return float(told.get("at", 0.0))
 
@@ -188,9 +210,12 @@ def _state(
 ) -> str:
     if newest is not None and newest.number == number and newest.state.ended:
         return newest.state.value
+    if number == 0:  # not even submitted: only its launcher, which holds the lease, is there
+        return RunState.PENDING.value if rundir.lease.is_held() else LOST
     if newest is None or newest.number < number:  # submitted, and its agent has not spoken
-        submitted = heard or (newest.ended_at if newest else None) or now
-        return LOST if now - submitted > _SILENT_S else RunState.PENDING.value
+        ended_at = newest.ended_at if newest is not None else None
+        since = max(heard or 0.0, ended_at or 0.0, rundir.submitted_at(number) or 0.0)
+        return LOST if now - since > _SILENT_S else RunState.PENDING.value
     if rundir.lease.is_held() or (heard is not None and now - heard < TIMEOUT_S and newest.platform != "local"):
         told = status.get("state") if status.get("attempt") == number else None
         return str(told) if told in (RunState.RUNNING.value, RunState.STOPPING.value) else RunState.RUNNING.value

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from runctl import asking, bills
@@ -101,7 +101,8 @@ class Supervisor:
                 trouble = error if isinstance(error, RunctlError) else Stopped("stopped before another host was found")
                 self._tell(str(trouble))
                 break
-        outcome = self._outcome(attempt, trouble)
+        attempts = [*(one for one in self._rundir.attempts() if one.number != attempt.number), attempt]
+        outcome = outcome_of(self._spec, self._rundir, attempts, trouble)
         try:
             self._rundir.write_outcome(outcome)
             events.append(event_line("run_ended", state=outcome.state, exit_code=outcome.exit_code))
@@ -284,25 +285,37 @@ class Supervisor:
         steps = [e["step"] for e in self._rundir.metrics() if e["attempt"] == record.number and "step" in e]
         return max(steps, default=None)
 
-    def _outcome(self, attempt: Attempt, trouble: RunctlError | None) -> Outcome:
-        rundir = self._rundir
-        status = rundir.read_status() or {}
-        attempts = [*(earlier for earlier in rundir.attempts() if earlier.number != attempt.number), attempt]
-        return Outcome(
-            run_id=self._spec.run.id,
-            name=self._spec.run.name,
-            state=attempt.state,
-            exit_code=_exit_code(attempt, trouble),
-            reason=attempt.end_reason if trouble is None else f"{attempt.end_reason}; {trouble}",
-            run_dir=rundir.url,
-            attempts=attempts,
-            step=status.get("step"),
-            resumed_from_step=attempt.resumed_from_step,
-            steps_lost=_steps_lost(attempts),
-            checkpoints=[folder_name(step) for step in status.get("checkpoints", ())],
-            metrics=status.get("metrics") or {},
-            cost_usd=total_usd([one.cost_usd for one in attempts]),
-        )
+
+def outcome_of(
+    spec: LaunchSpec, rundir: RunDir, attempts: Sequence[Attempt], trouble: RunctlError | None = None
+) -> Outcome:
+    """What became of a run.
+
+    Args:
+        spec: what was to run.
+        rundir: the run's directory.
+        attempts: its attempts, all of them ended; at least one.
+        trouble: why no other one was begun, if that is an error.
+
+    Raises:
+        StorageError: if the run directory cannot be read.
+    """
+    status, last = rundir.read_status() or {}, attempts[-1]
+    return Outcome(
+        run_id=spec.run.id,
+        name=spec.run.name,
+        state=last.state,
+        exit_code=_exit_code(last, trouble),
+        reason=last.end_reason if trouble is None else f"{last.end_reason}; {trouble}",
+        run_dir=rundir.url,
+        attempts=list(attempts),
+        step=status.get("step"),
+        resumed_from_step=last.resumed_from_step,
+        steps_lost=_steps_lost(attempts),
+        checkpoints=[folder_name(step) for step in status.get("checkpoints", ())],
+        metrics=status.get("metrics") or {},
+        cost_usd=total_usd([one.cost_usd for one in attempts]),
+    )
 
 
 def _exit_code(attempt: Attempt, trouble: RunctlError | None) -> int:
@@ -311,9 +324,9 @@ def _exit_code(attempt: Attempt, trouble: RunctlError | None) -> int:
     return attempt.exit_code if attempt.exit_code is not None else int(ExitCode.HOST_LOST)
 
 
-def _steps_lost(attempts: list[Attempt]) -> int | None:
+def _steps_lost(attempts: Sequence[Attempt]) -> int | None:
     """Steps that the attempt before had done and the last one had to do again; None for a first attempt."""
-    if len(attempts) < 2:
-        return None
-    before = attempts[-2].step
-    return None if before is None else max(0, before - (attempts[-1].resumed_from_step or 0))
+    *earlier, last = attempts
+    # One that ended before it began anything did nothing again.
+    before = next((one.step for one in reversed(earlier) if one.begun), None)
+    return None if before is None or not last.begun else max(0, before - (last.resumed_from_step or 0))

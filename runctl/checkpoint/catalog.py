@@ -116,11 +116,15 @@ class Catalog:
         keep = kept(steps, retention, lambda step: manifests.read(self.path(step)).metrics)
         removed = [step for step in steps if step not in keep]
         for step in removed:
-            # The name goes first, so that a reader never sees half a checkpoint under it.
-            doomed = self.folder / f".tmp-pruned-{manifests.folder_name(step)}"
-            self.path(step).rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            self.remove(step)
         return removed
+
+    def remove(self, step: int) -> None:
+        """Remove a checkpoint."""
+        # The name goes first, so that a reader never sees half a checkpoint under it.
+        doomed = self.folder / f".tmp-pruned-{manifests.folder_name(step)}"
+        self.path(step).rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
 
     def supersede(self, steps: Iterable[int], attempt: int) -> None:
         """Have checkpoints count no more: an attempt begins before them.

@@ -186,9 +186,15 @@ class RemoteCatalog:
         keep = kept(steps, retention, lambda step: durable[step].metrics) | {newest}
         removed = [step for step in steps if step not in keep]
         for step in removed:
-            self._remove(step)
+            self.remove(step)
             del durable[step]
         return removed
+
+    def remove(self, step: int) -> None:
+        """Remove a checkpoint; it stops being one before its files go."""
+        self._store.delete(f"{self._folder(step)}/{manifests.NAME}")
+        for name in self._store.sizes(self._folder(step)):
+            self._store.delete(f"{self._folder(step)}/{name}")
 
     def abort(self) -> None:
         """Discard the parts of large files that never became whole."""
@@ -198,7 +204,7 @@ class RemoteCatalog:
         """Remove what uploads that were killed left behind: files without a manifest; their parts, `abort` removes."""
         for step, files in self._listing().items():
             if not {manifests.NAME, _BAD, _SUPERSEDED} & files:
-                self._remove(step)
+                self.remove(step)
 
     def _is_there(self, manifest: Manifest) -> bool:
         try:
@@ -240,11 +246,6 @@ class RemoteCatalog:
         data = self._store.read(f"{self._folder(step)}/{manifests.NAME}")
         self._store.write(f"{self._folder(step)}/{name}", data or b"")
         self._store.delete(f"{self._folder(step)}/{manifests.NAME}")
-
-    def _remove(self, step: int) -> None:
-        self._store.delete(f"{self._folder(step)}/{manifests.NAME}")
-        for name in self._store.sizes(self._folder(step)):
-            self._store.delete(f"{self._folder(step)}/{name}")
 
     def _read_manifest(self, step: int) -> Manifest:
         data = self._store.read(f"{self._folder(step)}/{manifests.NAME}")

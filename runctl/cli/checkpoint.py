@@ -117,7 +117,7 @@ def verify(
         results: list[dict[str, Any]] = [{"path": str(path), "trouble": sealed.trouble(path)}]
     else:
         holdings = _holdings(run_of(run))
-        steps = holdings.steps() if step is None else [step]
+        steps = holdings.steps() if step is None else [holdings.chosen(step)]
         if not steps:
             raise ConfigError(f"{holdings.place}: no checkpoint to look at")
         results = [{"step": one, "trouble": holdings.trouble(one)} for one in steps]
@@ -163,7 +163,7 @@ def prune(
 
     rundir = run_of(run)
     now = standing.look(rundir)
-    if not dry_run and (not now.ended or rundir.lease.is_held()):
+    if not dry_run and (standing.may_go_on(rundir, now) or rundir.lease.is_held()):
         raise LeaseHeld(f"{now.run_id} goes on ({now.state}), and prunes by itself; runctl stop {now.run_id} stops it")
     holdings = _holdings(rundir)
     own = holdings.retention
@@ -202,6 +202,7 @@ def _save(rundir: RunDir, timeout_s: float, *, wait: bool, as_json: bool) -> Non
     if now.ended:
         last = f"; its newest checkpoint is of step {now.checkpoints[-1]}" if now.checkpoints else ""
         raise ConfigError(f"{now.run_id} does not run ({now.state}), so there is nothing new to save{last}")
+    before = set(now.checkpoints)
     request = saves.ask(rundir, now.attempt)
     if not wait:
         if as_json:
@@ -223,7 +224,7 @@ def _save(rundir: RunDir, timeout_s: float, *, wait: bool, as_json: bool) -> Non
             waiting = said.waiting
             typer.echo(f"runctl: {waiting}", err=True)
         if now.ended:
-            _say_ended(now)
+            _say_ended(now, before)
         if time.monotonic() > deadline:
             typer.echo(f"runctl: no checkpoint within --timeout={timeout_s:g} s; it is still asked for", err=True)
             raise typer.Exit(int(ExitCode.LIMIT))
@@ -233,11 +234,12 @@ def _save(rundir: RunDir, timeout_s: float, *, wait: bool, as_json: bool) -> Non
         typer.echo(f"{now.run_id}: step {said.step} is saved")
 
 
-def _say_ended(now: Standing) -> None:
-    """A run that came to its end first."""
+def _say_ended(now: Standing, before: set[int]) -> None:
+    """A run that came to its end first: well, if it saved once more by itself, or had nothing left to save."""
     last = f"; its newest checkpoint is of step {now.checkpoints[-1]}" if now.checkpoints else ""
     typer.echo(f"runctl: {now.run_id} has ended meanwhile ({now.state}){last}", err=True)
-    raise typer.Exit(int(ExitCode.FAILED) if not now.checkpoints else 0)
+    saved = bool(set(now.checkpoints) - before) or now.step in now.checkpoints
+    raise typer.Exit(0 if saved else int(ExitCode.FAILED))
 
 
 def _seal(path: Path, *, as_json: bool) -> None:

@@ -35,6 +35,7 @@ def cleanup(
         raise ConfigError("--json asks no question: add --dry-run, or -y to end what is left over")
     leftovers, missing = around(platform or None, region or None)
     judged = leftovers.look()
+    missing |= leftovers.unseen
     left = [one for one in judged if one.left]
     results: list[dict[str, Any]] = []
     if not as_json:
@@ -52,7 +53,7 @@ def cleanup(
         kept = [to_data(one) for one in judged if not one.left]
         table.show_json({"left": [to_data(one) for one in left], "kept": kept, "not_looked_at": missing,
                          "ended": results})  # fmt: skip
-    if any(one["error"] for one in results):
+    if leftovers.failed or any(one["error"] for one in results):
         raise typer.Exit(int(ExitCode.FAILED))
 
 
@@ -85,28 +86,10 @@ def around(kinds: list[str] | None, regions: list[str] | None = None) -> tuple[L
             config.region = regions  # type: ignore[attr-defined]
         try:
             roots.append(loaded.default_root())
-            platforms[kind] = _Asked(loaded(Path.cwd(), config, _tell), missing)
+            platforms[kind] = loaded(Path.cwd(), config, _tell)
         except RunctlError as error:
             missing[kind] = str(error)
-    return Leftovers(platforms, Registry(), roots, _tell), missing
-
-
-class _Asked:
-    """A platform of which a lack of credentials is no trouble: it is not the user's."""
-
-    def __init__(self, platform: Any, missing: dict[str, str]) -> None:
-        self._platform = platform
-        self._missing = missing
-
-    def holdings(self, roots: Any) -> Any:
-        try:
-            return list(self._platform.holdings(roots))
-        except ConfigError as error:
-            self._missing[self._platform.kind] = str(error)
-            return []
-
-    def release(self, holding: Any) -> None:
-        self._platform.release(holding)
+    return Leftovers(platforms, Registry(), roots), missing
 
 
 def _show(judged: list[Judged], missing: dict[str, str]) -> None:

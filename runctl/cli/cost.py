@@ -160,7 +160,9 @@ def bills_of(registry: Registry, entries: list[Entry]) -> tuple[dict[str, list[B
     from runctl.standing import has_ended
 
     known = registry.bills()
-    found = {one.url: known[one.url] for one in entries if one.url in known and has_ended(one.state)}
+    found = {
+        one.url: known[one.url] for one in entries if has_ended(one.state) and one.is_billed_by(known.get(one.url, ()))
+    }
     fresh, silent = at_once([one.url for one in entries if one.url not in found], _looked_at, _LOOK_S)
     settled = {url: one for url, one in fresh.items() if bills.are_settled(one)}
     if settled:

@@ -29,19 +29,13 @@ def init(
         raise ConfigError(
             f"no training was found in {project}: name it, as in `runctl init train.py`, or go to the project's folder"
         )
-    made, there = [], []
+    made: list[str] = []
+    there: list[str] = []
     for name, text in (
         ("conf/runctl.yaml", beginnings.configuration(about)),
         ("runctl_plugins.py", beginnings.PLUGINS),
     ):
-        path = project / name
-        path.parent.mkdir(exist_ok=True)
-        try:
-            with path.open("x", encoding="utf-8") as file:
-                file.write(text)
-            made.append(name)
-        except FileExistsError:
-            there.append(name)
+        (made if _is_new(project / name, text) else there).append(name)
     if as_json:
         table.show_json({"script": about.script, "others": list(about.others), "trainer": about.trainer,
                          "made": made, "there_already": there})  # fmt: skip
@@ -52,6 +46,20 @@ def init(
     for name in there:
         typer.echo(f"{name} is there already, and stays as it is")
     typer.echo("\nNext: runctl-launch dry_run=true shows what would be launched; runctl-launch launches it here.")
+
+
+def _is_new(path: Path, text: str) -> bool:
+    """Write a file; False for one that is there, which stays as it is."""
+    try:
+        if path.exists():
+            return False
+        if not path.parent.is_dir():
+            path.parent.mkdir()
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.filename}: {error.strerror}") from error
+    return True
 
 
 def _tell(script: str, others: tuple[str, ...], trainer: str, why: str, *, named: bool) -> None:

@@ -70,12 +70,13 @@ class _Reader:
         self._attempt = attempt
         self._since = since
         self._follow = follow
+        self._newest = 0  # attempt, as it was seen last
         self._pause_s = _REMOTE_LOOK_S if "://" in rundir.url else _LOCAL_LOOK_S
 
     def lines(self) -> Iterator[bytes]:
         """Whole lines, each with its end."""
         numbers = [one.number for one in self._rundir.attempts()]
-        if self._attempt is not None and self._attempt not in numbers and not self._follow:
+        if self._attempt is not None and self._attempt not in numbers and self._has_ended(self._attempt):
             raise ConfigError(f"--attempt {self._attempt}: there are {', '.join(map(str, numbers)) or 'none yet'}")
         number = self._attempt or (numbers[0] if numbers else 1)
         while True:
@@ -109,11 +110,12 @@ class _Reader:
                     if len(rest) > _LONGEST_BYTES:
                         whole, rest = [*whole, rest], b""
                     begun[source] = rest
-                    prefix = b"[%s] " % source.replace("r", "rank", 1).encode() if several else b""
-                    yield from (prefix + line + b"\n" for line in whole)
+                    yield from (_prefix(source, several=several) + line + b"\n" for line in whole)
             others = [source for source in sources if source not in tails and source != "torchrun"]
             if not self._follow or ended:
-                yield from (line + b"\n" for line in begun.values() if line)
+                for source, line in begun.items():
+                    if line:
+                        yield _prefix(source, several=several) + line + b"\n"
                 if others and not told and self._rank == "0":
                     typer.echo(f"runctl: {len(others)} more rank(s): --rank all shows them", err=True)
                 return
@@ -139,9 +141,16 @@ class _Reader:
 
         try:
             now = standing.look(self._rundir)
+            self._newest = now.attempt
+            return now.attempt > number or not standing.may_go_on(self._rundir, now)
         except StorageError:
             return False  # an outage here is none of the training's
-        return now.attempt > number or (now.attempt == number and now.ended)
 
     def _has_next(self, number: int) -> bool:
-        return any(one.number > number for one in self._rundir.attempts())
+        # One that is followed is known before its agent has left a record.
+        return self._newest > number or any(one.number > number for one in self._rundir.attempts())
+
+
+def _prefix(source: str, *, several: bool) -> bytes:
+    """Whose line it is, where lines of several are shown."""
+    return b"[%s] " % source.replace("r", "rank", 1).encode() if several else b""

@@ -141,9 +141,6 @@ class MonitoredRun:
         rundir: its run directory.
     """
 
-    #: An interrupted run may get another host for so long.
-    ANOTHER_S = 900.0
-
     def __init__(self, rundir: RunDir) -> None:
         self._rundir = rundir
         self._spec: LaunchSpec = rundir.read_spec()
@@ -167,7 +164,8 @@ class MonitoredRun:
             seen.attempts = self._rundir.attempts()
             self._read_metrics()
             self._read_load(now)
-            self._read_log(now)
+            goes_on = standing.may_go_on(self._rundir, now)
+            self._read_log(now, last=not goes_on)
         except StorageError as error:
             if seen.now is None:
                 raise
@@ -177,12 +175,14 @@ class MonitoredRun:
         if self._told_of != now.attempt:  # metrics are younger than a heartbeat, if they are of this attempt
             seen.step = now.step if now.step is not None else now.resumed_from_step
         self._look_for_stall(now)
-        return self._goes_on(now)
+        return goes_on
 
     def _read_metrics(self) -> None:
         for entry in self._metrics.entries():
             self.seen.take_metrics(entry)
-            self._told_of = entry.get("attempt", 1)
+            if (attempt := entry.get("attempt", 1)) != self._told_of:
+                # The time without a host is no stall, and steps may take another time on the next.
+                self._told_of, self._steps = attempt, StepWatch()
             if "step" in entry:
                 self._steps.note(entry["step"], float(entry.get("at", 0.0)))
 
@@ -198,13 +198,13 @@ class MonitoredRun:
                 if name in one:
                     self.seen.load.setdefault(name, deque(maxlen=_POINTS)).append(float(one[name]))
 
-    def _read_log(self, now: Standing) -> None:
+    def _read_log(self, now: Standing, *, last: bool) -> None:
         from runctl.nodelogs import NodeLogs
         from runctl.rundir import log_name
 
         if now.attempt != self._attempt:
             if self._log is not None:
-                self.seen.take_lines(self._log.read())  # the last words of the one before
+                self.seen.take_lines(self._log.read(last=True))  # the last words of the one before
             self._log, self._attempt = None, now.attempt
         if self._log is None and self._attempt:
             sources = NodeLogs(self._rundir, self._attempt, 0).sources()
@@ -212,25 +212,15 @@ class MonitoredRun:
                 name = log_name(self._attempt, 0, "r0" if "r0" in sources else sources[0])
                 self._log = _Lines(*_end_of(self._rundir.store, name, _LOG_BYTES))
         if self._log is not None:
-            self.seen.take_lines(self._log.read())
+            self.seen.take_lines(self._log.read(last=last))
 
     def _look_for_stall(self, now: Standing) -> None:
         # Both by the clock of the host, which need not be ours.
-        stalled_s = self._steps.stalled_s(now.heard_at) if now.state == "running" and now.heard_at else None
+        beats = now.state == "running" and now.heard_at is not None and self._told_of == now.attempt
+        stalled_s = self._steps.stalled_s(now.heard_at or 0.0) if beats else None
         if stalled_s is not None and not self._stalled:
             self.seen.alert(f"no new step for {table.duration(stalled_s)}, the last one is {self.seen.step}")
         self._stalled = stalled_s is not None
-
-    def _goes_on(self, now: Standing) -> bool:
-        if not now.ended:
-            return True
-        if now.state not in ("interrupted", "lost") or now.platform == "local":
-            return False
-        last_at = now.ended_at or now.heard_at or now.looked_at
-        outcome = self._rundir.read_outcome()
-        if outcome is not None and any((one.get("ended_at") or 0.0) >= last_at - 1 for one in outcome["attempts"][-1:]):
-            return False  # its launcher has said that this was all
-        return now.looked_at - last_at < self.ANOTHER_S
 
 
 class MonitoredLog:
@@ -238,6 +228,7 @@ class MonitoredLog:
 
     Args:
         path: its file, which need not be there yet when it is followed.
+        follow: whether it will be looked at again.
 
     Raises:
         ConfigError: if it cannot be read.
@@ -251,6 +242,7 @@ class MonitoredLog:
         size_bytes = path.stat().st_size if path.exists() else 0
         skip = max(0, size_bytes - _METRICS_BYTES)
         self._lines = _Lines(_File(path, skip), torn=skip > 0)
+        self._follow = follow
         self._steps = StepWatch()
         self._stalled = False
 
@@ -260,7 +252,7 @@ class MonitoredLog:
 
         seen = self.seen
         seen.fresh.clear()
-        lines = self._lines.read()
+        lines = self._lines.read(last=not self._follow)
         for entry in found_in("\n".join(lines).encode()):
             seen.take_metrics(entry)
         seen.take_lines(lines)
@@ -306,8 +298,11 @@ class _Lines:
         self._torn = torn
         self._begun = b""
 
-    def read(self) -> list[str]:
+    def read(self, *, last: bool = False) -> list[str]:
+        """Those that have come; of what will not grow any more, the last one needs no end."""
         *whole, self._begun = (self._begun + b"".join(self._tail.read())).split(b"\n")
+        if last and self._begun:
+            whole, self._begun = [*whole, self._begun], b""
         if self._torn and whole:
             whole, self._torn = whole[1:], False
         return [line.decode(errors="replace") for line in whole]

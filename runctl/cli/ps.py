@@ -46,12 +46,13 @@ def ps(
     everything = show_all or limit is not None or state is not None
     at_most = limit if limit is not None or name or state or tag else _ENDED_KEPT if show_all else None
     entries = registry.entries(ended=None if everything else False, limit=None if name or state or tag else at_most)
-    living = {one.url for one in entries if not has_ended(one.state) or one.state == RunState.INTERRUPTED.value}
+    may_return = (RunState.INTERRUPTED.value, LOST)
+    living = {one.url for one in entries if not has_ended(one.state) or one.state in may_return}
     found, silent = looked_at(registry, [one for one in entries if one.url in living])
     standings = [found.get(one.url) or Standing.seen(one) for one in entries]
     standings = [
         one for one in standings
-        if (everything or not one.ended or one.state in (RunState.INTERRUPTED.value, LOST))
+        if (everything or not one.ended or one.state in may_return)
         and (name is None or fnmatch.fnmatchcase(one.name, name))
         and (state is None or one.state == state)
         and (tag is None or _has(one, tag))
@@ -90,9 +91,10 @@ def reindex(
             check_place("ROOT", root)
         store = open_store(root)
         ids = [name for name in store.names("") if not name.startswith(".")]
-        entries = _read_all(store.url, ids)
+        entries, unread = _read_all(store.url, ids)
         registry.note_all(entries)
-        for gone in {one.url for one in registry.entries()} - {one.url for one in entries}:
+        # What is there and could not be read just now stays: its bills and its project stand nowhere else.
+        for gone in {one.url for one in registry.entries()} - {one.url for one in entries} - unread:
             if gone.rsplit("/", 1)[0] == store.url:
                 registry.forget(gone)
         counts[store.url] = len(entries)
@@ -118,24 +120,26 @@ def looked_at(registry: Registry, entries: list[Entry]) -> tuple[dict[str, Stand
     return found, silent
 
 
-def _read_all(root: str, ids: list[str]) -> list[Entry]:
+def _read_all(root: str, ids: list[str]) -> tuple[list[Entry], set[str]]:
+    """The runs below a root, and run directories that could not be read, which is told."""
     from concurrent.futures import ThreadPoolExecutor
 
     from runctl import standing
     from runctl.rundir import RunDir, run_url
 
+    unread: set[str] = set()
+
     def read(run_id: str) -> Entry | None:
         rundir = RunDir(run_url(root, run_id))
-        if not rundir.exists():
-            return None
         try:
-            return standing.look(rundir).entry()
+            return standing.look(rundir).entry() if rundir.exists() else None
         except RunctlError as error:
             typer.echo(f"runctl: {error}", err=True)
+            unread.add(rundir.url)
             return None
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        return [entry for entry in threads.map(read, ids) if entry is not None]
+        return [entry for entry in threads.map(read, ids) if entry is not None], unread
 
 
 def _waiting(registry: Registry, now: float) -> list[Wait]:

@@ -25,7 +25,7 @@ def shell(
     from runctl.platforms.hosts import noted
 
     host = noted(run)
-    if host:
+    if "platform" in host:  # of one that is not ours only the run may be known that was sent there
         words = _hosts(str(host["platform"])).shell(run, "")
         env: dict[str, str] = {}
         folder = None

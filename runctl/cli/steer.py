@@ -14,6 +14,7 @@ from runctl.errors import ConfigError, ExitCode, LeaseHeld, StorageError
 if TYPE_CHECKING:
     from runctl.rundir import RunDir
     from runctl.standing import Standing
+    from runctl.storage import Store
 
 _RUN = typer.Argument(..., help=RUN_HELP, metavar="RUN", autocompletion=complete)
 _JSON = typer.Option(False, "--json", help="For programs.")
@@ -25,16 +26,16 @@ def wait(
     timeout: Optional[str] = typer.Option(None, "--timeout", help="Give up after so long, with exit code 124."),
     as_json: bool = _JSON,
 ) -> None:
-    """Wait for a run's end; exits with the run's own exit code."""
+    """Wait for a run's end, over interruptions; exits with the run's own exit code."""
     from runctl.durations import parse_duration_s
 
     rundir = run_of(run)
-    now = _wait(rundir, None if timeout is None else parse_duration_s(timeout, "--timeout"))
+    now, over = _wait(rundir, None if timeout is None else parse_duration_s(timeout, "--timeout"))
     if as_json:
         table.show_json(now.to_json())
     else:
         typer.echo(f"{now.run_id} {now.state}" + (f": {now.reason}" if now.reason else ""))
-    if not now.ended:
+    if not over:
         raise typer.Exit(int(ExitCode.LIMIT))
     raise typer.Exit(now.exit_code if now.exit_code is not None else int(ExitCode.HOST_LOST))
 
@@ -50,7 +51,7 @@ def stop(
 
     rundir = run_of(run)
     now = standing.look(rundir)
-    if now.ended and now.state != "interrupted":
+    if not standing.may_go_on(rundir, now):
         if as_json:
             table.show_json(now.to_json())
         else:
@@ -61,7 +62,7 @@ def stop(
     if not as_json:
         typer.echo(f"{now.run_id} is asked to stop" + (" at once" if at_once else ""))
     if not no_wait:
-        now = _wait(rundir, None)
+        now, _ = _wait(rundir, None)
     if as_json:
         table.show_json(now.to_json())
     elif not no_wait:
@@ -74,7 +75,7 @@ def rm(
     force: bool = typer.Option(False, "--force", "-f", help="Ask no question."),
     keep_files: bool = typer.Option(False, "--keep-files", help="Only leave it out of the index."),
 ) -> None:
-    """Remove runs that have ended: their logs, metrics and checkpoints."""
+    """Remove runs that have ended: their logs, metrics and checkpoints, also those that checkpoint.url had carried."""
     from runctl import standing
     from runctl.checkpoint.transfer import readable
     from runctl.registry import Registry
@@ -85,37 +86,57 @@ def rm(
         rundir = run_of(entry.url) if not keep_files else None
         if rundir is not None:
             now = standing.look(rundir)
-            if not now.ended or rundir.lease.is_held():
+            if standing.may_go_on(rundir, now) or rundir.lease.is_held():
                 raise LeaseHeld(f"{now.run_id} goes on ({now.state}); runctl stop {now.run_id} stops it first")
-            sizes = rundir.store.sizes("")
-            told = f"{now.run_id} ({len(sizes)} files, {readable(sum(sizes.values()))}, {rundir.url})"
+            files = [(store, store.sizes("")) for store in _stores(rundir)]
+            count, size_bytes = sum(len(one) for _, one in files), sum(sum(one.values()) for _, one in files)
+            places = ", ".join(store.url for store, _ in files)
+            told = f"{now.run_id} ({count} files, {readable(size_bytes)}, {places})"
             if not force and not typer.confirm(f"Remove {told} for good?"):
                 raise typer.Exit(1)
-            # The spec goes last: until then it is a run, and can be removed once more.
-            for name in sorted(sizes, key=lambda name: name == "spec.json"):
-                rundir.store.delete(name)
-            rundir.store.remove_folder()
+            for store, sizes in files:
+                # The spec goes last: until then it is a run, and can be removed once more.
+                for name in sorted(sizes, key=lambda name: name == "spec.json"):
+                    store.delete(name)
+                store.remove_folder()
             typer.echo(f"removed {told}")
         registry.forget(entry.url)
 
 
-def _wait(rundir: RunDir, timeout_s: float | None) -> Standing:
-    """Until the run has ended, or for so long."""
+def _stores(rundir: RunDir) -> list[Store]:
+    """Where a run has files: its checkpoints that were carried elsewhere, and its run directory, which comes last."""
+    from runctl.checkpoint.remote import FOLDER
+    from runctl.holdings import carried_to
+    from runctl.storage import open_store
+
+    carried = carried_to(rundir.read_spec())
+    if carried is None or carried.url == rundir.url:
+        return [rundir.store]
+    # Besides them another run of that id may lie there.
+    return [open_store(f"{carried.url}/{FOLDER}", "checkpoint.url=…"), rundir.store]
+
+
+def _wait(rundir: RunDir, timeout_s: float | None) -> tuple[Standing, bool]:
+    """Until the run is over, or for so long; returns where it stands then, and whether it is over."""
     from runctl import standing
 
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     pause_s = _REMOTE_LOOK_S if "://" in rundir.url else _LOCAL_LOOK_S
+    told = 0
     while True:
         try:
             now = standing.look(rundir)
+            if not standing.may_go_on(rundir, now):
+                return now, True
         except StorageError as error:
             if deadline is None:
                 typer.echo(f"runctl: {error}; looking again", err=True)
             now = None
-        if now is not None and now.ended:
-            return now
+        if now is not None and now.ended and told != now.attempt:
+            told = now.attempt
+            typer.echo(f"runctl: attempt {told} is {now.state}; another may come", err=True)
         if deadline is not None and time.monotonic() >= deadline:
             if now is None:
                 raise ConfigError(f"{rundir.url} could not be read before --timeout was over")
-            return now
+            return now, False
         time.sleep(pause_s)

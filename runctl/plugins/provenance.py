@@ -9,27 +9,44 @@ import platform
 import subprocess
 import sys
 
-from runctl.rundir import RunDir
+from runctl.outcome import Attempt
+from runctl.rundir import RunDir, run_url
+from runctl.spec import LaunchSpec, Plan
 
 _PACKAGES = ("runctl", "torch", "numpy", "hydra-core", "omegaconf", "lightning", "transformers")
 _GIT_TIMEOUT_S = 10
+#: What was captured for launches of this process, by run directory, until it is kept there.
+_captured: dict[str, dict[str, bytes]] = {}
 
 
-def runctl_attempt_started(rundir: RunDir) -> None:
-    """Capture while the ranks start up."""
-    rundir.publish("provenance/versions.json", _json(_versions()))
+def runctl_before_submit(spec: LaunchSpec, plan: Plan) -> None:
+    """Capture as the project is packed for a rented host: once a launch, and it may be long before there is one."""
+    url = RunDir(run_url(spec.run.root, spec.run.id)).url
+    if plan.platform != "local" and url not in _captured:
+        _captured[url] = _files()
+
+
+def runctl_attempt_started(attempt: Attempt, rundir: RunDir) -> None:
+    """Keep it; what runs on this machine is not packed, and is captured while its ranks start up."""
+    own = attempt.platform == "local"
+    for name, data in (_files() if own else _captured.get(rundir.url, {})).items():
+        rundir.publish(f"provenance/{name}", data)
+    if rundir.url in _captured:
+        _captured[rundir.url] = {}  # later attempts get what the first one got
+
+
+def _files() -> dict[str, bytes]:
+    files = {"versions.json": _json(_versions())}
     commit = _git("rev-parse", "HEAD")
     if commit is None:
-        return
+        return files
     about = {
         "commit": commit.decode().strip(),
         "branch": (_git("rev-parse", "--abbrev-ref", "HEAD") or b"").decode().strip(),
         "dirty_files": (_git("status", "--porcelain") or b"").decode().splitlines(),
     }
-    rundir.publish("provenance/git.json", _json(about))
-    diff = _git("diff", "HEAD", "--binary")
-    if diff:
-        rundir.publish("provenance/git.diff", diff)
+    # Also where there is none: that of an earlier launch does not belong to this commit.
+    return {**files, "git.json": _json(about), "git.diff": _git("diff", "HEAD", "--binary") or b""}
 
 
 def _versions() -> dict[str, object]:

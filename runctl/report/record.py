@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from runctl import standing
+from runctl.holdings import Holdings
 from runctl.metrics import PLACES
 from runctl.outcome import Attempt
 from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec
 from runctl.stalls import StepWatch
 from runctl.standing import Standing
-from runctl.storage import open_store
-
-_FOLDER = re.compile(r"step-\d{6,}")
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ def read(rundir: RunDir) -> RunRecord:
     events = rundir.events()
     return RunRecord(
         spec, standing.look(rundir, spec), rundir.attempts(), lines, rundir.metrics(lines), rundir.usage(), events,
-        _checkpoints(rundir, spec, events),
+        _checkpoints(rundir, events),
         config=_text(rundir, "config.yaml"),
         git=_object(rundir, "provenance/git.json"),
         diff=_text(rundir, "provenance/git.diff"),
@@ -124,16 +121,9 @@ def read(rundir: RunDir) -> RunRecord:
     )  # fmt: skip
 
 
-def _checkpoints(rundir: RunDir, spec: LaunchSpec, events: Sequence[dict[str, Any]]) -> list[Checkpoint]:
+def _checkpoints(rundir: RunDir, events: Sequence[dict[str, Any]]) -> list[Checkpoint]:
     found = {one["step"]: float(one["at"]) for one in events if one["event"] == "checkpoint"}
-    elsewhere = spec.checkpoint.url
-    store = rundir.store if elsewhere is None else open_store(f"{elsewhere.rstrip('/')}/{spec.run.id}")
-    folder = "checkpoints/" if elsewhere is None else ""
-    for name in store.names(folder.rstrip("/")):
-        if _FOLDER.fullmatch(name):
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                manifest = json.loads(store.read(f"{folder}{name}/manifest.json") or b"")
-                found[int(manifest["step"])] = float(manifest["created_at"])
+    found |= {one.step: one.created_at for one in Holdings.of(rundir).listed() if one.created_at is not None}
     return sorted((Checkpoint(step, at) for step, at in found.items()), key=lambda one: one.at)
 
 

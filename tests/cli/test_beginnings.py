@@ -115,3 +115,12 @@ def test_every_line_that_it_offers_is_one_that_runctl_knows(home: Home) -> None:
 
 KEYS = ("args", "learning_rate", "batch_size", "checkpoint", "watch", "resume_flag", "resources", "gpus", "gpu",
         "limits", "max_time", "max_usd", "max_usd_per_day", "data", "inputs", "outputs")  # fmt: skip
+
+
+def test_what_cannot_be_written_is_named(home: Home) -> None:
+    folder = project(home, train=TRAIN)
+    (folder / "conf").write_text("a file")
+    assert "conf/runctl.yaml cannot be written" in home.runctl("init", expect=2).stderr
+    (folder / "conf").unlink()
+    (folder / "conf").symlink_to("nowhere")
+    assert "File exists" in home.runctl("init", expect=2).stderr

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 from made import Home
 
+from runctl import resuming
 from runctl.config.again import composed
 from runctl.errors import ConfigError
 from runctl.platforms.aws.choices import Choices, save
+from runctl.registry import Entry
 from runctl.resuming import _sent
 from runctl.rundir import RunDir
-from runctl.spec import RunState
+from runctl.spec import Plan, RunState
 
 BIN = Path(sys.executable).parent
 SAVES = """
@@ -115,6 +117,20 @@ def test_a_project_that_is_nowhere_says_what_to_do(home: Home) -> None:
     home.run("run", state=RunState.STOPPED, config="script: train.py\nplatform: {kind: local}\n")
     said = home.runctl("resume", "run", expect=2).stderr
     assert "was not sent anywhere" in said and "--here" in said
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_is_followed_from_its_project_if_that_is_still_there(
+    home: Home, monkeypatch: pytest.MonkeyPatch, *, there: bool
+) -> None:
+    rundir = home.run("run", state=RunState.RUNNING)
+    rundir.write_submission(Plan("run", 1, "runpod", (), {}, 1, 1, ".", rundir.url), None)
+    folder = home.folder / "project"
+    if there:
+        folder.mkdir()
+    home.registry.note(Entry.begun(rundir.url, rundir.read_spec(), "runpod", str(folder)))
+    monkeypatch.setattr(resuming, "resume", lambda rundir, words, project: project)
+    assert resuming.rejoin(rundir) == (folder if there else None)
 
 
 def test_the_project_that_the_first_launch_sent_is_known(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import Any
@@ -9,14 +10,22 @@ from typing import Any
 import pytest
 from made import Home
 
+from runctl import bills
 from runctl.cost import Rates
 from runctl.encoding import dumps
 from runctl.errors import Vetoed
-from runctl.plugins.budget import runctl_before_submit
+from runctl.plugins import budget
+from runctl.plugins.budget import runctl_attempt_started, runctl_before_submit
+from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, Limits, Offer, Plan, Program, RunHandle, RunIdentity, RunState
 from runctl.standing import look
 
 HOUR = 3600.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(budget, "_promised", {})
 
 
 def plan(run_id: str = "new", *, estimate: float | None = 2.0, price: float | None = 0.2) -> Plan:
@@ -24,9 +33,12 @@ def plan(run_id: str = "new", *, estimate: float | None = 2.0, price: float | No
     return Plan(run_id, 1, "aws", (), {}, 1, 1, ".", "s3://b/new", offers=offers, estimate_usd=estimate)
 
 
-def asked(limit: float | None = 10.0, *, of_plan: dict[str, Any] | None = None, **limits: Any) -> None:
+def asked(
+    limit: float | None = 10.0, *, of_plan: dict[str, Any] | None = None, run_id: str = "new", root: str = "s3://b",
+    **limits: Any,
+) -> None:  # fmt: skip
     spec = LaunchSpec(
-        RunIdentity("new", "new", "s3://b"), Program("train.py", None),
+        RunIdentity(run_id, run_id, root), Program("train.py", None),
         limits=Limits(**{"max_time_s": 10 * HOUR, **limits}, max_usd_per_day=limit),
     )  # fmt: skip
     runctl_before_submit(spec, plan(**(of_plan or {})))
@@ -83,6 +95,55 @@ def test_what_is_not_known_keeps_no_limit(home: Home) -> None:
     rundir.write_attempt(replace(record, market="spot", platform="aws", price_usd_per_hour=None))
     with pytest.raises(Vetoed, match="what unknown costs is not known"):
         asked()
+
+
+def test_what_was_spent_after_a_run_was_gone_on_with_counts(home: Home) -> None:
+    spent(home, "before", 1.0, 1.0)
+    rundir = RunDir(f"{home.root}/before")
+    home.registry.keep_bills({rundir.url: bills.of_run(rundir)})
+    record = rundir.read_attempt(1)
+    assert record is not None
+    rundir.write_attempt(replace(record, number=2, billed_from=record.started_at, started_at=record.started_at))
+    rundir.store.write("attempts/2.rates.json", dumps(Rates(until=1e12)).encode())
+    home.registry.note(look(rundir).entry())
+    with pytest.raises(Vetoed, match=r"2\.00 USD were spent"):
+        asked(3.9)
+
+
+def test_a_launch_that_asks_anew_is_not_counted_twice(home: Home) -> None:
+    spent(home, "lives", 0.5, 1.0, ended_ago_h=None)
+    with pytest.raises(Vetoed, match=r"0\.50 USD were spent .* may cost 0\.00 more, and this launch 2\.00"):
+        asked(2.4, run_id="lives", root=home.root)
+    asked(2.6, run_id="lives", root=home.root)
+
+
+def test_launches_of_one_process_know_of_each_other_before_they_have_a_host(home: Home) -> None:
+    asked(5.0, run_id="one")
+    asked(5.0, run_id="two")
+    asked(5.0, run_id="two")
+    with pytest.raises(Vetoed, match=r"may cost 4\.00 more"):
+        asked(5.0, run_id="three")
+    runctl_attempt_started(RunDir("s3://b/two"))
+    asked(5.0, run_id="three")
+    budget._promised["s3://b/one"] = (2.0, time.time() - 2 * HOUR)
+    asked(5.0, run_id="four")
+
+
+def test_a_lost_run_may_cost_something_until_its_host_has_ended_itself(home: Home) -> None:
+    spent(home, "lost", 0.1, 1.0, ended_ago_h=None)
+    rundir = RunDir(f"{home.root}/lost")
+    spent_at = time.time() - 2 * HOUR
+    for name in ("heartbeat.json", "status.json"):
+        rundir.store.write(name, json.dumps({"at": spent_at, "attempt": 1}).encode())
+    home.registry.note(look(rundir).entry())
+    assert [one.state for one in home.registry.entries()] == ["lost"]
+    with pytest.raises(Vetoed, match=r"0\.10 USD were spent .* may cost 1\.90 more"):
+        asked(3.9)
+    lived = plan("lost")
+    handle = RunHandle("aws", "lost", 1, {"launched_at": time.time() - HOUR})
+    rundir.write_submission(replace(lived, requests=({"orders": {"lives_s": HOUR / 2}},)), handle)
+    with pytest.raises(Vetoed, match=r"0\.05 USD were spent .* may cost 0\.00 more"):
+        asked(2.0)
 
 
 def test_ones_own_machine_costs_nothing(home: Home) -> None:

@@ -16,8 +16,9 @@ from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.manifest import Manifest
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.sealed import place
+from runctl.holdings import Holdings
 from runctl.rundir import RunDir
-from runctl.spec import CheckpointPolicy, RunState
+from runctl.spec import CheckpointPolicy, Retention, RunState
 from runctl.storage import open_store
 
 
@@ -170,6 +171,82 @@ def test_those_that_were_carried_to_a_bucket_are_found_there(home: Home, s3: obj
     assert listed[1]["places"] == [f"{url}/run/checkpoints/step-000040"]
     assert "step 40: whole" in home.runctl("checkpoint", "verify", "run", "40").stdout
     assert "step 40 is in" in home.runctl("checkpoint", "pull", "run").stdout
+
+
+def test_of_a_step_that_is_not_there_nothing_is_said_to_be_whole(home: Home) -> None:
+    rundir = with_checkpoints(home, 20, 40)
+    said = home.runctl("checkpoint", "verify", "run", "999", expect=70)
+    assert "no checkpoint of step 999; there are 20, 40" in said.stderr and "whole" not in said.stdout
+    assert "no checkpoint of step 999" in Holdings.of(rundir).trouble(999), "it may have been pruned just now"
+
+
+def test_what_could_not_be_read_for_a_reason_nobody_foresaw_is_no_success(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store("memory://unforeseen/run")
+    RemoteCatalog(store).publish(commit(tmp_path, 5), set())
+
+    def fetch(*_: object) -> None:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(RemoteCatalog, "fetch", fetch)
+    holdings = Holdings([store], Retention())
+    with pytest.raises(RuntimeError, match="nobody foresaw"):
+        holdings.trouble(5)
+    with pytest.raises(RuntimeError, match="nobody foresaw"):
+        holdings.pull(5, tmp_path / "mine")
+    assert not (tmp_path / "mine" / "step-000005").exists()
+
+
+def test_pull_never_hands_out_what_another_run_left_in_the_folder(home: Home) -> None:
+    with_checkpoints(home, 40)
+    home.runctl("checkpoint", "pull", "run")
+    other = home.run("other")
+    commit(Path(other.url) / "checkpoints", 40, b"other weights")
+    said = home.runctl("checkpoint", "pull", "other", expect=70).stderr
+    assert "is another checkpoint, of attempt 1 of run; choose another folder with --to" in said
+    assert Path("checkpoints/step-000040/data.pt").read_bytes() == b"w" * 40, "it stays as it was"
+    home.runctl("checkpoint", "pull", "other", "--to", "others")
+    assert Path("others/step-000040/data.pt").read_bytes() == b"other weights"
+
+
+def test_a_pruned_checkpoint_leaves_no_folder_behind(home: Home) -> None:
+    rundir = with_checkpoints(home, 10, 20, 30, 40)
+    home.runctl("checkpoint", "prune", "run", "--keep-last", "2")
+    assert sorted(path.name for path in Path(rundir.url, "checkpoints").iterdir()) == ["step-000030", "step-000040"]
+
+
+@pytest.mark.parametrize(
+    ("step", "checkpoints", "code"), [(120, [50, 100], 1), (120, [50, 100, 120], 0), (100, [50, 100], 0)]
+)
+def test_a_save_that_the_end_forestalled_succeeds_only_if_nothing_is_lost(
+    home: Home, monkeypatch: pytest.MonkeyPatch, step: int, checkpoints: list[int], code: int
+) -> None:
+    rundir = home.run("run", state=RunState.RUNNING, step=step)
+    asked = saves.ask
+
+    def ends_first(rundir: RunDir, attempt: int) -> saves.SaveRequest:
+        request = asked(rundir, attempt)
+        home.run("run", state=RunState.FAILED, step=step)
+        rundir.write_status(RunState.FAILED, 1, step=step, checkpoints=checkpoints)
+        return request
+
+    monkeypatch.setattr(saves, "ask", ends_first)
+    assert "has ended meanwhile (failed)" in home.runctl("checkpoint", "save", "run", expect=code).stderr
+    assert rundir.exists()
+
+
+def test_rm_takes_checkpoints_along_that_were_carried_away(home: Home) -> None:
+    rundir = with_checkpoints(home, 20)
+    away = home.folder / "copies"
+    rundir.write_spec(replace(rundir.read_spec(), checkpoint=CheckpointPolicy(url=str(away))))
+    RemoteCatalog(open_store(f"{away}/run")).publish(Path(rundir.url) / "checkpoints/step-000020", set())
+    other = away / "run" / "spec.json"
+    other.write_text("{}")
+    said = home.runctl("rm", "run", "-f").stdout
+    assert f"{away}/run/checkpoints, {rundir.url}" in said
+    assert not Path(rundir.url).exists() and not (away / "run" / "checkpoints").exists()
+    assert other.exists(), "what is no checkpoint may be another run's of that id"
 
 
 @pytest.mark.parametrize("words", [("list", "run"), ("pull", "run"), ("show", "run")])

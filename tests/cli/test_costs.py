@@ -18,6 +18,7 @@ from runctl.platforms.aws import AwsPlatform
 from runctl.rundir import RunDir
 from runctl.spec import Offer, Plan, RunHandle, RunState
 from runctl.standing import look
+from runctl.supervisor import outcome_of
 
 HOUR = 3600.0
 RATES = Rates((), 1.0, 0.01, until=1e12)
@@ -112,6 +113,34 @@ def test_what_has_ended_is_known_without_its_run_directory(home: Home) -> None:
     shutil.rmtree(rundir.url)
     assert told(home, "run-1") == before
     assert told(home)["total"]["usd"] == 0.82
+
+
+def test_what_a_run_cost_after_it_was_gone_on_with_is_in_its_bill(home: Home) -> None:
+    rented(home, "run-1", attempts=1)
+    assert told(home, "run-1")["total"]["usd"] == 0.41, "and it is kept"
+    rented(home, "run-1", attempts=2)
+    assert len(told(home, "run-1")["attempts"]) == 2
+    assert told(home, "run-1")["total"]["usd"] == told(home)["total"]["usd"] == 0.82
+
+
+def three_attempts(home: Home) -> RunDir:
+    """Done to step 1000; lost while it came up; gone on from step 990."""
+    rundir = rented(home, "run-1", attempts=3)
+    first, second, third = rundir.attempts()
+    rundir.write_attempt(replace(first, step=1000))
+    rundir.write_attempt(replace(second, step=None, resumed_from_step=None))
+    rundir.write_attempt(replace(third, step=1200, resumed_from_step=990))
+    home.registry.note(look(rundir).entry())
+    return rundir
+
+
+def test_an_attempt_that_never_began_did_nothing_again(home: Home) -> None:
+    rundir = three_attempts(home)
+    first = told(home, "run-1")["attempts"][0]
+    assert (first["steps_redone"], first["lost_usd"]) == (10, 0.0041)
+    outcome = outcome_of(rundir.read_spec(), rundir, rundir.attempts())
+    assert outcome.steps_lost == 10
+    assert outcome_of(rundir.read_spec(), rundir, rundir.attempts()[:2]).steps_lost is None
 
 
 def test_a_run_that_goes_on_costs_what_it_has_cost_until_now(home: Home) -> None:

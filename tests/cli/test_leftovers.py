@@ -13,11 +13,12 @@ from made import Home
 
 from runctl import extension
 from runctl.cli import cleanup
-from runctl.errors import ConfigError, PlatformError
+from runctl.errors import ConfigError, PlatformError, StorageError
 from runctl.leftovers import Leftovers
 from runctl.platforms.holdings import Holding
 from runctl.rundir import RunDir
 from runctl.spec import Limits, Plan, RunHandle, RunState
+from runctl.storage.local import LocalStore
 
 HOUR = 3600.0
 
@@ -39,7 +40,7 @@ class Holder:
 
 
 def judge(home: Home, one: Holding) -> tuple[bool, str]:
-    judged = Leftovers({}, home.registry, [home.root], print).judge(one)
+    judged = Leftovers({}, home.registry, [home.root]).judge(one)
     return judged.left, judged.why
 
 
@@ -147,6 +148,27 @@ def test_a_host_that_takes_one_job_of_a_sweep_after_the_other_is_its_last_ones(
     assert judge(home, host(home, "run-1"))[0]
 
 
+def test_a_host_that_a_run_may_have_which_cannot_be_read_stays(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Made by hand, so that its user may lie below any root; and its tag may tell of an earlier deadline."""
+    home.run("run-1")
+    broken = home.run("run-2", state=RunState.RUNNING)
+    broken.store.write("attempts/1.submit.json", b'{"plan": {"of": "a newer runctl"}, "handle": null}')
+    by_hand = replace(host(home, "host-1", ends_at=time.time() - HOUR), root=None, attempt=0)
+    left, why = judge(home, by_hand)
+    assert not left and "attempts/1.submit.json cannot be read" in why
+    broken.store.delete("attempts/1.submit.json")
+    assert judge(home, by_hand)[0]
+    names = LocalStore.names
+
+    def expired(self: LocalStore, folder: str) -> list[str]:
+        if self.url == home.root and not folder:
+            raise StorageError("the token has expired")
+        return names(self, folder)
+
+    monkeypatch.setattr(LocalStore, "names", expired)
+    assert judge(home, by_hand) == (False, "its run cannot be looked at: the token has expired")
+
+
 def test_a_pod_that_keeps_its_run_directory_itself_is_not_judged_by_its_silence(home: Home) -> None:
     rundir = home.run("run-1", state=RunState.RUNNING)
     submitted(rundir)
@@ -198,7 +220,7 @@ def held(home: Home, monkeypatch: pytest.MonkeyPatch) -> Holder:
     )
 
     def around(kinds: Any, regions: Any = None) -> tuple[Leftovers, dict[str, str]]:
-        return Leftovers({"aws": holder}, home.registry, [], print), {"runpod": "no key here"}
+        return Leftovers({"aws": holder}, home.registry, []), {"runpod": "no key here"}
 
     monkeypatch.setattr(cleanup, "around", around)
     return holder
@@ -212,6 +234,23 @@ def test_a_dry_run_shows_and_ends_nothing(home: Home, held: Holder) -> None:
     told = json.loads(home.runctl("cleanup", "--dry-run", "--json").stdout)
     assert [one["holding"]["id"] for one in told["left"]] == ["vol-1"]
     assert held.ended == []
+
+
+def test_an_account_that_could_not_be_looked_at_is_no_clean_one(
+    home: Home, held: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(error: Exception) -> None:
+        def holdings(self: Holder, roots: Sequence[str]) -> Iterable[Holding]:
+            raise error
+
+        monkeypatch.setattr(Holder, "holdings", holdings)
+
+    silent(PlatformError("EC2 does not answer"))
+    told = json.loads(home.runctl("cleanup", "--dry-run", "--json", expect=1).stdout)
+    assert told["not_looked_at"] == {"runpod": "no key here", "aws": "EC2 does not answer"}
+    assert "not looked at: aws: EC2 does not answer" in home.runctl("cleanup", "--dry-run", expect=1).stdout
+    silent(ConfigError("no credentials here"))
+    assert "not looked at: aws: no credentials here" in home.runctl("cleanup", "--dry-run").stdout
 
 
 def test_nothing_is_ended_without_a_yes(home: Home, held: Holder) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from made import Home
 
+from runctl import standing
 from runctl.cli import monitored
 from runctl.cli.dashboard import sparkline
 from runctl.cli.monitored import MonitoredRun
@@ -133,8 +134,30 @@ def test_a_run_that_nobody_takes_up_is_left_some_time(home: Home, monkeypatch: p
     lost_at = time.time() - 1000
     rundir.write_attempt(Attempt(1, "aws", "i-1", "spot", 1.0, lost_at, RunState.INTERRUPTED, end_reason="spot notice"))
     assert not MonitoredRun(rundir).look()
-    monkeypatch.setattr(MonitoredRun, "ANOTHER_S", 2000.0)
+    monkeypatch.setattr(standing, "ANOTHER_S", 2000.0)
     assert MonitoredRun(rundir).look()
+
+
+def test_the_time_without_a_host_is_no_stall(home: Home) -> None:
+    rundir = home.run("rented", state=RunState.RUNNING, attempts=2)
+    train(rundir, ended_s_ago=700)
+    source = MonitoredRun(rundir)
+    source.look()
+    assert source.seen.alerts == [], "the second attempt has done no step yet"
+    train(rundir, attempt=2, steps=5, ended_s_ago=1)
+    source.look()
+    assert source.seen.alerts == []
+
+
+def test_a_last_line_without_an_end_is_shown_of_what_has_ended(home: Home) -> None:
+    rundir = home.run("digits", state=RunState.RUNNING, log="one\nRuntimeError: the last words")
+    assert json.loads(home.runctl("monitor", "digits", "--json").output)["log"] == ["one"], "more of it may come"
+    rundir.write_attempt(Attempt(1, "aws", "i-1", "spot", 1.0, 2.0, RunState.FAILED, 1, "failed"))
+    told = json.loads(home.runctl("monitor", "digits", "--json").output)
+    assert (told["log"][-1], len(told["alerts"])) == ("RuntimeError: the last words", 1)
+    Path("train.log").write_text("step=1\nRuntimeError: the last words")
+    told = json.loads(home.runctl("monitor", "--log", "train.log", "--json").output)
+    assert (told["log"][-1], len(told["alerts"])) == ("RuntimeError: the last words", 1)
 
 
 def test_of_a_long_log_only_the_end_is_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,16 +6,21 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from made import Home
 
+from runctl.checkpoint import manifest as manifests
+from runctl.checkpoint.manifest import Manifest
+from runctl.checkpoint.remote import RemoteCatalog
 from runctl.outcome import Attempt
 from runctl.report import figures, record
 from runctl.rundir import RunDir
-from runctl.spec import RunState
+from runctl.spec import CheckpointPolicy, RunState
+from runctl.storage import open_store
 
 BEGAN_AT = 1_790_000_000.0
 MINUTE = 60.0
@@ -127,7 +132,18 @@ def test_what_is_not_known_is_left_out(home: Home) -> None:
     page = Page(Path("out.html"))
     assert page.source.count('class="card"') == 1, "its attempt"
     assert "Cost" not in page.text and "Metrics" not in page.text
-    assert "100" in page.text
+    assert "steps\n100\n" in page.text
+
+
+def test_checkpoints_that_were_carried_elsewhere_are_told(home: Home, tmp_path: Path) -> None:
+    rundir = home.run("carried")
+    url = "memory://carried-elsewhere"
+    rundir.write_spec(replace(rundir.read_spec(), checkpoint=CheckpointPolicy(url=url)))
+    aside = tmp_path / ".tmp-50"
+    aside.mkdir()
+    folder = manifests.publish(aside, Manifest("carried", 1, 50, 0, 1, "blake2b", {}, created_at=BEGAN_AT))
+    RemoteCatalog(open_store(f"{url}/carried")).publish(folder, set())
+    assert record.read(rundir).checkpoints == [record.Checkpoint(50, BEGAN_AT)]
 
 
 def test_several_runs_are_laid_over_each_other(home: Home) -> None:

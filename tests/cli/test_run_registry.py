@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -43,8 +44,21 @@ def test_several_writers_lose_nothing(registry: Registry) -> None:
     assert len(registry.entries()) == 200
 
 
-def test_a_later_note_keeps_when_and_where_the_run_was_launched_first(registry: Registry) -> None:
-    registry.note(Entry("/runs/a", "a", "a", "local", "pending", 5.0, 5.0, "/home/me/project"))
+def test_whoever_makes_the_file_waits_for_another_who_does(registry: Registry) -> None:
+    registry.path.parent.mkdir()
+    other = sqlite3.connect(registry.path, isolation_level=None, check_same_thread=False)
+    other.execute("begin immediate")
+    other.execute("create table unfinished (x)")
+    end = threading.Timer(0.1, other.rollback)
+    end.start()
+    registry.note(entry("a"))
+    end.join()
+    assert [one.id for one in registry.entries()] == ["a"]
+
+
+def test_a_later_note_keeps_when_the_run_began_and_the_project_of_its_last_launch(registry: Registry) -> None:
+    registry.note(Entry("/runs/a", "a", "a", "local", "pending", 5.0, 5.0, "/home/me/before"))
+    registry.note(Entry("/runs/a", "a", "a", "local", "pending", 6.0, 6.0, "/home/me/project"))
     registry.note(Entry("/runs/a", "a", "a", "local", "failed", 9.0, 9.0, None, {}, {"step": 3}))
     registry.note(Entry("/runs/a", "a", "a", "local", "pending", 10.0, 10.0, None))
     (found,) = registry.entries()
@@ -62,8 +76,8 @@ def test_an_id_goes_before_what_only_begins_so(registry: Registry) -> None:
 
 def test_living_runs_are_told_from_ended_ones(registry: Registry) -> None:
     registry.note_all([entry(state, state=state) for state in ("running", "pending", "interrupted", "failed", "lost")])
-    assert {one.id for one in registry.entries(ended=False)} == {"running", "pending", "interrupted"}
-    assert {one.id for one in registry.entries(ended=True)} == {"failed", "lost"}
+    assert {one.id for one in registry.entries(ended=False)} == {"running", "pending", "interrupted", "lost"}
+    assert {one.id for one in registry.entries(ended=True)} == {"failed"}, "what was lost may be heard of again"
 
 
 def test_a_damaged_file_is_named_with_the_way_out(registry: Registry) -> None:

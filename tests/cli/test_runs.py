@@ -3,15 +3,111 @@
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from made import Home
 
-from runctl.cli import ps
+from runctl.cli import logs, ps, steer
+from runctl.outcome import Attempt, Outcome
 from runctl.registry import Entry
-from runctl.spec import RunState
+from runctl.rundir import RunDir
+from runctl.spec import Plan, RunState
+from runctl.standing import look
+
+
+def heard_ago(rundir: RunDir, seconds: float) -> None:
+    for name in ("heartbeat.json", "status.json"):
+        told = json.loads(rundir.store.read(name) or b"{}")
+        rundir.store.write(name, json.dumps({**told, "at": time.time() - seconds}).encode())
+
+
+def interrupted(home: Home, *, ago_s: float = 1.0) -> RunDir:
+    """A run whose spot host was taken away so long ago."""
+    rundir = home.run("rented", state=RunState.RUNNING, log="first\n")
+    end = time.time() - ago_s
+    rundir.write_attempt(Attempt(1, "aws", "i-1", "spot", 1.0, end, RunState.INTERRUPTED, 71, "spot notice"))
+    return rundir
+
+
+def instead_of_sleeping(monkeypatch: pytest.MonkeyPatch, module: ModuleType, *steps: Callable[[], object]) -> None:
+    """What happens while a command waits, one step each time that it would sleep."""
+    left = iter(steps)
+    monkeypatch.setattr(module.time, "sleep", lambda _: next(left)())
+
+
+def begins_again(rundir: RunDir) -> None:
+    rundir.write_submission(Plan("rented", 2, "aws", (), {}, 1, 1, ".", rundir.url), None)
+
+
+def ends(rundir: RunDir) -> None:
+    stream = rundir.log_stream(2, 0, "r0")
+    stream.append(b"second\n")
+    stream.close()
+    rundir.write_attempt(Attempt(2, "aws", "i-2", "spot", 2.0, time.time(), RunState.SUCCEEDED, 0))
+
+
+def says_that_this_was_all(rundir: RunDir) -> None:
+    last = rundir.attempts()[-1]
+    rundir.write_outcome(Outcome("rented", "rented", last.state, 71, "", rundir.url, [last]))
+
+
+def test_wait_goes_on_over_an_interruption(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir = interrupted(home)
+    instead_of_sleeping(monkeypatch, steer, lambda: begins_again(rundir), lambda: ends(rundir))
+    result = home.runctl("wait", "rented")
+    assert "rented succeeded" in result.stdout and "attempt 1 is interrupted; another may come" in result.stderr
+
+
+def test_wait_ends_with_an_interruption_after_which_nothing_comes(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir = interrupted(home)
+    instead_of_sleeping(monkeypatch, steer, lambda: says_that_this_was_all(rundir))
+    assert "interrupted: spot notice" in home.runctl("wait", "rented", expect=71).stdout
+    interrupted(home, ago_s=1000)
+    home.runctl("wait", "rented", expect=71)
+
+
+def test_wait_that_gives_up_within_an_interruption_says_so(home: Home) -> None:
+    interrupted(home)
+    home.runctl("wait", "rented", "--timeout", "1ms", expect=124)
+
+
+def test_stop_of_an_interrupted_run_waits_for_the_attempt_that_it_asked(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rundir = interrupted(home)
+    instead_of_sleeping(monkeypatch, steer, lambda: begins_again(rundir), lambda: ends(rundir))
+    assert "rented succeeded" in home.runctl("stop", "rented").stdout
+    assert rundir.stop_request(2) is not None
+    interrupted(home)
+    rundir.store.delete("attempts/2.json")
+    rundir.store.delete("attempts/2.submit.json")
+    says_that_this_was_all(rundir)
+    assert "has ended already: interrupted" in home.runctl("stop", "rented").stdout
+
+
+def test_what_may_get_another_host_is_neither_removed_nor_pruned(home: Home) -> None:
+    rundir = interrupted(home)
+    assert "rented goes on (interrupted)" in home.runctl("rm", "-f", "rented", expect=2).stderr
+    assert "prunes by itself" in home.runctl("checkpoint", "prune", "rented", expect=2).stderr
+    says_that_this_was_all(rundir)
+    home.runctl("checkpoint", "prune", "rented")
+    home.runctl("rm", "-f", "rented")
+
+
+def test_logs_follow_a_run_from_attempt_to_attempt(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir = interrupted(home)
+    instead_of_sleeping(monkeypatch, logs, lambda: begins_again(rundir), lambda: ends(rundir))
+    assert home.runctl("logs", "-f", "rented").stdout == "first\nsecond\n"
+
+
+def test_an_attempt_that_will_never_come_is_not_waited_for(home: Home) -> None:
+    home.run("run-1", log="x\n")
+    assert "--attempt 5: there are 1" in home.runctl("logs", "-f", "run-1", "--attempt", "5", expect=2).stderr
 
 
 def test_ps_shows_what_goes_on_within_80_columns(home: Home) -> None:
@@ -47,11 +143,42 @@ def test_an_unknown_state_is_refused_with_those_there_are(home: Home) -> None:
 
 def test_a_run_that_should_live_and_gives_no_sign_is_lost(home: Home) -> None:
     rundir = home.run("gone", state=RunState.RUNNING)
-    for name in ("heartbeat.json", "status.json"):
-        told = json.loads(rundir.store.read(name) or b"{}")
-        rundir.store.write(name, json.dumps({**told, "at": time.time() - 3600}).encode())
+    heard_ago(rundir, 3600)
     (one,) = json.loads(home.runctl("ps", "--json").stdout)
     assert one["state"] == "lost"
+
+
+def test_a_run_that_was_lost_and_is_heard_of_again_goes_on(home: Home) -> None:
+    rundir = home.run("gone", state=RunState.RUNNING)
+    heard_ago(rundir, 3600)
+    for _ in range(2):  # it stays in sight
+        assert [one["state"] for one in json.loads(home.runctl("ps", "--json").stdout)] == ["lost"]
+    rundir.beat(1, "host-1", 1, step=200)
+    assert [one["state"] for one in json.loads(home.runctl("ps", "--json").stdout)] == ["running"]
+
+
+def test_a_run_that_never_got_a_host_is_lost_in_the_end(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir = home.run("bare")
+    for name in ("attempts/1.json", "status.json"):
+        rundir.store.delete(name)
+    assert look(rundir).state == "lost", "its launcher is gone, and nothing was submitted"
+    rundir.write_submission(Plan("bare", 1, "aws", (), {}, 1, 1, ".", rundir.url), None)
+    assert look(rundir).state == "pending"
+    later = time.time() + 3700
+    monkeypatch.setattr(time, "time", lambda: later)
+    assert look(rundir).state == "lost"
+    assert "bare lost" in home.runctl("wait", "bare", expect=71).stdout
+    rundir.write_submission(Plan("bare", 1, "aws", (), {}, 1, 1, ".", rundir.url), None)
+    assert look(rundir).state == "pending", "its launcher has asked once more"
+    later += 3700
+    home.runctl("rm", "-f", "bare")
+
+
+def test_a_run_is_pending_as_long_as_its_launcher_lives(home: Home) -> None:
+    rundir = home.run("bare")
+    rundir.store.delete("attempts/1.json")
+    rundir.lease.take(os.getpid())
+    assert look(rundir).state == "pending"
 
 
 def test_a_run_directory_that_does_not_answer_is_shown_as_it_was_seen_last(
@@ -144,6 +271,12 @@ def test_logs_of_all_ranks_name_the_rank(home: Home) -> None:
     assert "1 more rank(s)" in home.runctl("logs", "run-1").stderr
     assert home.runctl("logs", "run-1", "--rank", "1").stdout == "one\n"
     assert sorted(home.runctl("logs", "run-1", "--rank", "all").stdout.splitlines()) == ["[rank0] zero", "[rank1] one"]
+    for number, words in ((0, b"no end"), (1, b"none here")):
+        stream = rundir.log_stream(1, 0, f"r{number}")
+        stream.append(words)
+        stream.close()
+    shown = home.runctl("logs", "run-1", "--rank", "all").stdout.splitlines()
+    assert {"[rank0] no end", "[rank1] none here"} < set(shown)
     assert "r0, r1" in home.runctl("logs", "run-1", "--rank", "7", expect=2).stderr
 
 
@@ -177,6 +310,18 @@ def test_reindex_makes_the_index_anew_from_run_directories(home: Home) -> None:
     home.registry.note(Entry(f"{home.root}/gone", "gone", "gone", "local", "failed", 1.0, 1.0))
     assert json.loads(home.runctl("reindex", home.root, "--json").stdout) == {home.root: 2}
     assert {one.id: one.state for one in home.registry.entries()} == {"a": "succeeded", "b": "failed"}
+
+
+@pytest.mark.parametrize("name", ["status.json", "attempts/1.submit.json"])
+def test_reindex_keeps_what_it_could_not_read(home: Home, name: str) -> None:
+    rundir = home.run("damaged")
+    home.run("whole", noted=False)
+    home.registry.note(Entry.begun(rundir.url, rundir.read_spec(), "local", "/home/me/project"))
+    rundir.store.write(name, b'{"plan": {"of": "a newer runctl"}, "handle": null' + b"}" * (name != "status.json"))
+    result = home.runctl("reindex", home.root, "--json")
+    assert json.loads(result.stdout) == {home.root: 1} and name in result.stderr
+    kept = home.registry.at(rundir.url)
+    assert kept is not None and kept.project == "/home/me/project"
 
 
 def test_what_a_shell_completes_a_run_by_are_ids_and_latest(home: Home) -> None:

@@ -59,6 +59,11 @@ def test_through_ssm_it_says_which_program_is_missing(
     assert words == f"{bins / 'aws'} ssm start-session --target i-1 --region eu-west-1"
 
 
+def test_a_host_of_another_machine_of_which_only_a_run_is_noted_is_looked_for_as_a_run(home: Home) -> None:
+    note("i-9", run_dir="s3://b/r")
+    assert "no run is called i-9" in home.runctl("shell", "i-9", expect=2).stderr
+
+
 def test_what_is_noted_of_a_host_adds_up_and_a_broken_note_is_none(home: Home) -> None:
     note("i-9", platform="aws", name="host-x")
     note("i-9", run_dir="s3://b/r")

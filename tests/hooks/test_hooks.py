@@ -59,7 +59,7 @@ def names(hooks: Hooks) -> list[str]:
 def test_the_built_ins_go_through_the_same_manager(tmp_path: Path) -> None:
     found = {plugin.name: (plugin.source, plugin.hooks) for plugin in Hooks.load(tmp_path).plugins()}
     assert found["cost"] == ("built-in", ("runctl_attempt_ended",))
-    assert found["provenance"] == ("built-in", ("runctl_attempt_started",))
+    assert found["provenance"] == ("built-in", ("runctl_attempt_started", "runctl_before_submit"))
 
 
 def test_sources_come_in_order_built_in_entry_point_project(tmp_path: Path, install: Callable, plug: Callable) -> None:

@@ -160,7 +160,7 @@ def test_listing_shows_names_sources_and_hooks_and_starts_nothing(tmp_path: Path
     rows = [line.split(maxsplit=1) for line in done.stdout.splitlines()]
     assert [name for name, _ in rows] == [*(name for name in BUILT_INS if name != "cost"), "tracker", "project"]
     about = dict(rows)
-    assert about["provenance"].split() == ["built-in", "runctl_attempt_started"]
+    assert about["provenance"].split() == ["built-in", "runctl_attempt_started,", "runctl_before_submit"]
     assert about["tracker"].split() == ["entry", "point", "tracker_plugin", "runctl_run_ended"]
     assert about["project"].startswith("runctl_plugins.py ")
     assert "runctl_before_submit, runctl_modify_spec" in about["project"]

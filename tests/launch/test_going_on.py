@@ -79,6 +79,8 @@ def test_a_finished_run_says_so_and_starts_nothing(project: Path, launch: Callab
     assert again.outcome == first
     assert "trained" not in again.err
     assert "once has finished" in again.err
+    (project / "runs" / "once" / "outcome.json").unlink()
+    assert launch("script=train.py", "run.id=once", "output=json").outcome == first, "as if its launcher had left it"
 
 
 def test_resume_never_runs_a_finished_run_again(project: Path, launch: Callable) -> None:

@@ -44,6 +44,16 @@ def test_a_dead_holders_lease_is_taken_over(rundir: RunDir) -> None:
     rundir.lease.take(os.getpid())
 
 
+def test_a_holder_that_was_gone_before_it_held_anything_is_none(rundir: RunDir) -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", ""])
+    sleeper.wait()
+    rundir.lease.take(sleeper.pid)
+    lease = json.loads(rundir.store.read("lease.json") or b"")
+    assert lease["started_at"] is None
+    rundir.store.write("lease.json", json.dumps({**lease, "pid": os.getpid()}).encode())
+    assert not rundir.lease.is_held(), "its number may be another process's by now"
+
+
 def test_a_pid_used_again_by_another_process_is_no_holder(rundir: RunDir) -> None:
     rundir.lease.take(os.getpid())
     lease = json.loads(rundir.store.read("lease.json") or b"")

@@ -36,7 +36,7 @@ def test_only_pods_of_ours_whose_run_has_ended_go(
         at = time.time() - 3 * HOUR
         rundir.write_attempt(Attempt(1, "runpod", "h", "spot", at, at + HOUR if state.ended else None, state))
     over, others = pod("runctl-over-a1"), [pod(name) for name in ("runctl-lives-a1", "runctl-nobodys-a1", "mine")]
-    leftovers = Leftovers({"runpod": runpod.platform()}, Registry(), [root], print)
+    leftovers = Leftovers({"runpod": runpod.platform()}, Registry(), [root])
     judged = leftovers.look()
     assert {one.holding.id for one in judged} == {over, *others[:2]}, "what is not called as ours is not even looked at"
     left = [one for one in judged if one.left]

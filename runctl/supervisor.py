@@ -240,14 +240,15 @@ class Supervisor:
             and not self._platform.why(handle)
         ):
             berth.host, berth.free_since, keep_s = handle, attempt.ended_at or time.time(), berth.keep_s
-        elif keep_s:
+        try:
+            stays = self._platform.clean_up(handle, keep_s=keep_s)
+        except PlatformError as error:
+            self._tell(f"{error}; it ends itself at its deadline")
+            return
+        if stays and (berth is None or berth.host is not handle):
             self._tell(
                 f"{handle.address.get('instance')} stays for {keep_s / 60:.0f} minutes (platform.keep_on_failure)"
             )
-        try:
-            self._platform.clean_up(handle, keep_s=keep_s)
-        except PlatformError as error:
-            self._tell(f"{error}; it ends itself at its deadline")
 
     def _record_of(self, attempt: Attempt, handle: RunHandle, state: RunState) -> Attempt:
         """The agent's own record, or one for an agent that could not write it."""

@@ -111,6 +111,11 @@ class HostWatch(ABC):
         """Whether its keeper has been started, so that it goes on without anybody here."""
         return self._is_started or self._status is not None
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether its agent has spoken."""
+        return self._status is not None
+
     # --- what each platform does in its own way ---
 
     @abstractmethod

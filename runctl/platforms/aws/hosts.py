@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from runctl.errors import PlatformError, RunctlError
+from runctl.hosts import ROOT
+from runctl.platforms import parcel
 from runctl.platforms.aws import market, prices, requests, rights
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.commands import Commands
@@ -23,7 +24,7 @@ from runctl.spec import Quote, Resources, RunHandle
 #: What a command may wait for SSM to see its instance at all, seconds: it was only just launched.
 _ONLINE_S = 300.0
 _LOOK_S = 2.0
-_HOST_ROOT = "/var/lib/runctl"
+_END_S = 30.0
 _PLUGIN = (
     "the AWS CLI takes it for sessions: https://docs.aws.amazon.com/systems-manager/latest/userguide/"
     "session-manager-working-with-install-plugin.html; runctl aws exec runs single commands without it"
@@ -99,7 +100,7 @@ class AwsHosts(Hosts):
         host = self.get(host_id)
         aws = program("aws", "a session through SSM takes the AWS CLI: https://aws.amazon.com/cli")
         program("session-manager-plugin", _PLUGIN)
-        self._tell(f"the run's files are in {_HOST_ROOT}/{folder}" if folder else f"{host.id} {host.machine}")
+        self._tell(f"the run's files are in {ROOT}/{folder}" if folder else f"{host.id} {host.machine}")
         return [aws, "ssm", "start-session", "--target", host.id, "--region", host.region]
 
     def terminate(self, host_id: str) -> Host:
@@ -133,14 +134,21 @@ def _host(region: str, one: Instance, price: float | None) -> Host:
     )  # fmt: skip
 
 
-def end_attempt(clients: Clients, handle: RunHandle, tell: Callable[[str], None]) -> None:
-    """See to it that nothing of an attempt goes on where the host stays; one that has ended is left as it is."""
-    where = handle.address
-    script = (
-        f'cd "${{RUNCTL_HOST_ROOT:-/var/lib/runctl}}"/{shlex.quote(handle.run_id)}/a{handle.attempt} || exit 0; '
-        'test -e ended.json || kill "$(cat pid)"'
-    )
+def end_attempt(clients: Clients, handle: RunHandle, tell: Callable[[str], None]) -> bool:
+    """See to it that nothing of an attempt goes on where the host stays; one that has ended is left as it is.
+
+    Returns:
+        Whether it is known that no other attempt has the host.
+    """
+    where, ending = handle.address, parcel.ending(handle.run_id, handle.attempt)
     try:
-        Commands(clients, where["region"]).send(where["instance"], script, timeout_s=30.0, comment="runctl: end")
+        commands = Commands(clients, where["region"])
+        if where.get("stays"):  # for as long as it is there, nobody waits for the answer
+            commands.send(where["instance"], ending, timeout_s=_END_S, comment="runctl: end")
+            return False
+        return commands.is_online(where["instance"]) and (
+            commands.run(where["instance"], ending, timeout_s=_END_S).exit_code == parcel.IDLE
+        )
     except RunctlError as error:
         tell(f"{error}; what is left of attempt {handle.attempt} on {where['instance']} ends with it")
+        return False

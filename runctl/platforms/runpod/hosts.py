@@ -14,9 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from runctl.errors import ConfigError, PlatformError
+from runctl.platforms import parcel
 from runctl.platforms.hosts import BY_HAND, Host, Hosts, Ran, folder, new_name, not_ours, note, noted, program, spec_of
 from runctl.platforms.planned import planned
-from runctl.platforms.runpod import boot, market, requests, start
+from runctl.platforms.runpod import boot, market, requests
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.files import PodFiles
 from runctl.platforms.runpod.keys import RENTED_FOR, KeyPair, PinnedHost, of_attempt, place_of
@@ -112,7 +113,7 @@ class RunpodHosts(Hosts):
         pair, pinned = self.access(host)
         known = pair.path.with_suffix(".known_hosts")
         known.write_text(f"[{address.host}]:{address.port} {pinned.read()}\n")
-        begin = f'cd "${{RUNCTL_HOST_ROOT:-{start.HOST_ROOT}}}/{folder}" 2> /dev/null; exec "${{SHELL:-sh}}" -l'
+        begin = f'cd {parcel.ROOT_THERE}/{folder} 2> /dev/null; exec "${{SHELL:-sh}}" -l'
         return [
             ssh, "-t", "-i", str(pair.path), "-p", str(address.port), "-o", "IdentitiesOnly=yes",
             "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", f"{address.user}@{address.host}",
@@ -233,18 +234,25 @@ def is_open(handle: RunHandle) -> bool:
     return place_of(url, number).exists()
 
 
-def end_attempt(pods: Pods, handle: RunHandle, tell: Callable[[str], None]) -> None:
-    """See to it that nothing of an attempt goes on where the pod stays; one that has ended is left as it is."""
+def end_attempt(pods: Pods, handle: RunHandle, tell: Callable[[str], None]) -> bool:
+    """See to it that nothing of an attempt goes on where the pod stays; one that has ended is left as it is.
+
+    Returns:
+        Whether it is known that no other attempt has the pod.
+    """
     pod = pods.get(handle.address["instance"])
-    if pod.ssh is None or not pod.alive:
-        return
+    if not pod.alive:
+        return True
+    if pod.ssh is None:
+        return False
     pair, pinned = of_handle(handle)
-    home = f'"${{RUNCTL_HOST_ROOT:-{start.HOST_ROOT}}}"/{shlex.quote(handle.run_id)}/a{handle.attempt}'
     try:
         with Connection(pod.ssh, pair, pinned) as connection:
-            connection.run(f'cd {home} && {{ test -e ended.json || kill "$(cat pid)"; }}', timeout_s=_END_S)
+            done = connection.run(parcel.ending(handle.run_id, handle.attempt), timeout_s=_END_S)
+        return done.exit_code == parcel.IDLE
     except PlatformError as error:
         tell(f"{error}; what is left of attempt {handle.attempt} on {pod.id} ends with it")
+        return False
 
 
 def _home(name: str) -> RunDir:

@@ -82,10 +82,15 @@ def test_trainings_come_and_go_and_the_host_stays(aws: Rehearsal) -> None:
     first = aws.run(host=made.id)
     assert first.outcome is not None and first.outcome.state is RunState.SUCCEEDED, first.told
     attempt = first.outcome.attempts[0]
-    assert attempt.billed_from is None and (attempt.cost_usd or 0.0) < 0.01  # what was before is not this run's
+    assert attempt.billed_from is None and attempt.ended_at is not None
+    assert attempt.cost_usd is not None and made.price_usd_per_hour is not None
+    billed_s = attempt.cost_usd / made.price_usd_per_hour * 3600  # its disks are whoever's who made it
+    assert billed_s == pytest.approx(max(60.0, attempt.ended_at - attempt.started_at), rel=0.05)
     (aws.project / "fails.py").write_text("raise SystemExit(3)")
-    second = aws.run(script="fails.py", host=made.id)
+    second = aws.run(script="fails.py", host=made.id, keep_on_failure=None)
     assert second.outcome is not None and second.outcome.exit_code == 3
+    assert not any("stays for" in line for line in second.told)  # it stays much longer
+    assert second.outcome.attempts[0].cost_usd == pytest.approx(attempt.cost_usd, rel=0.5)  # and is not this run's
     assert len(aws.cloud.instances()) == before and states(aws)[made.id] == "running"
     assert noted(made.id)["run_dir"] == run_url(ROOT, second.run_id)
     mine.terminate(made.id)

@@ -61,6 +61,7 @@ LAYER_3 = [
     "following",
     "buying",
     "signals",
+    "stops",
     "supervisor",
     "report",
     "leftovers",

@@ -24,7 +24,7 @@ from runctl.platforms.runpod.keys import RENTED_FOR, KeyPair, PinnedHost, of_att
 from runctl.platforms.runpod.options import RunpodOptions, Transport
 from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.platforms.runpod.purchase import Purchase
-from runctl.platforms.runpod.ssh import Address, Connection, SshError
+from runctl.platforms.runpod.ssh import PRINTED_BYTES, Address, Connection, SshError
 from runctl.registry import Registry
 from runctl.rundir import RunDir
 from runctl.spec import Limits, Quote, Resources, RunHandle
@@ -103,6 +103,8 @@ class RunpodHosts(Hosts):
     def run(self, host_id: str, command: str, timeout_s: float) -> Ran:
         with self.connected(self.get(host_id)) as connection:
             done = connection.run(command, timeout_s=timeout_s)
+        if done.cut:
+            self._tell(f"it printed more than {PRINTED_BYTES >> 10} KiB, of which this is the end")
         return Ran(done.exit_code if done.exit_code >= 0 else 128, done.stdout, done.stderr)
 
     def shell(self, host_id: str, folder: str) -> list[str]:
@@ -166,8 +168,11 @@ class RunpodHosts(Hosts):
         with self.connected(self.get(host_id)) as connection, contextlib.closing(PodFiles(connection)) as files:
             top = _absolute(connection, source)
             quoted = shlex.quote(top)
-            found = connection.check(f"test -e {quoted} || exit 0; cd {quoted} 2> /dev/null && find . -type f -print0 "
-                                     f"|| printf '%s\\0' {quoted}").split("\0")[:-1]  # fmt: skip
+            told = connection.stream(
+                f"test -e {quoted} || exit 0; cd {quoted} 2> /dev/null && find . -type f -print0 || "
+                f"printf '%s\\0' {quoted}"
+            )
+            found = b"".join(told).decode(errors="replace").split("\0")[:-1]
             if not found:
                 raise ConfigError(f"{source}: there is nothing on {host_id}")
             for name in found:

@@ -29,8 +29,6 @@ from runctl.spec import LaunchSpec, Limits, Plan, Program, Resources, RunHandle,
 
 #: The number where hosts of runs carry an attempt's.
 BY_HAND = 0
-#: How long a host that is made by hand lives if nothing is said.
-DEFAULT_LIFETIME = "4h"
 #: What a training leaves of its host's time for its last upload and its records, besides its own grace.
 _AFTERWARDS_S = 120.0
 _LEAST_S = 60.0

@@ -13,7 +13,7 @@ from runctl.hosts import ROOT
 from runctl.platforms import parcel
 from runctl.platforms.aws import market, prices, requests, rights
 from runctl.platforms.aws.clients import Clients
-from runctl.platforms.aws.commands import Commands
+from runctl.platforms.aws.commands import STDERR_CHARS, STDOUT_CHARS, Commands
 from runctl.platforms.aws.instances import Instance, Instances
 from runctl.platforms.aws.options import AwsOptions
 from runctl.platforms.aws.purchase import Purchase
@@ -94,6 +94,8 @@ class AwsHosts(Hosts):
         done = commands.run(host.id, command, timeout_s=timeout_s)
         if done.exit_code is None:
             raise PlatformError(f"{host.id}: the command did not run to its end: {done.status}: {done.stderr.strip()}")
+        if len(done.stdout) >= STDOUT_CHARS or len(done.stderr) >= STDERR_CHARS:
+            self._tell(f"it printed more than the {STDOUT_CHARS} characters that SSM keeps, {STDERR_CHARS} of stderr")
         return Ran(done.exit_code, done.stdout, done.stderr)
 
     def shell(self, host_id: str, folder: str) -> list[str]:

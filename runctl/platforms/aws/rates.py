@@ -34,7 +34,7 @@ def look(clients: Clients, plan: Plan, handle: RunHandle, begin: float, end: flo
             on_demand = prices.on_demand(clients, [machine], [region]).get((machine, region))
         if where["market"] == "spot" and where["zone"]:
             with contextlib.suppress(RunctlError):
-                changes = prices.spot_changes(clients, machine, str(where["zone"]), begin, end)
+                changes = prices.spot_changes(clients, machine, region, str(where["zone"]), begin=begin, end=end)
     size_gib = disks_gib(plan)
     usd = None if disk is None or size_gib is None else disk * size_gib
     if where.get("stays"):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rehearsal import ROOT, Rehearsal, rehearsal
+from waiting import wait_until
 
 from runctl.checkpoint.policy import CheckpointPolicy
 from runctl.errors import ConfigError
@@ -18,8 +19,8 @@ from runctl.platforms.aws.hosts import AwsHosts
 from runctl.platforms.aws.options import AwsConfig
 from runctl.platforms.hosts import Host, noted
 from runctl.platforms.rented import Market
-from runctl.rundir import run_url
-from runctl.spec import Limits, Resources, RunState
+from runctl.rundir import RunDir, run_url
+from runctl.spec import LaunchSpec, Limits, Program, Resources, RunIdentity, RunState
 
 SAVES = """
 import os, pathlib, time
@@ -36,9 +37,9 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         yield aws
 
 
-def hosts(aws: Rehearsal, **options: object) -> AwsHosts:
+def hosts(aws: Rehearsal, tell: Callable[[str], None] = lambda _: None, **options: object) -> AwsHosts:
     config = AwsConfig(**{"instance_type": "t3.medium", "region": "us-east-1", "market": Market.spot, **options})
-    return AwsPlatform(aws.project, config).hosts()
+    return AwsPlatform(aws.project, config, tell).hosts()
 
 
 def states(aws: Rehearsal) -> dict[str, str]:
@@ -46,16 +47,20 @@ def states(aws: Rehearsal) -> dict[str, str]:
 
 
 def test_one_is_made_listed_commanded_and_ended(aws: Rehearsal) -> None:
-    mine = hosts(aws)
+    told: list[str] = []
+    mine = hosts(aws, tell=told.append)
     made = mine.create(Resources(), 3600.0)
+    told.clear()
     assert (made.market, made.by_hand, noted(made.id)["region"]) == ("spot", True, "us-east-1")
     [listed] = [one for one in mine.living() if one.id == made.id]
     assert listed.ends_at == pytest.approx(made.ends_at, abs=2) and listed.price_usd_per_hour
-    told = next(one for one in aws.cloud.instances() if one["id"] == made.id)
-    assert told["tags"]["runctl:attempt"] == "0" and told["tags"]["CreatedBy"] == "runctl"
-    assert "shutdown -P +60" in (Path(told["folder"]) / "user-data").read_text()  # for its whole life, at once
+    there = next(one for one in aws.cloud.instances() if one["id"] == made.id)
+    assert there["tags"]["runctl:attempt"] == "0" and there["tags"]["CreatedBy"] == "runctl"
+    assert "shutdown -P +60" in (Path(there["folder"]) / "user-data").read_text()  # for its whole life, at once
     done = mine.run(made.id, "echo out; echo err >&2; exit 7", 30.0)
-    assert (done.exit_code, done.stdout, done.stderr) == (7, "out\n", "err\n")
+    assert (done.exit_code, done.stdout, done.stderr) == (7, "out\n", "err\n") and told == []
+    mine.run(made.id, "yes | head -c 30000", 30.0)
+    assert told == ["it printed more than the 24000 characters that SSM keeps, 8000 of stderr"]
     mine.terminate(made.id)
     assert states(aws)[made.id] == "terminated"
     with pytest.raises(ConfigError, match="no living host of ours"):
@@ -124,6 +129,27 @@ def test_one_that_is_taken_back_is_replaced_and_what_replaces_it_ends_with_the_r
     while states(aws)[made.id] != "terminated" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert states(aws)[made.id] == "terminated"
+
+
+def test_a_host_that_trains_takes_no_second_training(aws: Rehearsal) -> None:
+    (aws.project / "long.py").write_text("import time\ntime.sleep(120)\n")
+    mine = hosts(aws)
+    made = mine.create(Resources(), 3600.0)
+    first = threading.Thread(target=lambda: aws.run(script="long.py", host=made.id, max_attempts=1))
+    first.start()
+    try:
+        wait_until(lambda: _lives(noted(made.id).get("run_dir")), 60, "the first training lives")
+        config = AwsConfig(instance_type="t3.medium", region="us-east-1", host=made.id)
+        second = LaunchSpec(RunIdentity("second", "second", ROOT), Program("train.py", None), limits=Limits(600.0))
+        with pytest.raises(ConfigError, match="trains there just now"):
+            AwsPlatform(aws.project, config).quote(second)
+    finally:
+        mine.terminate(made.id)
+        first.join()
+
+
+def _lives(run_dir: str | None) -> bool:
+    return run_dir is not None and None not in (RunDir(run_dir).heartbeat(), RunDir(run_dir).read_status())
 
 
 def test_a_training_ends_before_its_host_does() -> None:

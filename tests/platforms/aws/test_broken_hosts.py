@@ -44,14 +44,6 @@ def test_hosts_that_break_one_after_the_other_at_the_same_step_are_not_the_hosts
     launch.check_that_nothing_is_left()
 
 
-def test_a_host_that_fails_stays_for_a_look_and_says_so(aws: Rehearsal) -> None:
-    launch = aws.run(script="fails.py", keep_on_failure=None)
-    [instance] = launch.instances
-    assert instance["state"] == "running"
-    assert f"{instance['id']} stays for 15 minutes (platform.keep_on_failure)" in launch.told
-    aws.cloud.interrupt(instance["id"], 0.0)
-
-
 def test_a_host_that_nobody_could_tell_what_to_do_does_not_stay(aws: Rehearsal) -> None:
     denied = Fault("DescribeInstanceInformation", "AccessDeniedException", times=10_000)
     launch = aws.run(denied, keep_on_failure=None)
@@ -61,9 +53,12 @@ def test_a_host_that_nobody_could_tell_what_to_do_does_not_stay(aws: Rehearsal) 
     launch.check_that_nothing_is_left()
 
 
-def test_the_users_own_exception_is_not_tried_again(aws: Rehearsal) -> None:
-    launch = aws.run(script="fails.py")
+def test_the_users_own_exception_is_not_tried_again_and_its_host_stays_for_a_look(aws: Rehearsal) -> None:
+    launch = aws.run(script="fails.py", keep_on_failure=None)
     assert launch.outcome is not None, launch.error
     assert [one.state for one in launch.outcome.attempts] == [RunState.FAILED], launch.told
     assert launch.outcome.exit_code == 1
-    launch.check_that_nothing_is_left()
+    [instance] = launch.instances
+    assert instance["state"] == "running"
+    assert f"{instance['id']} stays for 15 minutes (platform.keep_on_failure)" in launch.told
+    aws.cloud.kill(instance["id"])

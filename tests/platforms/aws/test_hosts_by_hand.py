@@ -131,21 +131,29 @@ def test_one_that_is_taken_back_is_replaced_and_what_replaces_it_ends_with_the_r
     assert states(aws)[made.id] == "terminated"
 
 
+@pytest.mark.soak  # 15 s; test_clean_up.py has the rule
 def test_a_host_that_trains_takes_no_second_training(aws: Rehearsal) -> None:
     (aws.project / "long.py").write_text("import time\ntime.sleep(120)\n")
     mine = hosts(aws)
     made = mine.create(Resources(), 3600.0)
-    first = threading.Thread(target=lambda: aws.run(script="long.py", host=made.id, max_attempts=1))
-    first.start()
-    try:
-        wait_until(lambda: _lives(noted(made.id).get("run_dir")), 60, "the first training lives")
-        config = AwsConfig(instance_type="t3.medium", region="us-east-1", host=made.id)
-        second = LaunchSpec(RunIdentity("second", "second", ROOT), Program("train.py", None), limits=Limits(600.0))
-        with pytest.raises(ConfigError, match="trains there just now"):
+    said: list[str] = []
+
+    def come_second() -> None:
+        try:
+            wait_until(lambda: _lives(noted(made.id).get("run_dir")), 60, "the first training lives")
+            config = AwsConfig(instance_type="t3.medium", region="us-east-1", host=made.id)
+            second = LaunchSpec(RunIdentity("second", "second", ROOT), Program("train.py", None), limits=Limits(600.0))
             AwsPlatform(aws.project, config).quote(second)
-    finally:
-        mine.terminate(made.id)
-        first.join()
+        except ConfigError as error:
+            said.append(str(error))
+        finally:
+            mine.terminate(made.id)
+
+    thread = threading.Thread(target=come_second)
+    thread.start()
+    first = aws.run(script="long.py", host=made.id, max_attempts=1)
+    thread.join()
+    assert len(said) == 1 and f"run {first.run_id} trains there just now" in said[0], (said, first.told)
 
 
 def _lives(run_dir: str | None) -> bool:

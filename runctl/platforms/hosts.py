@@ -47,6 +47,7 @@ class Host:
         region: or cloud.
         launched_at: seconds since the epoch.
         ends_at: when it ends itself at the latest; None where that is not known.
+        root: where its run's directory lies, or None if it does not say.
     """
 
     platform: str
@@ -62,6 +63,7 @@ class Host:
     price_usd_per_hour: float | None = None
     launched_at: float = 0.0
     ends_at: float | None = None
+    root: str | None = None
 
     @property
     def by_hand(self) -> bool:

@@ -47,8 +47,8 @@ class AwsHosts(Hosts):
 
     def living(self) -> list[Host]:
         self._clients.require_credentials()
-        found = [(region, one) for region in self._options.regions for one in Instances(self._clients, region).ours()]
-        return sorted(self._priced(found), key=lambda host: host.launched_at)
+        found = [host for region in self._options.regions for host in living(self._clients, region)]
+        return sorted(found, key=lambda host: host.launched_at)
 
     def create(self, resources: Resources, lives_s: float) -> Host:
         self._clients.require_credentials()
@@ -80,7 +80,7 @@ class AwsHosts(Hosts):
         regions = list(dict.fromkeys([*([told] if told else []), *self._options.regions]))
         for region in regions:
             if found := Instances(self._clients, region).ours(host_id):
-                return self._priced([(region, found[0])])[0]
+                return _priced(self._clients, region, found)[0]
         raise not_ours(host_id, f"{', '.join(regions)} (--region looks elsewhere)")
 
     def run(self, host_id: str, command: str, timeout_s: float) -> Ran:
@@ -110,20 +110,26 @@ class AwsHosts(Hosts):
         Instances(self._clients, host.region).terminate(host.id)
         return host
 
-    def _priced(self, found: Sequence[tuple[str, Instance]]) -> list[Host]:
-        """Instances with what they cost just now, where AWS tells."""
-        usd: dict[tuple[str, str], float] = {}
-        for region in {region for region, _ in found}:
-            spot = {one.machine for where, one in found if where == region and one.market == "spot"}
-            full = {one.machine for where, one in found if where == region and one.market != "spot"}
-            with contextlib.suppress(RunctlError):
-                usd |= prices.spot(self._clients, sorted(spot), region) if spot else {}
-            with contextlib.suppress(RunctlError):
-                usd |= prices.on_demand(self._clients, sorted(full), [region]) if full else {}
-        return [
-            _host(region, one, usd.get((one.machine, one.zone if one.market == "spot" else region)))
-            for region, one in found
-        ]
+
+def living(clients: Clients, region: str) -> list[Host]:
+    """Our instances in a region that live.
+
+    Raises:
+        RunctlError: what AWS says.
+    """
+    return _priced(clients, region, Instances(clients, region).ours())
+
+
+def _priced(clients: Clients, region: str, found: Sequence[Instance]) -> list[Host]:
+    """Instances with what they cost just now, where AWS tells."""
+    usd: dict[tuple[str, str], float] = {}
+    spot = {one.machine for one in found if one.market == "spot"}
+    full = {one.machine for one in found if one.market != "spot"}
+    with contextlib.suppress(RunctlError):
+        usd |= prices.spot(clients, sorted(spot), region) if spot else {}
+    with contextlib.suppress(RunctlError):
+        usd |= prices.on_demand(clients, sorted(full), [region]) if full else {}
+    return [_host(region, one, usd.get((one.machine, one.zone if one.market == "spot" else region))) for one in found]
 
 
 def _host(region: str, one: Instance, price: float | None) -> Host:
@@ -132,7 +138,7 @@ def _host(region: str, one: Instance, price: float | None) -> Host:
     return Host(
         "aws", one.id, one.state, one.tags.get(requests.TAG_RUN, ""), int(number) if number.isdigit() else -1,
         one.tags.get(requests.TAG_OWNER, ""), one.machine, one.market, region, one.zone, price, one.launched_at,
-        None if lives_s is None else one.launched_at + lives_s,
+        None if lives_s is None else one.launched_at + lives_s, one.tags.get(requests.TAG_ROOT),
     )  # fmt: skip
 
 

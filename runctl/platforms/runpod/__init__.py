@@ -254,7 +254,13 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
 
     def _holdings(self, roots: Sequence[str]) -> Iterable[Holding]:
         self._api.require_key()
-        return self._pods.ours()
+        now = time.time()
+        return [
+            Holding("runpod", "pod", one.id, "", run, attempt, created_at=now - one.uptime_s if one.uptime_s else None,
+                    price_usd_per_hour=one.price_usd_per_hour)
+            for one in self._pods.ours()
+            for run, attempt in [one.made_for or ("", None)]
+        ]  # fmt: skip
 
     def _release(self, holding: Holding) -> None:
         self._pods.terminate(holding.id)

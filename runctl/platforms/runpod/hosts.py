@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import posixpath
-import re
 import shlex
 import shutil
 import time
@@ -29,7 +28,6 @@ from runctl.registry import Registry
 from runctl.rundir import RunDir
 from runctl.spec import Limits, Quote, Resources, RunHandle
 
-_NAME = re.compile(r"runctl-(.+)-a(\d+)")
 _LOOK_S = 3.0
 _END_S = 20.0
 
@@ -51,8 +49,7 @@ class RunpodHosts(Hosts):
 
     def living(self) -> list[Host]:
         self._api.require_key()
-        found = [_host(one) for one in self._pods.all() if one.alive and _NAME.fullmatch(one.name)]
-        return sorted(found, key=lambda host: host.launched_at)
+        return sorted(map(_host, self._pods.ours()), key=lambda host: host.launched_at)
 
     def create(self, resources: Resources, lives_s: float) -> Host:
         if self._options.transport is not Transport.ssh:
@@ -96,7 +93,7 @@ class RunpodHosts(Hosts):
     def get(self, host_id: str) -> Host:
         self._api.require_key()
         pod = self._pods.get(host_id)
-        if not pod.alive or not _NAME.fullmatch(pod.name):
+        if not pod.alive or pod.made_for is None:
             raise not_ours(host_id, "this RunPod account")
         return _host(pod)
 
@@ -123,7 +120,11 @@ class RunpodHosts(Hosts):
         ]  # fmt: skip
 
     def terminate(self, host_id: str) -> Host:
-        host = self.get(host_id)
+        self._api.require_key()
+        pod = self._pods.get(host_id)
+        if not pod.costs or pod.made_for is None:
+            raise not_ours(host_id, "this RunPod account")
+        host = _host(pod)
         self._pods.terminate(host.id)
         if host.by_hand:
             of_attempt(_home(host.run).url, BY_HAND).remove()
@@ -273,10 +274,9 @@ def _absolute(connection: Connection, path: str) -> str:
 
 
 def _host(pod: Pod) -> Host:
-    found = _NAME.fullmatch(pod.name)
     told = noted(pod.id)
     return Host(
-        "runpod", pod.id, pod.state, found[1] if found else "", int(found[2]) if found else -1, "",
+        "runpod", pod.id, pod.state, *(pod.made_for or ("", -1)), "",
         str(told.get("machine") or pod.gpu), pod.market, str(told.get("cloud") or ""), "", pod.price_usd_per_hour,
         float(told.get("launched_at") or time.time() - pod.uptime_s), told.get("ends_at"),
     )  # fmt: skip

@@ -10,6 +10,8 @@ from runctl.spec import SCHEMA, RunState
 
 #: How the end reason of an attempt begins whose host broke.
 HOST_FAULT = "host fault"
+#: What the end reason of an attempt says whose host was never heard of.
+UNREACHED = "was not up within platform.bring_up"
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Attempt:
     def lost_to(self) -> str:
         """What an interrupted attempt was lost to, in the words of `retry_on`."""
         return "host_fault" if self.end_reason.startswith(HOST_FAULT) else "interrupted"
+
+    @property
+    def is_unreached(self) -> bool:
+        """Whether its host was never heard of."""
+        return UNREACHED in self.end_reason
 
 
 @dataclass

@@ -21,6 +21,7 @@ from runctl.platforms.base import Platform
 from runctl.rundir import RunDir, event_line
 from runctl.signals import REASONS, StopSignals
 from runctl.spec import LaunchSpec, Offer, Plan, RunHandle, RunState
+from runctl.stops import Stop
 from runctl.storage import Stream
 
 _TICK_S = 0.2
@@ -117,8 +118,12 @@ class Supervisor:
         """Whether another host is worth renting after an attempt."""
         if attempt.state is not RunState.INTERRUPTED or attempt.lost_to not in self._spec.retry_on:
             return False
-        before = self._rundir.read_attempt(attempt.number - 1) if attempt.lost_to == "host_fault" else None
-        # Two hosts in a row that break at the same step: then it is hardly the hosts.
+        if attempt.lost_to != "host_fault" and not attempt.is_unreached:
+            return True
+        before = self._rundir.read_attempt(attempt.number - 1)
+        # Two hosts in a row that break at the same step, or that are never heard of: then it is hardly the hosts.
+        if attempt.is_unreached:
+            return before is None or not before.is_unreached
         return before is None or before.lost_to != "host_fault" or before.step != attempt.step
 
     def _carry_out(
@@ -189,18 +194,18 @@ class Supervisor:
         if rented and self._output is not None:
             follower = Follower(self._rundir, handle.attempt, self._output.fileno())
             follower.start()
-        told, asked, stopped = 0, False, False
+        told, asked, stop = 0, False, Stop(self._platform, handle, self._tell)
         while not (state := self._platform.wait(handle, _TICK_S)).ended:
-            if not stopped and (why := self._stop_when(handle.attempt)) is not None:
-                stopped = True
-                self._platform.cancel(handle, why)
+            stop.ask_again()
+            if not stop.is_asked and (why := self._stop_when(handle.attempt)) is not None:
+                stop.ask(why)
             if asked and (typed := asking.answer()) is not None:
                 asked = False
                 if typed == "":
                     break
                 if typed.startswith("s"):
                     self._tell("stopping; Ctrl-C stops at once")
-                    self._platform.cancel(handle, "user")
+                    stop.ask("user")
                 else:
                     self._tell("it goes on")
                     told = 0
@@ -216,7 +221,7 @@ class Supervisor:
                 if self._attended:  # or else it is said once for many
                     once = f"{signum.name}: stopping; once more to stop at once"
                     self._tell(once if told == 1 else "stopping at once")
-                self._platform.cancel(handle, REASONS[signum], now=told > 1)
+                stop.ask(REASONS[signum], now=told > 1)
             else:
                 continue
             break
@@ -241,14 +246,15 @@ class Supervisor:
             and not self._platform.why(handle)
         ):
             berth.host, berth.free_since, keep_s = handle, attempt.ended_at or time.time(), berth.keep_s
-        elif keep_s:
+        try:
+            stays = self._platform.clean_up(handle, keep_s=keep_s)
+        except PlatformError as error:
+            self._tell(f"{error}; it ends itself at its deadline")
+            return
+        if stays and (berth is None or berth.host is not handle):
             self._tell(
                 f"{handle.address.get('instance')} stays for {keep_s / 60:.0f} minutes (platform.keep_on_failure)"
             )
-        try:
-            self._platform.clean_up(handle, keep_s=keep_s)
-        except PlatformError as error:
-            self._tell(f"{error}; it ends itself at its deadline")
 
     def _record_of(self, attempt: Attempt, handle: RunHandle, state: RunState) -> Attempt:
         """The agent's own record, or one for an agent that could not write it."""

@@ -61,6 +61,7 @@ LAYER_3 = [
     "following",
     "buying",
     "signals",
+    "stops",
     "supervisor",
     "report",
     "leftovers",
@@ -112,7 +113,18 @@ HOME = {
         "runctl/sweeps/board.py",
     },
 }
-SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts", "holdings")
+SHARED_BY_PLATFORMS = (
+    "base",
+    "planned",
+    "parcel",
+    "local_data",
+    "watching",
+    "rented",
+    "asked",
+    "renting",
+    "hosts",
+    "holdings",
+)
 STANDARD_ONLY = {*LAYER_0, "hostdir", "agreement"}
 
 

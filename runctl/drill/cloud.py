@@ -19,7 +19,7 @@ from typing import Any
 from runctl import processes
 from runctl.drill.metadata import LAUNCHER, SECRET
 from runctl.drill.sandboxes import MARK
-from runctl.drill.steering import Steered
+from runctl.drill.steering import Steered, answer_of, without_proxy
 from runctl.errors import ConfigError, MissingExtra, PlatformError
 
 _REGION = "us-east-1"
@@ -77,6 +77,7 @@ class Cloud(Steered):
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().decode().strip()
         if not self.url.startswith("http://127.0.0.1:"):
+            self._end([])
             raise PlatformError("the drill's cloud did not start; what it said stands above")
         return self
 
@@ -84,7 +85,11 @@ class Cloud(Steered):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        ids = [one["id"] for one in self.instances()] if self._process.poll() is None else []
+        self._end([one["id"] for one in self.instances()] if self._process.poll() is None else [])
+
+    def _end(self, ids: Sequence[str]) -> None:
+        """End the cloud, and what runs on these instances; on all of which something is left, if it names none."""
+        assert self._process is not None
         self._process.terminate()
         try:
             self._process.wait(10)
@@ -107,6 +112,7 @@ class Cloud(Steered):
         """
         return {
             **{name: value for name, value in base.items() if not name.startswith("AWS_")},
+            **without_proxy(base),
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": keys[0],
             "AWS_SECRET_ACCESS_KEY": keys[1],
@@ -144,9 +150,7 @@ class Cloud(Steered):
         signed = AWSRequest(method, f"{self.url}/{urllib.parse.quote(path)}", headers={"Host": self.url[7:]})
         S3SigV4Auth(keys, "s3", _REGION).add_auth(signed)
         request = urllib.request.Request(signed.url, headers=dict(signed.headers), method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            data: bytes = answer.read()
-            return data
+        return answer_of(request)
 
     def instances(self) -> list[dict[str, Any]]:
         """Every instance that was launched, those that have ended too."""

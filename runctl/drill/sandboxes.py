@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,15 +138,6 @@ class Sandbox:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def wait_quiet(self, timeout_s: float) -> bool:
-        """Wait until no process of the instance is left; whether that came about."""
-        deadline = time.monotonic() + timeout_s
-        while processes.find_by_environment(MARK, self.id):
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.05)
-        return True
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:

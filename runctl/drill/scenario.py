@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from runctl.drill.faults import Fault
 from runctl.durations import parse_duration_s
@@ -13,6 +13,14 @@ from runctl.errors import ConfigError
 
 ACTIONS = ("interrupt", "kill", "kill_launcher", "rebalance", "fault")
 _FAULT = tuple(field.name for field in fields(Fault))
+_TEXT, _NUMBER = "a word", "a number, 0 or more"
+#: What each field of a fault must be.
+_WORDS = {
+    **dict.fromkeys(("action", "code", "message", "market", "key"), _TEXT),
+    **dict.fromkeys(("status", "times", "skip"), "a whole number, 0 or more"),
+    "delay_s": _NUMBER,
+    "after": "true or false",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,19 @@ def _event(number: int, given: Any) -> Event:
         told = {name: given[name] for name in _FAULT if name in given}
         if "action" not in told:
             raise ConfigError(f"{key}: name the API call that fails, as in action: RunInstances")
+        for name, value in told.items():
+            if not _is(value, get_type_hints(Fault)[name]):
+                raise ConfigError(f"drill.events[{number}].{name}={value}: {_WORDS[name]}")
         fault = Fault(**told)
     at_s = parse_duration_s(str(given["at"]), f"drill.events[{number}].at") if "at" in given else 0.0
     return Event(given["do"], step, at_s, fault)
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value of YAML is of a field's kind; a whole number is a number, and a truth is none."""
+    kinds = get_args(kind) or (kind,)
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, (*kinds, *((int,) if float in kinds else ()))) and (
+        not isinstance(value, (int, float)) or value >= 0
+    )

@@ -15,7 +15,7 @@ from runctl.drill.sandboxes import Sandbox, kill_group
 
 #: What SSM keeps of a command's output (docs.aws.amazon.com/systems-manager/latest/userguide/run-command.html).
 STDOUT_CHARS, STDERR_CHARS = 24_000, 8_000
-#: How long SSM waits for output once the shell has ended, while a child still holds it.
+#: How long a command may run if nothing is said (executionTimeout).
 _RUN_DEFAULT_S = 3600.0
 
 

@@ -2,6 +2,7 @@
 
     python3 keeper.py start DIR    start the keeper of DIR in the background, unless it was started before
     python3 keeper.py run DIR      be the keeper of DIR
+    python3 keeper.py end DIR      see to it that nothing of DIR goes on or begins; exit code 3 if another has the host
 
 Sent to a host on which nothing of ours is installed: one file, the standard library, Python 3.8 or newer. What to do
 stands in DIR/host.json, what was done in DIR/bring-up.log, how it ended in DIR/ended.json. The last resort is none of
@@ -27,15 +28,17 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 LOG, MORE = "bring-up.log", "RUNCTL_AGENT_NEEDS"  # a variable: requirements of this run's agent besides runctl's own
 _TRIES, _TIMEOUT_S, _TAIL_BYTES = 5, 30.0, 256 << 10
 _RETRIED = (OSError, http.client.HTTPException)  # urllib's errors and time-outs are OSErrors
-_SIGNED = re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*")
+_UNSIGNED = partial(re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*").sub, r"\1")  # of a text whose links open things
 #: Exit codes of an attempt that was stopped, or lost its host: nobody needs to look at that host.
 _STOPPED, _UNFIT = (0, 71, 124, 130, 143), (None, 71, 137)  # and of one after which no other run comes here
+_NOTHING, _BUSY = subprocess.DEVNULL, 3  # the exit code of `end` where the host is another attempt's
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 #: A unit of systemd inherits nothing; this is what the agent needs of the host's environment.
 _PASSED_ON = re.compile(r"PATH|HOME|LANG|RUNCTL_\w+|AWS_(?!\w*(SECRET|KEY|TOKEN))\w+")
@@ -53,26 +56,22 @@ def start(home: Path) -> int:
     """Start the keeper in the background; nothing is started while it lives, nor after it has ended."""
     with (home / "start.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if (home / "started").exists():
-            say(f"the keeper of {home} was started before")
+        if (home / "started").exists() or (home / "ended.json").exists():
+            say(f"the keeper of {home} was started before, or the attempt was given up")
             return 0
         argv = [sys.executable, str(Path(__file__).resolve()), "run", str(home)]
-        unit = json.loads((home / "host.json").read_text())["unit"]
-        if not (Path("/run/systemd/system").is_dir() and _as_unit(unit, argv)):
-            nowhere = subprocess.DEVNULL
+        unit, code = json.loads((home / "host.json").read_text())["unit"], -1
+        settings = [f"--setenv={name}={os.environ[name]}" for name in os.environ if _PASSED_ON.fullmatch(name)]
+        words = ["systemd-run", f"--unit={unit}", "--collect", "--quiet", *_UNIT, *settings, *argv]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if Path("/run/systemd/system").is_dir():
+                code = subprocess.run(words, stdin=_NOTHING, timeout=60, check=False).returncode
+        if code != 0:
             # A session of its own, and no descriptor of ours: a remote shell ends when nobody holds its output.
-            subprocess.Popen(argv, stdin=nowhere, stdout=nowhere, stderr=nowhere, cwd="/", start_new_session=True)
+            subprocess.Popen(argv, stdin=_NOTHING, stdout=_NOTHING, stderr=_NOTHING, cwd="/", start_new_session=True)
         write(home / "started", str(time.time()))
         say(f"the keeper of {home} is started")
     return 0
-
-
-def _as_unit(unit: str, argv: list[str]) -> bool:
-    settings = [f"--setenv={name}={os.environ[name]}" for name in os.environ if _PASSED_ON.fullmatch(name)]
-    words = ["systemd-run", f"--unit={unit}", "--collect", "--quiet", *_UNIT, *settings, *argv]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        return subprocess.run(words, stdin=subprocess.DEVNULL, timeout=60, check=False).returncode == 0
-    return False
 
 
 class Keeper:
@@ -92,17 +91,18 @@ class Keeper:
         try:
             _on_signals(self._hear)
             with (self.home / LOG).open("ab") as log:
-                for fd in (1, 2):
-                    os.dup2(log.fileno(), fd)
-            write(self.home / "pid", str(os.getpid()))
+                _ = os.dup2(log.fileno(), 1), os.dup2(log.fileno(), 2)
             Path(self.env["TMPDIR"]).mkdir(mode=0o700, exist_ok=True)
             self.host = json.loads((self.home / "host.json").read_text())
-            self._arm()
+            # The dead-man's switch anew: what was scheduled first of all left time to get here, and no more.
+            when = f"+{max(1, math.ceil((self.host['deadline'] - time.time()) / 60))}"
+            refused = subprocess.run(["shutdown", "-P", when], stdin=_NOTHING, check=False).returncode
+            say(f"shutdown -P {when}" + f" was refused with code {refused}" * bool(refused))
             signal.setitimer(signal.ITIMER_REAL, max(1.0, self.host["bring_up_s"]))
             self.env.update(self.host.get("env", {}))
             words, env = self._bring_up()
             logged = (self.home / LOG).stat().st_size
-            self.agent = subprocess.Popen(words, cwd=str(self.home / "runctl"), env=env, stdin=subprocess.DEVNULL)
+            self.agent = subprocess.Popen(words, cwd=str(self.home / "runctl"), env=env, stdin=_NOTHING)
             signal.setitimer(signal.ITIMER_REAL, 0)
             code = self.agent.wait()
             code = code if code >= 0 else 128 - code
@@ -113,7 +113,8 @@ class Keeper:
                 self._send_log()
         except BaseException as failed:  # noqa: BLE001 (whatever it is, the host must not stay)
             _on_signals(signal.SIG_IGN)
-            error = clean(str(failed) if isinstance(failed, BringUpFailed) else f"{type(failed).__name__}: {failed}")
+            kind = "" if isinstance(failed, BringUpFailed) else f"{type(failed).__name__}: "
+            error = _UNSIGNED(f"{kind}{failed}")
             with contextlib.suppress(BaseException):
                 say(f"bring-up failed: {error}")
                 self._send_log()
@@ -122,47 +123,40 @@ class Keeper:
             self._end_host(code, error)
         return 1 if code is None else code
 
-    def _arm(self) -> None:
-        """Arm the dead-man's switch anew: what was scheduled first of all left time to get here, and no more."""
-        when = f"+{max(1, math.ceil((self.host['deadline'] - time.time()) / 60))}"
-        done = subprocess.run(["shutdown", "-P", when], stdin=subprocess.DEVNULL, check=False)
-        say(f"shutdown -P {when}" + (f" was refused with code {done.returncode}" if done.returncode else ""))
-
     def _hear(self, number: int, _frame: Any) -> None:
         """A signal: hand it on to the agent; before there is one, give up."""
-        self.asked_to_end = self.asked_to_end or number != signal.SIGALRM
+        late = number == signal.SIGALRM
+        self.asked_to_end = self.asked_to_end or not late
         if self.agent is None:
             _on_signals(signal.SIG_IGN)  # once is enough
-            late = f"it took longer than bring_up_s={self.host.get('bring_up_s')}"
             came = f"{signal.Signals(number).name} came while the host was prepared"
-            raise BringUpFailed(late if number == signal.SIGALRM else came)
-        if number != signal.SIGALRM:
+            raise BringUpFailed(f"it took longer than bring_up_s={self.host.get('bring_up_s')}" if late else came)
+        if not late:
             self.agent.terminate()
 
     def _bring_up(self) -> tuple[list[str], dict[str, str]]:
         """Do all that comes before the agent; its command and environment."""
-        wheel = None
         for file in self.host["files"]:
             path = self.home / Path(file["name"]).name
             download(file, path)
             if file.get("unpack_to"):
                 unpack(path, self.home / Path(file["unpack_to"]).name)
-            elif path.suffix == ".whl":
-                wheel = path
+        wheel = next(self.home.glob("*.whl"), None)
         package, project = self.home / "runctl", self.home / "project"
         for folder in (package, project):
             folder.mkdir(exist_ok=True)
         if wheel is not None:
             shutil.unpack_archive(wheel, package, "zip")
+            self._call([sys.executable, str(package / "runctl" / "hosts" / "room.py"), str(self.home)])
         env = {**self.env, "PYTHONPATH": os.pathsep.join(filter(None, [str(package), self.env.get("PYTHONPATH")]))}
         python = self.host.get("agent_python") or self.env.get("RUNCTL_AGENT_PYTHON")
-        reader: list[str] = []
-        if kept := self.host.get("setup_secrets"):
+        kept, reader = self.host.get("setup_secrets"), []
+        if kept:
             python = python or self._venv(wheel)  # what reads them needs the agent's environment
             reader = [python, "-m", "runctl.hosts.secrets", json.dumps(kept)]
         for number, line in enumerate(self.host["setup"], 1):
             say(f"setup line {number}: {line}")
-            if (code := self._call([*reader, "bash", "-c", line], project, env if reader else None)) != 0:
+            if (code := self._call([*reader, "bash", "-c", line], project, env if kept else None)) != 0:
                 raise BringUpFailed(f"setup line {number} ended with code {code}: {line}")
         python = python or self._venv(wheel)
         write(self.home / "order.json", json.dumps({**self.host["order"], "project_dir": str(project)}))
@@ -178,17 +172,15 @@ class Keeper:
         pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--quiet", *needed]
         for command in () if ready.exists() else ([next(works, "python3"), "-m", "venv", str(venv)], pip):
             if (code := self._call(command)) != 0:
-                raise BringUpFailed(
-                    f"no environment could be made for the agent: {' '.join(command)} ended with code {code}; install "
-                    "python3-venv in a setup line, or name an interpreter that has what runctl needs (agent_python)"
-                )
+                why = f"{' '.join(command)} ended with code {code}; install python3-venv in a setup line, or name an"
+                raise BringUpFailed(f"no environment for the agent: {why} interpreter that has it all (agent_python)")
         ready.touch()
         return python
 
     def _call(self, words: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> int:
         """Run a command to its end; an exception of ours ends it with all of its children."""
-        where, env, nothing = cwd or self.home, env or self.env, subprocess.DEVNULL
-        process = subprocess.Popen(words, cwd=where, env=env, stdin=nothing, start_new_session=True)
+        where, env = cwd or self.home, env or self.env
+        process = subprocess.Popen(words, cwd=where, env=env, stdin=_NOTHING, start_new_session=True)
         try:
             return process.wait()
         except BaseException:
@@ -226,7 +218,7 @@ class Keeper:
             write(self.home / "ended.json", json.dumps(ended))
         for tried in range(_TRIES):
             with contextlib.suppress(OSError):
-                if subprocess.run(["shutdown", "-P", when], stdin=subprocess.DEVNULL, check=False).returncode == 0:
+                if subprocess.run(["shutdown", "-P", when], stdin=_NOTHING, check=False).returncode == 0:
                     return
             time.sleep(2.0**tried)
 
@@ -237,17 +229,17 @@ def download(file: dict[str, Any], path: Path) -> None:
     for tried in range(_TRIES):
         time.sleep(2.0 ** (tried - 1) if tried else 0)
         try:
-            _fetch(file["url"], part)
-            with part.open("rb") as data:
-                digest = hashlib.sha256()
-                for piece in iter(lambda: data.read(1 << 20), b""):
-                    digest.update(piece)
-            if digest.hexdigest() == file["sha256"]:
+            begin = part.stat().st_size if part.exists() else 0
+            request = urllib.request.Request(file["url"], headers={"Range": f"bytes={begin}-"} if begin else {})
+            with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, part.open("ab") as out:
+                out.truncate(begin if answer.status == 206 else 0)
+                shutil.copyfileobj(answer, out, 1 << 20)
+            data, size_bytes = part.read_bytes(), file["size_bytes"]
+            if hashlib.sha256(data).hexdigest() == file["sha256"]:
                 part.replace(path)
-                return say(f"{file['name']}: {file['size_bytes']} bytes")
-            size_bytes = part.stat().st_size
-            why = f"{size_bytes} bytes of {file['size_bytes']} came, and their SHA-256 is not the one expected"
-            if size_bytes >= file["size_bytes"]:
+                return say(f"{file['name']}: {size_bytes} bytes")
+            why = f"{len(data)} bytes of {size_bytes} came, and their SHA-256 is not the one expected"
+            if len(data) >= size_bytes:
                 part.unlink()
         except urllib.error.HTTPError as error:
             why = f"HTTP {error.code} {error.reason}"
@@ -259,15 +251,6 @@ def download(file: dict[str, Any], path: Path) -> None:
             why = f"{type(error).__name__}: {error}"
         say(f"{file['url']}: {why} (try {tried + 1} of {_TRIES})")
     raise BringUpFailed(f"{file['url']} could not be fetched in {_TRIES} tries: {why}")
-
-
-def _fetch(url: str, part: Path) -> None:
-    begin = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={begin}-"} if begin else {})
-    with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer, part.open("ab" if begin else "wb") as out:
-        if answer.status != 206:
-            out.truncate(0)
-        shutil.copyfileobj(answer, out, 1 << 20)
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -311,11 +294,6 @@ def requirements(wheel: Path, more: str = "") -> list[str]:
     return [one for one in needed if "extra ==" not in one and not re.match(r"torch\b(?![-_.])", one, re.I)]
 
 
-def clean(text: str) -> str:
-    """A text whose links have lost what they were signed with."""
-    return _SIGNED.sub(r"\1", text)
-
-
 def write(path: Path, text: str) -> None:
     """Publish a file whole, for this user alone."""
     aside = path.with_name(f".tmp-{path.name}")
@@ -331,19 +309,40 @@ def _on_signals(handler: Any) -> None:
 
 def say(text: str) -> None:
     """One line for the log."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), clean(text), flush=True)  # noqa: T201 (no logging here)
+    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), _UNSIGNED(text), flush=True)  # noqa: T201 (no logging here)
 
 
 def run(home: Path) -> int:
     """Be the keeper, unless another is or was."""
-    with (home / "run.lock").open("w") as lock, (home.parent.parent / "host.lock").open("w") as host:
+    with (home / "run.lock").open("w") as lock, (home.parent.parent / "host.lock").open("a") as host:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return 0
-        fcntl.flock(host, fcntl.LOCK_EX)  # on a warm host the keeper before this one has its last word first
-        return 0 if (home / "ended.json").exists() else Keeper(home).run()
+        write(home / "pid", str(os.getpid()))  # before `ended.json` is looked for: see `end`
+        fcntl.flock(host, fcntl.LOCK_EX)  # the keeper before this one has its last word first
+        if (home / "ended.json").exists():
+            return 0
+        Path(host.name).write_text(str(home))
+        return Keeper(home).run()
+
+
+def end(home: Path) -> int:
+    """End the attempt, even one that waits for its host or has yet to come here; whether another has the host."""
+    with (home / "start.lock").open("w") as lock, (home.parent.parent / "host.lock").open("a") as host:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "ended.json").exists():
+            # First: a keeper that has not left its pid yet looks for this afterwards.
+            write(home / "ended.json", json.dumps({"why": "it was given up", "ended_at": time.time()}))
+            with contextlib.suppress(OSError, ValueError):
+                pid = int((home / "pid").read_text())
+                if b"keeper.py" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(host, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return 0
+        return 0 if Path(host.name).read_text() == str(home) else _BUSY
 
 
 if __name__ == "__main__":
-    sys.exit({"start": start, "run": run}[sys.argv[1]](Path(sys.argv[2]).resolve()))
+    sys.exit({"start": start, "run": run, "end": end}[sys.argv[1]](Path(sys.argv[2]).resolve()))

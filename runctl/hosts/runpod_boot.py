@@ -21,13 +21,17 @@ for number in (signal.SIGTERM, signal.SIGHUP):
     signal.signal(number, signal.SIG_IGN)
 env = os.environ
 root = pathlib.Path(env.get("RUNCTL_HOST_ROOT", "/var/lib/runctl"))
-root.mkdir(parents=True, exist_ok=True)
-with contextlib.suppress(FileExistsError), (root / "booted").open("x") as file:
-    file.write(str(time.time()))
-ends_at = float((root / "booted").read_text() or time.time()) + float(env["RUNCTL_LIVES_S"])
+since = time.time()
+# Where nothing can be written or read, for want of rights or of space, it counts from here.
+with contextlib.suppress(OSError, ValueError):
+    root.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError), (root / "booted").open("x") as file:
+        file.write(str(since))
+    since = float((root / "booted").read_text() or since)
+ends_at = since + float(env["RUNCTL_LIVES_S"])
 if list(root.glob("*/a*/started")):
     ends_at = min(ends_at, time.time() + float(env["RUNCTL_RESTARTED_S"]))
-while time.time() < ends_at and not (root / "end").exists():
+while time.time() < ends_at and not os.path.exists(root / "end"):  # noqa: PTH110 (of Path, 3.8's may raise)
     time.sleep(min(LOOK_S, max(0.0, ends_at - time.time())))
 query = "mutation End($input: PodTerminateInput!) { podTerminate(input: $input) }"
 asked = {"query": query, "variables": {"input": {"podId": env["RUNPOD_POD_ID"]}}}

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from runctl import hosts
 from runctl.hosts.notices import Notice, Notices
 
 NOTICE_S = 5.0
@@ -30,7 +31,7 @@ class PodNotices(Notices):
 
     def __init__(self, tell: Callable[[Notice], None]) -> None:
         super().__init__(tell)
-        self._path = Path(os.environ.get("RUNCTL_HOST_ROOT", "/var/lib/runctl"), _FILE)
+        self._path = Path(os.environ.get("RUNCTL_HOST_ROOT", hosts.ROOT), _FILE)
 
     def _look(self) -> None:
         try:

@@ -204,14 +204,17 @@ class Platform(ABC):
         """Ask the attempt to end, gracefully or `now`. An attempt that has ended is left as it is."""
         self._cancel(handle, reason, now)
 
-    def clean_up(self, handle: RunHandle, *, keep_s: float = 0.0) -> None:
+    def clean_up(self, handle: RunHandle, *, keep_s: float = 0.0) -> bool:
         """After an attempt's end: see to it that nothing of it is left running.
 
         Args:
             handle: the attempt.
             keep_s: a host that is rented may end itself within so many seconds.
+
+        Returns:
+            Whether it does: one that nobody told when to end is ended at once.
         """
-        self._clean_up(handle, keep_s)
+        return self._clean_up(handle, keep_s)
 
     def why(self, handle: RunHandle) -> str:
         """Why an attempt ended that could leave no record of its own."""
@@ -294,7 +297,7 @@ class Platform(ABC):
     def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None: ...
 
     @abstractmethod
-    def _clean_up(self, handle: RunHandle, keep_s: float) -> None: ...
+    def _clean_up(self, handle: RunHandle, keep_s: float) -> bool: ...
 
     def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
         return plan.offers[0] if plan.offers else None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runctl.platforms.hosts import Host
+
 #: Kinds that run.
 HOSTS = ("instance", "pod")
 
@@ -37,3 +39,12 @@ class Holding:
     ends_at: float | None = None
     price_usd_per_hour: float | None = None
     in_use: bool = False
+
+    @classmethod
+    def of(cls, host: Host, kind: str) -> Holding:
+        """A host."""
+        attempt = host.attempt if host.attempt >= 0 else None
+        return cls(
+            host.platform, kind, host.id, host.region, host.run, attempt, host.root, host.launched_at, host.ends_at,
+            host.price_usd_per_hour,
+        )  # fmt: skip

@@ -20,15 +20,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from runctl import lease
 from runctl.config.files import state_home
 from runctl.encoding import to_data
-from runctl.errors import ConfigError
-from runctl.spec import LaunchSpec, Limits, Plan, Program, Resources, RunHandle, RunIdentity
+from runctl.errors import ConfigError, StorageError
+from runctl.rundir import RunDir
+from runctl.spec import LaunchSpec, Limits, Plan, Program, Resources, RunHandle, RunIdentity, RunState
 
 #: The number where hosts of runs carry an attempt's.
 BY_HAND = 0
-#: How long a host that is made by hand lives if nothing is said.
-DEFAULT_LIFETIME = "4h"
 #: What a training leaves of its host's time for its last upload and its records, besides its own grace.
 _AFTERWARDS_S = 120.0
 _LEAST_S = 60.0
@@ -47,6 +47,7 @@ class Host:
         region: or cloud.
         launched_at: seconds since the epoch.
         ends_at: when it ends itself at the latest; None where that is not known.
+        root: where its run's directory lies, or None if it does not say.
     """
 
     platform: str
@@ -62,6 +63,7 @@ class Host:
     price_usd_per_hour: float | None = None
     launched_at: float = 0.0
     ends_at: float | None = None
+    root: str | None = None
 
     @property
     def by_hand(self) -> bool:
@@ -85,6 +87,25 @@ class Host:
             "machine": self.machine, "market": self.market, "launched_at": self.launched_at,
             "price_usd_per_hour": self.price_usd_per_hour, "billed_from": None, "stays": True, "host_name": self.run,
         }  # fmt: skip
+
+    def check_free(self, run_dir: str) -> None:
+        """Check that no other training is here, as far as this machine knows: one would wait for its end.
+
+        Args:
+            run_dir: of the run that is to come here.
+
+        Raises:
+            ConfigError: naming the run that is.
+        """
+        there = noted(self.id).get("run_dir")
+        if isinstance(there, str) and there != run_dir:
+            with contextlib.suppress(StorageError):
+                if _trains(RunDir(there), self.id):
+                    run = there.rsplit("/", 1)[-1]
+                    raise ConfigError(
+                        f"platform.host={self.id}: run {run} trains there just now; runctl wait {run} waits for its "
+                        f"end, runctl stop {run} stops it; or take another host"
+                    )
 
     def limited(self, limits: Limits, grace_s: float) -> Limits:
         """Limits that end a training before the host ends itself.
@@ -182,7 +203,6 @@ def used(plan: Plan) -> RunHandle | None:
     """Where the attempt of a plan is that uses a host which is there; None for a plan that rents one."""
     if not plan.requests or plan.requests[0]["call"] != USE:
         return None
-    note(plan.requests[0]["address"]["instance"], run_dir=plan.run_dir)
     return RunHandle(plan.platform, plan.run_id, plan.attempt, plan.requests[0]["address"])
 
 
@@ -235,6 +255,16 @@ def program(name: str, what: str) -> str:
 def not_ours(host_id: str, where: str) -> ConfigError:
     """The error for an id that is nobody's, or somebody else's."""
     return ConfigError(f"{host_id}: no living host of ours in {where}; what is not made by runctl is left alone")
+
+
+def _trains(rundir: RunDir, host_id: str) -> bool:
+    """Whether a run lives on a host; one of which nothing is heard does not count."""
+    status, beat = rundir.read_status(), rundir.heartbeat()
+    if status is None or beat is None or RunState(status["state"]).ended:
+        return False
+    submitted = rundir.submission(status["attempt"])
+    on_it = submitted is not None and submitted[1] is not None and submitted[1].address.get("instance") == host_id
+    return on_it and time.time() - float(beat["at"]) < lease.TIMEOUT_S
 
 
 def _noted(host_id: str) -> Path:

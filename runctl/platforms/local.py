@@ -202,11 +202,12 @@ class LocalPlatform(Platform):
     def _cancel(self, handle: RunHandle, reason: str, now: bool) -> None:
         self._agent(handle).tell({"reason": reason, "now": now})
 
-    def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
+    def _clean_up(self, handle: RunHandle, keep_s: float) -> bool:
         """An agent that was killed could not end its ranks' children: what carries the run's place is ours."""
         # Not its id: two people, or two tests, may give the same one to runs in two places.
         processes.end_by_environment("RUNCTL_RUN_DIR", handle.address["run_dir"])
         HostDir.for_attempt(handle.run_id, handle.attempt, handle.address["run_dir"]).remove()
+        return False
 
     def _agent(self, handle: RunHandle) -> LocalAgent:
         return self._agents[(handle.run_id, handle.attempt)]

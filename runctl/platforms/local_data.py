@@ -1,12 +1,14 @@
 """Data of this machine for a rented host: sent once by its content, and looked for where it was forgotten.
 
-<run.root>/.data/<digest>/<name>     a file or a folder; `<name>.complete` is written last
+<run.root>/.data/<digest>/<name>     a file or a folder; `<name>.complete` is written last, and tells when
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import subprocess
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -19,6 +21,9 @@ from runctl.spec import LaunchSpec, Transfer
 from runctl.storage import open_store
 
 _AT_ONCE = 8
+#: What was sent longer ago is sent anew: a bucket that `runctl aws setup` made drops it after twice that, and whoever
+#: begins with it needs it for a while.
+_FRESH_S = 30 * 24 * 3600.0
 
 
 def sent(spec: LaunchSpec, workdir: Path, tell: Callable[[str], None]) -> LaunchSpec:
@@ -100,7 +105,7 @@ def _send(source: Path, root: str, tell: Callable[[str], None]) -> str:
     names, digest = described(source)
     place = f".data/{digest}"
     store = open_store(root)
-    if store.read(f"{place}/{source.name}.complete") is None:
+    if not _is_fresh(store.read(f"{place}/{source.name}.complete")):
         tell(f"sending {source.name}: {told_size(names)}")
         with ThreadPoolExecutor(_AT_ONCE, "runctl-data") as pool:
             for done in [
@@ -108,8 +113,15 @@ def _send(source: Path, root: str, tell: Callable[[str], None]) -> str:
                 for path, name in names.items()
             ]:
                 done.result()
-        store.write(f"{place}/{source.name}.complete", b"")
+        store.write(f"{place}/{source.name}.complete", str(time.time()).encode())
     return f"{root.rstrip('/')}/{place}/{source.name}"
+
+
+def _is_fresh(complete: bytes | None) -> bool:
+    """Whether what was sent will lie there for long enough."""
+    with contextlib.suppress(ValueError):
+        return complete is not None and time.time() - float(complete) < _FRESH_S
+    return False
 
 
 def told_size(files: Iterable[Path]) -> str:

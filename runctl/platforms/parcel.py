@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runctl import bundle, processes
+from runctl import bundle, hosts, processes
 from runctl.checkpoint.transfer import readable
 from runctl.digests import sha256_of
 from runctl.hosts.keeper import MORE
@@ -30,6 +31,10 @@ from runctl.spec import LaunchSpec, RunHandle
 from runctl.storage import open_store
 
 FOLDER = ".parcels"
+#: The root of all that is ours on a host, in the words of its shell.
+ROOT_THERE = f'"${{RUNCTL_HOST_ROOT:-{hosts.ROOT}}}"'
+#: How the command ends that ends an attempt where no other attempt has the host.
+IDLE = 0
 _PREFIX = "runctl-parcel-"
 
 
@@ -75,14 +80,14 @@ class Parcel:
         folder = Path(self._folder.name)
         packed = bundle.pack(project_dir, folder, max_bytes=max_bytes)
         wheel = bundle.wheel(folder)
-        hosts = Path(__file__).parents[1] / "hosts"
-        keeper = hosts / "keeper.py"
+        programs = Path(hosts.__file__).parent
+        keeper = programs / "keeper.py"
         self.project = Item(packed.path, packed.sha256, "project.tar.gz", "project")
         self.runctl = Item(wheel, sha256_of(wheel), wheel.name)
         self.keeper = Item(keeper, sha256_of(keeper), "keeper.py")
         self._more: tuple[Item, ...] = ()
         if container:
-            python = bundle.program(hosts / "docker-python.sh", containers.PROGRAM, folder)
+            python = bundle.program(programs / "docker-python.sh", containers.PROGRAM, folder)
             self._more = (Item(python, sha256_of(python), python.name, containers.FOLDER),)
 
     @property
@@ -107,7 +112,7 @@ class Parcel:
 
 def orders(
     spec: LaunchSpec, attempt: int, platform: str, *, python: str | None, setup: tuple[str, ...], notices: str,
-    bring_up_s: float, keep_on_failure_s: float, keep_warm_s: float, lives_s: float, keep_s: float = 0.0,
+    bring_up_s: float, keep_on_failure_s: float, keep_warm_s: float, lives_s: float, stays: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """What a keeper is to do, but for what is known only once there is a host: files, secrets, times, prices.
 
@@ -122,7 +127,7 @@ def orders(
         keep_on_failure_s: how long it stays after a failure.
         keep_warm_s: how long it waits for the next run.
         lives_s: how long it may live altogether.
-        keep_s: how long it stays afterwards, however that ends.
+        stays: whether it stays all that time, however the attempt ends, and for no attempt in particular.
     """
     about = containers.orders(spec, attempt, setup)
     if spec.notify:
@@ -132,9 +137,9 @@ def orders(
         "attempt": attempt,
         **about,
         "bring_up_s": bring_up_s,
-        "keep_on_failure_s": keep_on_failure_s,
+        "keep_on_failure_s": 0.0 if stays else keep_on_failure_s,
         "keep_warm_s": keep_warm_s,
-        "keep_s": keep_s,
+        "keep_s": lives_s if stays else 0.0,
         "lives_s": lives_s,
         "unit": f"runctl-{spec.run.id}-a{attempt}",
         "order": {
@@ -181,6 +186,23 @@ def write_orders(run_dir: str, attempt: int, orders: dict[str, Any]) -> tuple[st
     name = orders_name(attempt)
     open_store(run_dir).write(name, data)
     return name, hashlib.sha256(data).hexdigest()
+
+
+def home(run_id: str, attempt: int) -> str:
+    """Where all that is an attempt's lies on its host, in the words of its shell."""
+    return f"{ROOT_THERE}/{shlex.quote(run_id)}/a{attempt}"
+
+
+def ending(run_id: str, attempt: int) -> str:
+    """The command that ends an attempt, also one that is yet to begin there; its code is IDLE where the host is free.
+
+    Where not even its keeper has come, nobody can tell.
+    """
+    return (
+        f'home={home(run_id, attempt)}; mkdir -p -m 700 "$home" && cd "$home" || exit 1; '
+        'test -e keeper.py && exec python3 keeper.py end "$home"; '
+        'test -e ended.json || echo \'{"why": "it was given up"}\' > ended.json; exit 1'
+    )
 
 
 def _remove_left_behind() -> None:

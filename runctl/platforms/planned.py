@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runctl import command
+from runctl import command, hosts
 from runctl.command import HostFacts
 from runctl.hostdir import HostDir
 from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, Plan, Quote
 
 #: Where everything of a run lies on a rented host; its agent is root.
-_HOST_ROOT = "/var/lib/runctl"
+hosts.ROOT = "/var/lib/runctl"
 
 
 def planned(spec: LaunchSpec, quote: Quote, attempt: int, kind: str, run_dir_there: str | None = None) -> Plan:
@@ -24,12 +24,12 @@ def planned(spec: LaunchSpec, quote: Quote, attempt: int, kind: str, run_dir_the
         kind: the platform's.
         run_dir_there: the run directory's path on the host, if it keeps one of its own.
     """
-    home = f"{_HOST_ROOT}/{spec.run.id}/a{attempt}"
+    home = f"{hosts.ROOT}/{spec.run.id}/a{attempt}"
     nproc = spec.trainer.nproc_per_node
     known = nproc if isinstance(nproc, int) else None
     run_dir = run_url(spec.run.root, spec.run.id)
     there = run_dir_there or run_dir
-    scratch = HostDir.for_attempt(spec.run.id, attempt, there, Path(_HOST_ROOT, "tmp", "runctl-0"))
+    scratch = HostDir.for_attempt(spec.run.id, attempt, there, Path(hosts.ROOT, "tmp", "runctl-0"))
     facts = HostFacts("python3", f"{home}/runctl", f"{home}/project", str(scratch.path), known or 1, 1, True)
     argv = [
         # How many ranks there will be, only the host can tell.

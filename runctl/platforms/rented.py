@@ -7,6 +7,7 @@ import json
 import random
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -17,7 +18,7 @@ from runctl.config.platform import PlatformConfig
 from runctl.durations import parse_duration_s
 from runctl.errors import ConfigError
 from runctl.platforms.base import Terms
-from runctl.spec import LaunchSpec, Limits, Plan, Quote, Resources
+from runctl.spec import LaunchSpec, Limits, Offer, Plan, Quote, Resources
 
 #: How long a host stays after a failure if nothing is said, and somebody is there to look.
 _KEPT_S = 900.0
@@ -170,6 +171,36 @@ def estimated(plan: Plan, lives_s: float, disk_usd_per_hour: float | None) -> Pl
             if known and len(known) == len(prices) and disk_usd_per_hour is not None
             else None
         ),
+    )
+
+
+def within(offers: Sequence[Offer], limit: float | None) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
+    """Offers that cost no more than they may (US dollars an hour), and in words those whose price nobody knows.
+
+    On spot that does no harm: what is bid bounds it.
+    """
+    if limit is None:
+        return tuple(offers), ()
+    unknown = [one for one in offers if one.price_usd_per_hour is None and one.market != "spot"]
+    left_out = dict.fromkeys(
+        f"{one.machine} {one.market.replace('_', ' ')} in {one.region}: its price is not known, so it is left out "
+        f"(platform.max_price_usd_per_hour={limit:g})"
+        for one in unknown
+    )
+    kept = (one for one in offers if one not in unknown and (one.price_usd_per_hour or 0.0) <= limit)
+    return tuple(kept), tuple(left_out)
+
+
+def too_dear(offers: Sequence[Offer], left_out: Sequence[str], limit: float | None) -> ConfigError:
+    """The error where nothing is left of offers after `within`."""
+    known = [one for one in offers if one.price_usd_per_hour is not None]
+    if not known:
+        return ConfigError("; ".join(left_out))
+    cheapest = min(known, key=lambda one: one.price_usd_per_hour or 0.0)
+    where = cheapest.zone or cheapest.region
+    return ConfigError(
+        f"platform.max_price_usd_per_hour={limit}: the cheapest is {cheapest.machine} "
+        f"{cheapest.market.replace('_', ' ')} in {where} at {cheapest.price_usd_per_hour} USD an hour"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from runctl.errors import PlatformError
 from runctl.platforms import containers
 from runctl.platforms.base import Platform
-from runctl.platforms.hosts import Hosts
+from runctl.platforms.hosts import Hosts, note, used
 from runctl.platforms.parcel import Parcel
 from runctl.platforms.rented import bounded
 from runctl.platforms.watching import HostWatch
@@ -70,10 +70,48 @@ class RentingPlatform(Platform, Generic[W]):
                 raise PlatformError(watch.why)
             time.sleep(_DETACH_LOOK_S)
 
+    def _clean_up(self, handle: RunHandle, keep_s: float) -> bool:
+        watch, where = self._watches.get((handle.run_id, handle.attempt)), handle.address
+        self._let_go(handle)
+        if where.get("stays"):
+            if watch is not None:
+                self._end_attempt(handle)
+            return False
+        if keep_s > 0 and (watch is None or watch.is_started):
+            return True  # its keeper ends it in time
+        taken = where.get("kept") and watch is not None and not watch.is_heard  # by a keeper that ours waited for
+        if taken and not self._end_attempt(handle):
+            self._tell(f"{where['instance']} may have another run by now: it is left alone, and ends itself")
+            return False
+        self._terminate(handle)
+        return False
+
+    @abstractmethod
+    def _let_go(self, handle: RunHandle) -> None:
+        """Take back what was made for an attempt besides its host."""
+
+    @abstractmethod
+    def _end_attempt(self, handle: RunHandle) -> bool:
+        """See to it that nothing of an attempt goes on, or begins yet, on a host that stays.
+
+        Returns:
+            Whether it is known that no other attempt has the host.
+        """
+
+    @abstractmethod
+    def _terminate(self, handle: RunHandle) -> None:
+        """End an attempt's host."""
+
     @property
     def _stays_s(self) -> float:
         """How long a host waits for the next run after this one; 0 where none does."""
         return 0.0 if self.berth is None else self.berth.keep_s
+
+    def _given_host(self, plan: Plan) -> RunHandle | None:
+        """Where the attempt goes if a host was named, or waits for it; that is remembered of the host."""
+        if (handle := used(plan)) is not None:
+            note(handle.address["instance"], run_dir=plan.run_dir)
+        return handle or self._from_berth(plan)
 
     def _from_berth(self, plan: Plan) -> RunHandle | None:
         """A host that waits for the next run, if one does that lives and serves the plan.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from runctl.errors import NotAllowed, RunctlError, StorageError
+from runctl.outcome import UNREACHED
 from runctl.rundir import RunDir
 from runctl.spec import RunHandle, RunState
 
@@ -25,6 +26,8 @@ COMING_UP_S = 5.0
 _HEARTBEAT_S = 15.0
 #: An agent writes a heartbeat every 5 s; after so long without one its host is lost, or cut off.
 _SILENCE_S = 180.0
+#: For so long the platform may not answer before it counts as ourselves who are cut off, and silence says nothing.
+_UNANSWERED_S = 90.0
 #: What a host that has ended may still have on its way to storage.
 _LAST_WORDS_S = 15.0
 
@@ -67,7 +70,7 @@ class HostWatch(ABC):
         self._trouble: str | None = None
         self._said: set[str] = set()
         self._beat: dict[str, Any] | None = None
-        self._heard_at = time.monotonic()
+        self._heard_at = self._answered_at = time.monotonic()
         self._state = RunState.PENDING
         self._last_words_s = _LAST_WORDS_S
         self.why = ""
@@ -95,12 +98,18 @@ class HostWatch(ABC):
         return self._state
 
     def cancel(self, reason: str, *, now: bool) -> None:
-        """Ask the agent to stop; a host that has no agent yet is simply given up."""
-        if self._status is None:
+        """Ask the agent to stop; a host that has no agent yet is simply given up.
+
+        Raises:
+            StorageError: if that cannot be asked just now.
+        """
+        looked = self._status is not None
+        if not looked:
             self._next["status"] = 0.0  # it may have begun since the last look
             with self._kept():
                 self._read_status()
-        if self._status is None:
+                looked = True
+        if looked and self._status is None:
             self.why = "stopped before the training began"
             self._state = RunState.STOPPED
             return
@@ -110,6 +119,11 @@ class HostWatch(ABC):
     def is_started(self) -> bool:
         """Whether its keeper has been started, so that it goes on without anybody here."""
         return self._is_started or self._status is not None
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether its agent has spoken."""
+        return self._status is not None
 
     # --- what each platform does in its own way ---
 
@@ -163,9 +177,12 @@ class HostWatch(ABC):
 
     def _look_at_host(self) -> None:
         every_s = _HOST_S if self._status is not None else 2 * COMING_UP_S
-        if self._gone_since is None and self._due("host", every_s) and not self._lives():
-            self._gone_since = time.monotonic()
-            self._next["status"] = 0.0
+        if self._gone_since is None and self._due("host", every_s):
+            lives = self._lives()
+            self._answered_at = time.monotonic()
+            if not lives:
+                self._gone_since = time.monotonic()
+                self._next["status"] = 0.0
 
     def _after_the_end(self, since: float) -> RunState:
         """What became of an attempt whose host has ended, once its last words had time to arrive."""
@@ -183,7 +200,7 @@ class HostWatch(ABC):
         """The next step towards the agent's first word; where that is the last, the console is kept."""
         state = self._bring_up()
         if not state.ended and time.monotonic() - self._began_here > self._bring_up_s:
-            self.why = f"its host {self._host} was not up within platform.bring_up={self._bring_up_s / 60:g}m" + (
+            self.why = f"its host {self._host} {UNREACHED}={self._bring_up_s / 60:g}m" + (
                 f": {trouble}" if (trouble := self._trouble or self._unseen()) else ""
             )
             state = RunState.INTERRUPTED
@@ -192,13 +209,21 @@ class HostWatch(ABC):
         return state
 
     def _silent_for_s(self) -> float:
-        """Since when nothing was heard of the agent, reckoned by when it was heard here: clocks differ."""
+        """Since when nothing was heard of the agent, reckoned by when it was heard here: clocks differ.
+
+        Who hears of nobody, neither of storage nor of the platform, is cut off itself: that says nothing of the agent.
+        """
+        heard = time.monotonic() - self._answered_at > _UNANSWERED_S
         if self._due("heartbeat", _HEARTBEAT_S):
+            could_look = False
             with self._kept():
                 beat = self._rundir.heartbeat()
-                if beat != self._beat:
-                    self._beat = beat
-                    self._heard_at = time.monotonic()
+                could_look = True
+                heard = heard or beat != self._beat
+                self._beat = beat
+            heard = heard or not could_look
+        if heard:
+            self._heard_at = time.monotonic()
         return time.monotonic() - self._heard_at
 
     def _bring_up_log(self) -> str | None:

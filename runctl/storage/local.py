@@ -19,7 +19,7 @@ from runctl.storage.base import RUN_ROOT, TEMPORARY, Stamp, Store, Stream, Tail,
 _log = logging.getLogger(__name__)
 
 #: What a network file system answers that cannot lock a folder; there nobody is alone.
-_NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP)
+NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOTSUP)
 _PIECE_BYTES = 8 << 20
 
 
@@ -70,7 +70,7 @@ class LocalStore(Store):
                 try:
                     fcntl.flock(folder, fcntl.LOCK_EX)
                 except OSError as error:
-                    if error.errno not in _NO_LOCKS:
+                    if error.errno not in NO_LOCKS:
                         raise
             yield
 

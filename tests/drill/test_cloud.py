@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +17,7 @@ from waiting import wait_until
 from runctl import processes
 from runctl.drill.cloud import Cloud
 from runctl.drill.sandboxes import MARK
+from runctl.errors import PlatformError
 
 RUN = {
     "ImageId": "ami-04681a1dbd79675a5",
@@ -88,6 +91,32 @@ def send(ssm: Any, instance: str, script: str, timeout_s: int = 60) -> str:
 
 def state(cloud: Cloud, instance: str) -> str:
     return next(one["state"] for one in cloud.instances() if one["id"] == instance)
+
+
+# --- the way there ---
+
+
+def test_a_proxy_of_the_users_is_not_asked_the_way_to_loopback(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "intern.example")
+    assert isinstance(cloud.calls(), list)
+    assert cloud.read("s3://nowhere/nothing") is None
+    for name, value in cloud.environment(os.environ).items():
+        monkeypatch.setenv(name, value)
+    assert os.environ["no_proxy"].startswith("intern.example,"), "nor is what the user goes to directly"
+    assert boto3.Session().client("ec2").describe_regions()["Regions"]
+
+
+def test_a_cloud_that_does_not_start_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    cloud = Cloud()
+    with pytest.raises(PlatformError, match="did not start"), cloud:
+        pass
+    assert not cloud.folder.exists()
+    assert cloud._process is not None and cloud._process.returncode is not None
 
 
 # --- SSM ---

@@ -20,6 +20,7 @@ from rented import KEEPER, TIMEOUT_S, Host, bundle
 from waiting import wait_until
 
 from runctl.hosts.keeper import BringUpFailed, requirements, unpack
+from runctl.hosts.room import make
 
 AGENT = """
 json.dump({"argv": sys.argv[1:], "env": dict(os.environ), "cwd": os.getcwd()}, open(home + "/seen", "w"))
@@ -36,8 +37,9 @@ def wheel(path: Path, *needed: str) -> bytes:
     return path.read_bytes()
 
 
-def test_it_needs_no_more_than_python_3_8_and_the_standard_library() -> None:
-    tree = ast.parse(KEEPER.read_text(), feature_version=(3, 8))
+@pytest.mark.parametrize("program", ["keeper.py", "room.py"])
+def test_it_needs_no_more_than_python_3_8_and_the_standard_library(program: str) -> None:
+    tree = ast.parse(KEEPER.with_name(program).read_text(), feature_version=(3, 8))
     imported = {
         (node.module if isinstance(node, ast.ImportFrom) else alias.name).split(".")[0]  # type: ignore[union-attr]
         for node in ast.walk(tree)
@@ -128,6 +130,101 @@ def test_the_keeper_of_the_next_run_waits_for_the_last_word_of_the_one_before(ho
         assert host.shutdowns == []
     assert keeper.wait(20) == 0
     assert (host.home / "seen").exists()
+
+
+# --- end ---
+
+
+def test_an_attempt_that_waits_for_its_host_is_ended_and_never_begins(host: Host) -> None:
+    """Its launcher goes on elsewhere: it must not come back when the host is free."""
+    host.describe(agent_python=host.agent(AGENT))
+    with (host.home.parent.parent / "host.lock").open("a") as before:
+        fcntl.flock(before, fcntl.LOCK_EX)
+        Path(before.name).write_text("/another/a1")
+        keeper = host.keep()
+        wait_until((host.home / "pid").exists, TIMEOUT_S, "it waits for the host")
+        assert host.keep("end").wait(TIMEOUT_S) == 3  # the host is another's
+        assert keeper.wait(TIMEOUT_S) == -signal.SIGTERM
+    assert host.keep("start").wait(TIMEOUT_S) == 0
+    assert host.run() == 0
+    assert not (host.home / "seen").exists()
+    assert host.shutdowns == []
+
+
+def test_an_attempt_that_is_ended_before_it_comes_never_begins(host: Host) -> None:
+    host.describe(agent_python=host.agent(AGENT))
+    assert host.keep("end").wait(TIMEOUT_S) == 0
+    assert host.keep("start").wait(TIMEOUT_S) == 0
+    assert host.run() == 0
+    assert not (host.home / "seen").exists()
+    assert host.ended()["why"] == "it was given up"
+
+
+def test_an_attempt_that_trains_is_ended_like_by_a_signal_and_its_own_host_is_not_anothers(host: Host) -> None:
+    leave = "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(143)))"
+    host.describe(agent_python=host.agent(f"{leave}\nopen(home + '/ready', 'w')\ntime.sleep(300)"))
+    keeper = host.keep()
+    wait_until((host.home / "ready").exists, TIMEOUT_S, "the agent runs")
+    assert host.keep("end").wait(TIMEOUT_S) == 0
+    assert keeper.wait(TIMEOUT_S) == 143
+    assert host.ended()["agent_exit_code"] == 143
+    assert host.keep("end").wait(TIMEOUT_S) == 0  # one that has ended is left as it is
+    assert host.ended()["agent_exit_code"] == 143
+
+
+# --- room ---
+
+
+def left(home: Path, *, ended: bool = True, collect_s: float = 0.0, collected: bool = False) -> Path:
+    """What an attempt leaves."""
+    (home / "project" / "checkpoints").mkdir(parents=True)
+    (home / "project" / "checkpoints" / "step-1.pt").write_text("heavy")
+    (home / "project.tar.gz").write_text("heavy")
+    (home / "bring-up.log").write_text("small")
+    (home / "host.json").write_text(json.dumps({"collect_s": collect_s}))
+    for name, there in (("ended.json", ended), ("collected", collected)):
+        if there:
+            (home / name).write_text("{}")
+    return home
+
+
+def names(home: Path) -> set[str]:
+    return {one.name for one in home.iterdir()}
+
+
+def test_the_next_attempt_has_the_room_of_those_that_ended(host: Host, tmp_path: Path) -> None:
+    root = host.home.parents[1]
+    before = left(root / "earlier" / "a1")
+    (before / "link").symlink_to(tmp_path)
+    (root / ".parcels").mkdir()
+    wheel(tmp_path / "w.whl")
+    with zipfile.ZipFile(tmp_path / "w.whl", "a") as archive:
+        archive.write(KEEPER.with_name("room.py"), "runctl/hosts/room.py")
+    sent = host.files.add("runctl-0.1.0-py3-none-any.whl", (tmp_path / "w.whl").read_bytes())
+    host.describe(files=[sent], agent_python=host.agent(AGENT))
+    assert host.run() == 0, host.log
+    assert names(before) == {"bring-up.log", "host.json", "ended.json"}
+    assert (host.home / "project").exists() and (root / ".parcels").exists() and (tmp_path / "w.whl").exists()
+    assert str(before / "project") in host.log
+
+
+def test_what_lies_on_the_host_alone_stays_until_it_is_collected(tmp_path: Path) -> None:
+    lives = left(tmp_path / "lives" / "a1", ended=False)
+    waits = left(tmp_path / "waits" / "a1", collect_s=60.0)
+    done = left(tmp_path / "done" / "a1", collect_s=60.0, collected=True)
+    again = [left(tmp_path / "again" / "a1", collected=True), left(tmp_path / "again" / "a2", ended=False)]
+    mine = left(tmp_path / "mine" / "a2", ended=False)
+    left(tmp_path / "mine" / "a1", collect_s=60.0, collected=True)
+    for run in ("lives", "waits", "done", "again", "mine"):
+        (tmp_path / ".runs" / run / "checkpoints").mkdir(parents=True)
+    (tmp_path / "given-up" / "a1").mkdir(parents=True)
+    (tmp_path / "given-up" / "a1" / "ended.json").write_text("{}")
+    make(mine)
+    for one in (lives, waits, again[1], mine):
+        assert (one / "project" / "checkpoints" / "step-1.pt").exists(), one
+    for one in (done, again[0], tmp_path / "mine" / "a1"):
+        assert not (one / "project").exists(), one
+    assert names(tmp_path / ".runs") == {"lives", "waits", "again", "mine"}
 
 
 def test_an_agent_that_is_killed_ends_the_host(host: Host) -> None:

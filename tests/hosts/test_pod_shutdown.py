@@ -18,6 +18,7 @@ import pytest
 from waiting import wait_until
 
 from runctl.hosts import runpod
+from runctl.platforms.runpod.boot import with_boot as boot_of
 
 FILE = Path(runpod.__file__)
 BOOT = FILE.with_name("runpod_boot.py")
@@ -169,6 +170,32 @@ def test_a_container_that_cannot_begin_or_begins_again_ends_its_pod_soon(pod: Po
     finally:
         boot.kill()
         boot.wait()
+
+
+def test_a_pod_ends_at_its_deadline_where_nothing_can_be_written(pod: Pod, api: Api, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    pod.env["RUNCTL_HOST_ROOT"] = str(tmp_path / "file" / "runctl")
+    boot = subprocess.Popen(
+        [sys.executable, "-"], stdin=BOOT.open("rb"),
+        env={**pod.env, "RUNCTL_LIVES_S": "0.5", "RUNCTL_RESTARTED_S": "60"},
+    )  # fmt: skip
+    try:
+        wait_until(lambda: bool(api.asked), 10, "RunPod is asked")
+    finally:
+        boot.kill()
+        boot.wait()
+
+
+def test_what_a_pod_runs_has_another_root_where_ours_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    asked = boot_of({"arguments": {"env": []}}, 60.0, 'echo "$RUNCTL_HOST_ROOT"')["arguments"]
+    env = {one["key"]: one["value"] for one in asked["env"]}
+    for there, root in ((tmp_path / "good", tmp_path / "good"), (tmp_path / "file" / "no", "/tmp/runctl")):
+        said = subprocess.run(
+            ["sh", "-c", asked["dockerArgs"]], capture_output=True, text=True, timeout=20, check=True,
+            env={**env, "PATH": os.environ["PATH"], "RUNCTL_HOST_ROOT": str(there), "RUNCTL_BOOT": ""},
+        ).stdout  # fmt: skip
+        assert said == f"{root}\n"
 
 
 def test_it_needs_nothing_but_an_old_python() -> None:

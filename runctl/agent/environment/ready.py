@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from runctl import hosts
 from runctl.agent.carried import carried
 from runctl.agent.environment import archive, fitness, interpreters, requirements
 from runctl.agent.environment.cache import Cache, CacheBroken
@@ -30,8 +31,6 @@ from runctl.errors import EnvironmentFailed
 from runctl.spec import LaunchSpec
 
 _LOOK_S = 0.2
-#: Where everything of ours lies on a rented host; in the drill RUNCTL_HOST_ROOT says where.
-_HOST_ROOT = "/var/lib/runctl"
 #: Stands in an environment's folder once it is whole: where it was made, and in how many seconds.
 _WHOLE = "runctl.json"
 
@@ -293,7 +292,7 @@ class RanksEnvironment:
         if self._order.attached:
             cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
             return Path(cache, "runctl", "environments")
-        return Path(os.environ.get("RUNCTL_HOST_ROOT", _HOST_ROOT), "environments")
+        return Path(os.environ.get("RUNCTL_HOST_ROOT", hosts.ROOT), "environments")
 
     @contextlib.contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:

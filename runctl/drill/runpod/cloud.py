@@ -17,7 +17,7 @@ from typing import Any
 
 from runctl import processes
 from runctl.drill.sandboxes import MARK
-from runctl.drill.steering import Steered
+from runctl.drill.steering import Steered, without_proxy
 from runctl.encoding import dumps
 from runctl.errors import MissingExtra, PlatformError
 
@@ -81,6 +81,7 @@ class RunpodCloud(Steered):
         """
         return {
             **{name: value for name, value in base.items() if not name.startswith("RUNPOD_")},
+            **without_proxy(base),
             "RUNPOD_API_BASE_URL": self.url,
             "RUNPOD_API_KEY": KEY,
             **({} if self._user == "root" else {"RUNCTL_POD_USER": self._user}),

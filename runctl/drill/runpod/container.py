@@ -44,7 +44,9 @@ class Container:
         self._cwd: str = told["cwd"]
         self._folder = folder
         self._orders: queue.Queue[str | None] = queue.Queue()
-        self._starts = 0
+        self._starts = 0  # of its entrypoint, also before the container itself was stopped and started
+        with contextlib.suppress(OSError, ValueError):
+            self._starts = int(json.loads((folder / "state.json").read_text())["starts"])
 
     def run(self) -> None:
         """Run it until it is told to end."""

@@ -5,7 +5,6 @@ clients      boto3's clients, and what they raise in our words
 choices      what `runctl aws setup` chose
 account      what launches need in an account, made
 doctor       the same, looked at
-policies     the rights that people and hosts need
 rights       whether EC2 would let us launch
 network      subnets, and whether a host there can be heard of
 fitting      types of instances that have what is asked for
@@ -54,6 +53,7 @@ from runctl.platforms.planned import planned
 from runctl.platforms.rented import chosen, estimated, lifetime_s
 from runctl.platforms.renting import RentingPlatform
 from runctl.platforms.watching import bring_up_log
+from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, Offer, Plan, Quote, RunHandle
 
 #: What looking at offers does not tell.
@@ -124,6 +124,7 @@ class AwsPlatform(RentingPlatform[Watch]):
     def _quote(self, spec: LaunchSpec) -> Quote:
         host = self._given()
         if host is not None:
+            host.check_free(run_url(spec.run.root, spec.run.id))
             offer = Offer(self.kind, host.machine, "own", host.region, host.zone, host.price_usd_per_hour)
             return Quote((offer,), host.id, {"host": host, **self._facts(spec)})
         found = market.look(self._options, self._clients, spec.resources)
@@ -177,7 +178,9 @@ class AwsPlatform(RentingPlatform[Watch]):
         )
 
     def _disks_usd_per_hour(self, quote: Quote) -> float | None:
-        """What a host's disks cost where they are dearest; None if one price is not known."""
+        """What a host's disks cost where they are dearest; None if one price is not known, 0 where they are there."""
+        if "host" in quote.facts:
+            return 0.0
         regions = {str(offer.region) for offer in quote.offers}
         prices = [quote.facts["regions"].get(one, {}).get("disk_usd_per_gib_hour") for one in regions]
         size_gib = self._options.root_volume_gib + (self._options.data_volume_gib or 0)
@@ -187,7 +190,7 @@ class AwsPlatform(RentingPlatform[Watch]):
         purchase = Purchase(self._clients, self._tell)
         handle = purchase.find(plan) if (plan.run_id, plan.attempt) in self._watches else None
         if handle is None:
-            handle = used(plan) or self._from_berth(plan)
+            handle = self._given_host(plan)
             if handle is None:
                 rights.check(self._clients, plan, self._may_launch)
             self._parcels[plan.run_id].send(_root(plan), self._tell)  # made with the quote
@@ -215,16 +218,17 @@ class AwsPlatform(RentingPlatform[Watch]):
         like = handle.address.get("like")
         return like is not None and any(requests.likeness(plan, offer) == like for offer in plan.offers)
 
-    def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
+    def _let_go(self, handle: RunHandle) -> None:
         if (plan := self._plans.get((handle.run_id, handle.attempt))) is not None:
             try:
                 parameters.delete(self._clients, plan, handle)
             except RunctlError as error:
                 self._tell(f"{error}; secrets of this run may still lie in SSM")
-        if handle.address.get("stays"):
-            end_attempt(self._clients, handle, self._tell)
-        if keep_s > 0 or handle.address.get("stays"):
-            return
+
+    def _end_attempt(self, handle: RunHandle) -> bool:
+        return end_attempt(self._clients, handle, self._tell)
+
+    def _terminate(self, handle: RunHandle) -> None:
         Instances(self._clients, handle.address["region"]).terminate(handle.address["instance"])
 
     def _offer(self, plan: Plan, handle: RunHandle) -> Offer | None:
@@ -281,7 +285,7 @@ class AwsPlatform(RentingPlatform[Watch]):
         told = parcel.orders(
             spec, attempt, self.kind, python=self._options.python, setup=self._options.setup, notices="aws",
             bring_up_s=self._options.bring_up_s, keep_on_failure_s=self.terms.keep_on_failure_s, lives_s=lives_s,
-            keep_warm_s=self._stays_s, keep_s=lives_s if "host" in quote.facts else 0.0,
+            keep_warm_s=self._stays_s, stays="host" in quote.facts,
         )  # fmt: skip
         setup = parameters.references(put, spec.secrets_for("setup"))
         secrets = {

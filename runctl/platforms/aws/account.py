@@ -35,6 +35,8 @@ _RULES = (
     ("runctl-unfinished-uploads", f"{_PREFIX}/", {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}),
     ("runctl-sent-projects", f"{_PREFIX}/.parcels/", {"Expiration": {"Days": 30}}),
     ("runctl-environments", f"{_PREFIX}/.environments/", {"Expiration": {"Days": 60}}),
+    # Inputs of a launcher's machine; one that was sent more than half of that ago is sent anew.
+    ("runctl-sent-data", f"{_PREFIX}/.data/", {"Expiration": {"Days": 60}}),
 )
 #: A role that was only just made is not known everywhere yet.
 _KNOWN_TRIES = 6

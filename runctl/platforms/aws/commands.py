@@ -16,6 +16,8 @@ from runctl.platforms.aws.clients import Clients, code_of, translated
 #: SSM's own least time for delivery, in seconds.
 _DELIVERY_S = 30
 _POLL_S = 1.0
+#: What SSM keeps of a command's output, in characters.
+STDOUT_CHARS, STDERR_CHARS = 24_000, 8_000
 #: Right after it was sent, SSM may not know of a command.
 _KNOWN_AFTER_S = 30.0
 _ENDED = ("Success", "Failed", "TimedOut", "Cancelled", "Undeliverable", "Terminated", "DeliveryTimedOut",
@@ -124,7 +126,7 @@ class Commands:
         )
 
     def run(self, instance_id: str, script: str, *, timeout_s: float = 60.0) -> CommandResult:
-        """Run a script and wait for its end: `runctl exec` in one call.
+        """Run a script and wait for its end: `runctl aws exec` in one call.
 
         Raises:
             PlatformError: if it did not begin or end in time.
@@ -132,7 +134,7 @@ class Commands:
         deadline = time.monotonic() + timeout_s + _DELIVERY_S
         command = None
         while time.monotonic() < deadline:
-            command = command or self.send(instance_id, script, timeout_s=timeout_s, comment="runctl exec")
+            command = command or self.send(instance_id, script, timeout_s=timeout_s, comment="runctl")
             result = self.result(command) if command is not None else None
             if result is not None:
                 return result

@@ -12,13 +12,13 @@ from urllib.parse import urlsplit
 from runctl.errors import RunctlError
 from runctl.platforms.aws import prices
 from runctl.platforms.aws.clients import Clients, code_of, translated
+from runctl.platforms.aws.hosts import living
 from runctl.platforms.aws.instances import ALIVE, Instances
-from runctl.platforms.aws.requests import TAG_ATTEMPT, TAG_DEADLINE, TAG_ROOT, TAG_RUN
+from runctl.platforms.aws.requests import TAG_ATTEMPT, TAG_ROOT, TAG_RUN
 from runctl.platforms.holdings import Holding
 
 _OURS = [{"Name": "tag:CreatedBy", "Values": ["runctl"]}]
 _PARAMETER = re.compile(r"/runctl/(?P<run>[^/]+)/a(?P<attempt>\d+)/[^/]+")
-_MINUTES = re.compile(r"(\d+) minutes after launch")
 _AT_ONCE = 8
 
 
@@ -101,44 +101,7 @@ class _Gone(Exception):
 
 
 def _instances(clients: Clients, region: str) -> list[Holding]:
-    filters = [*_OURS, {"Name": "instance-state-name", "Values": list(ALIVE)}]
-    found = [
-        one
-        for group in _pages(
-            clients.ec2(region), "describe_instances", "Reservations", f"instances in {region}", filters
-        )
-        for one in group["Instances"]
-    ]
-    usd = _prices(clients, region, found)
-    return [_instance(one, region, usd.get(one["InstanceId"])) for one in found]
-
-
-def _instance(told: dict[str, Any], region: str, usd: float | None) -> Holding:
-    tags, launched_at = _tags(told), told["LaunchTime"].timestamp()
-    minutes = _MINUTES.fullmatch(tags.get(TAG_DEADLINE, ""))
-    return Holding(
-        "aws", "instance", told["InstanceId"], region, tags.get(TAG_RUN, ""), _attempt(tags), tags.get(TAG_ROOT),
-        launched_at, launched_at + 60 * int(minutes[1]) if minutes else None, usd,
-    )  # fmt: skip
-
-
-def _prices(clients: Clients, region: str, instances: list[dict[str, Any]]) -> dict[str, float]:
-    """What each costs an hour now, as far as AWS tells."""
-    on_spot = {one["InstanceType"] for one in instances if one.get("InstanceLifecycle") == "spot"}
-    others = {one["InstanceType"] for one in instances if one.get("InstanceLifecycle") != "spot"}
-    spot: dict[tuple[str, str], float] = {}
-    on_demand: dict[tuple[str, str], float] = {}
-    with contextlib.suppress(RunctlError):
-        spot = prices.spot(clients, sorted(on_spot), region) if on_spot else {}
-    with contextlib.suppress(RunctlError):
-        on_demand = prices.on_demand(clients, sorted(others), [region]) if others else {}
-    usd = {
-        one["InstanceId"]: spot.get((one["InstanceType"], one["Placement"]["AvailabilityZone"]))
-        if one.get("InstanceLifecycle") == "spot"
-        else on_demand.get((one["InstanceType"], region))
-        for one in instances
-    }
-    return {name: price for name, price in usd.items() if price is not None}
+    return [Holding.of(host, "instance") for host in living(clients, region)]
 
 
 def _volumes(clients: Clients, region: str) -> list[Holding]:

@@ -5,18 +5,17 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import ConfigError
 from runctl.platforms import rented
+from runctl.platforms.asked import Asked
 from runctl.platforms.aws import fitting, network, prices, quotas
 from runctl.platforms.aws.clients import Clients, translated
 from runctl.platforms.aws.options import AwsOptions
 from runctl.spec import Offer, Resources
-
-T = TypeVar("T")
 
 #: How long looking may take altogether; what has not come by then is unknown.
 _LOOK_S = 20.0
@@ -73,52 +72,36 @@ def look(options: AwsOptions, clients: Clients, resources: Resources) -> Found:
     if not options.instance_types:
         options = replace(options, instance_types=fitting.types(clients, options.regions, resources))
     unknown: list[str] = []
-    with_deadline = _Deadline(time.monotonic() + _LOOK_S, unknown)
-    pool = ThreadPoolExecutor(8, "runctl-look")
-    try:
-        for region in options.regions:
-            for make in (clients.ec2, clients.ssm, clients.quotas):
-                make(region)  # one after the other: making them is not thread-safe
-        on_demand = pool.submit(prices.on_demand, clients, options.instance_types, options.regions)
-        asked = {
-            region: {name: pool.submit(ask, clients, options, region) for name, ask in _ASKED.items()}
-            for region in options.regions
-        }
-        answers = {
-            region: {name: with_deadline.result(f"{name} in {region}", future) for name, future in futures.items()}
-            for region, futures in asked.items()
-        }
-        usd_on_demand = with_deadline.result("prices on demand", on_demand) or {}
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+    until = time.monotonic() + _LOOK_S
+    for region in options.regions:
+        for make in (clients.ec2, clients.ssm, clients.quotas):
+            make(region)  # one after the other: making them is not thread-safe
+    of_prices = Asked(
+        "AWS", "prices on demand", lambda: prices.on_demand(clients, options.instance_types, options.regions)
+    )
+    asked = {
+        region: {name: Asked("AWS", f"{name} in {region}", partial(ask, clients, options, region))
+                 for name, ask in _ASKED.items()}
+        for region in options.regions
+    }  # fmt: skip
+    answers = {
+        region: {name: one.result(until, unknown) for name, one in questions.items()}
+        for region, questions in asked.items()
+    }
+    usd_on_demand = of_prices.result(until, unknown) or {}
     regions = {region: _region(options, answer) for region, answer in answers.items()}
     networks = [answer["network"][0] for answer in answers.values() if answer["network"]]
     unknown += [found.unknown for found in networks if found.unknown is not None]
     cut_off = tuple(why for found in networks for why in found.cut_off)
     known = {region: answer["quotas"] for region, answer in answers.items()}
-    offers, too_small = quotas.allowed(_offers(options, answers, usd_on_demand), known)
-    return Found(offers, regions, tuple(unknown), wanted, too_small, cut_off)
-
-
-class _Deadline:
-    """Takes results as they come, and None for what comes too late or not at all."""
-
-    def __init__(self, at: float, unknown: list[str]) -> None:
-        self._at = at
-        self._unknown = unknown
-
-    def result(self, what: str, future: Future[T]) -> T | None:
-        wait([future], max(0.0, self._at - time.monotonic()))
-        if not future.done():
-            self._unknown.append(f"{what}: AWS has not answered within {_LOOK_S:.0f} s")
-            return None
-        try:
-            return future.result()
-        except ConfigError:
-            raise
-        except RunctlError as error:
-            self._unknown.append(str(error))
-            return None
+    offers = _offers(options, answers, usd_on_demand)
+    limit = options.max_price_usd_per_hour
+    within, left_out = rented.within(offers, limit)
+    _complain(options, offers)
+    if not within:
+        raise rented.too_dear(offers, left_out, limit)
+    allowed, too_small = quotas.allowed(within, known)
+    return Found(allowed, regions, (*unknown, *left_out), wanted, too_small, cut_off)
 
 
 def _zones(clients: Clients, options: AwsOptions, region: str) -> dict[str, list[str]]:
@@ -228,11 +211,7 @@ def _offers(
                         price = (answer.get("spot prices") or {}).get((one, zone))
                     of_type.append(Offer("aws", one, market, region, zone, price))
             offers += sorted(of_type, key=_by_price)
-    limit = options.max_price_usd_per_hour
-    within = tuple(one for one in offers if limit is None or (one.price_usd_per_hour or 0.0) <= limit)
-    if answers:
-        _complain(options, offers, within)
-    return within
+    return tuple(offers)
 
 
 def _zones_of(options: AwsOptions, answer: dict[str, Any], instance_type: str) -> Sequence[str | None]:
@@ -250,7 +229,7 @@ def _by_price(offer: Offer) -> tuple[bool, float]:
     return offer.price_usd_per_hour is None, offer.price_usd_per_hour or 0.0
 
 
-def _complain(options: AwsOptions, offers: list[Offer], within: tuple[Offer, ...]) -> None:
+def _complain(options: AwsOptions, offers: Sequence[Offer]) -> None:
     """Say at once what can never be had.
 
     Raises:
@@ -265,10 +244,4 @@ def _complain(options: AwsOptions, offers: list[Offer], within: tuple[Offer, ...
         raise ConfigError(
             f"platform.instance_type={', '.join(options.instance_types)}: not offered in "
             f"{', '.join(options.zones) or where}; name another type or platform.region"
-        )
-    if not within:
-        cheapest = min(offers, key=_by_price)
-        raise ConfigError(
-            f"platform.max_price_usd_per_hour={options.max_price_usd_per_hour}: the cheapest is {cheapest.machine} "
-            f"{cheapest.market} in {cheapest.zone} at {cheapest.price_usd_per_hour} USD an hour"
         )

@@ -19,9 +19,9 @@ __all__ = ["HOST_TRUST", "SSM_CORE", "Place", "cleanup", "host", "host_trust", "
 
 Policy = dict[str, Any]
 
-#: What IAM takes of a managed policy, and of all inline policies of a role, in characters without white space
+#: What IAM takes of a managed policy, in characters without white space
 #: (docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html).
-MANAGED_CHARS, ROLE_CHARS, USER_CHARS = 6_144, 10_240, 2_048
+MANAGED_CHARS = 6_144
 #: By which we know what is ours; every resource carries it from the call that makes it.
 _OURS = {"CreatedBy": "runctl"}
 _NETWORK = ("RouteTables", "SecurityGroups", "Subnets", "VpcEndpoints")

@@ -31,14 +31,14 @@ def spot(clients: Clients, types: Sequence[str], region: str) -> dict[tuple[str,
 
 
 def spot_changes(
-    clients: Clients, machine: str, zone: str, begin: float, end: float
+    clients: Clients, machine: str, region: str, zone: str, *, begin: float, end: float
 ) -> tuple[tuple[float, float], ...]:
     """How the price of one type in one zone changed.
 
     Args:
         clients: AWS's clients.
         machine: the type.
-        zone: where.
+        region, zone: where; a zone's name does not tell its region (us-west-2-lax-1a).
         begin, end: between which (seconds since the epoch). EC2 tells the price at the begin with the time of the
             change that led to it, and remembers 90 days.
 
@@ -48,7 +48,6 @@ def spot_changes(
     Raises:
         RunctlError: what AWS says.
     """
-    region = zone.rstrip("abcdefghijklmnopqrstuvwxyz")
     with translated(f"spot prices in {zone}"):
         pages = clients.ec2(region).get_paginator("describe_spot_price_history").paginate(
             InstanceTypes=[machine], ProductDescriptions=["Linux/UNIX"], AvailabilityZone=zone,

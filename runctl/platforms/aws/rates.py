@@ -34,9 +34,12 @@ def look(clients: Clients, plan: Plan, handle: RunHandle, begin: float, end: flo
             on_demand = prices.on_demand(clients, [machine], [region]).get((machine, region))
         if where["market"] == "spot" and where["zone"]:
             with contextlib.suppress(RunctlError):
-                changes = prices.spot_changes(clients, machine, str(where["zone"]), begin, end)
+                changes = prices.spot_changes(clients, machine, region, str(where["zone"]), begin=begin, end=end)
     size_gib = disks_gib(plan)
-    return Rates(changes, on_demand, None if disk is None or size_gib is None else disk * size_gib, _LEAST_BILLED_S)
+    usd = None if disk is None or size_gib is None else disk * size_gib
+    if where.get("stays"):
+        usd = 0.0  # they are there for whoever made the host, training or no training
+    return Rates(changes, on_demand, usd, _LEAST_BILLED_S)
 
 
 def disks_gib(plan: Plan) -> float | None:

@@ -10,6 +10,8 @@ import shlex
 from urllib.parse import urlsplit
 
 from runctl.errors import ConfigError, PlatformError
+from runctl.hosts import ROOT
+from runctl.platforms import parcel
 from runctl.platforms.aws.clients import Clients, translated
 
 _SETUP = "`runctl aws setup` makes one for your runs, or name another: run.root=s3://my-bucket/runs"
@@ -67,7 +69,7 @@ def script(run_id: str, attempt: int, files: list[tuple[str, str, str]], data_vo
         (
             "set -eu",
             *([] if data_volume_gib is None else [_mount(data_volume_gib)]),
-            f'folder="${{RUNCTL_HOST_ROOT:-/var/lib/runctl}}"/{shlex.quote(run_id)}/a{attempt}',
+            f"folder={parcel.home(run_id, attempt)}",
             # A host that has been told already must not be told otherwise: its keeper reads these files.
             f'test -e "$folder/{files[0][0]}" && test -e "$folder/{files[-1][0]}" ||'
             f' python3 -c {shlex.quote(_FETCH)} "$folder" {shlex.join(words)}',
@@ -77,7 +79,7 @@ def script(run_id: str, attempt: int, files: list[tuple[str, str, str]], data_vo
 
 
 def _mount(gib: int) -> str:
-    return _MOUNT.strip().format(folder="/var/lib/runctl", size_bytes=gib << 30, gib=gib)
+    return _MOUNT.strip().format(folder=ROOT, size_bytes=gib << 30, gib=gib)
 
 
 class Links:

@@ -133,6 +133,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
 
     def _quote(self, spec: LaunchSpec) -> Quote:
         if (host := self._given()) is not None:
+            host.check_free(run_url(spec.run.root, spec.run.id))
             offer = Offer(self.kind, host.machine, "own", host.region, None, host.price_usd_per_hour)
             size = self._packed(spec).project.size_bytes
             return Quote((offer,), host.id, {"host": host, "fitting": None, "project_bytes": size})
@@ -172,7 +173,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
                 spec, attempt, self.kind, python=self._options.python, setup=self._options.setup,
                 notices="runpod" if self._has_boot else "none", bring_up_s=self._options.bring_up_s,
                 keep_on_failure_s=self.terms.keep_on_failure_s, keep_warm_s=self._stays_s, lives_s=lives_s,
-                keep_s=0.0 if host is None else lives_s,
+                stays=host is not None,
             ),
             self._options.collect_s,
             orders.OVER_SSH if self._over_ssh else orders.BY_STORAGE,
@@ -183,7 +184,9 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
             estimated(
                 planned(spec, quote, attempt, self.kind, there),
                 lives_s,
-                rates.disks_usd_per_hour(self._options.container_disk_gb + self._options.volume_gb),
+                rates.disks_usd_per_hour(
+                    0.0 if host is not None else self._options.container_disk_gb + self._options.volume_gb
+                ),
             ),
             requests=(*asked, told),
             notes=(
@@ -201,7 +204,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
     def _submit(self, plan: Plan) -> RunHandle:
         if (watch := self._watches.get((plan.run_id, plan.attempt))) is not None:
             return watch.handle
-        handle = used(plan) or self._from_berth(plan)
+        handle = self._given_host(plan)
         if handle is None:
             made = {}
             if self._over_ssh:
@@ -222,14 +225,14 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
             self._attend(plan, handle)
         return handle
 
-    def _clean_up(self, handle: RunHandle, keep_s: float) -> None:
-        watch = self._watches.get((handle.run_id, handle.attempt))
-        if watch is not None:
+    def _let_go(self, handle: RunHandle) -> None:
+        if (watch := self._watches.get((handle.run_id, handle.attempt))) is not None:
             watch.close()
-            if handle.address.get("stays"):
-                end_attempt(self._pods, handle, self._tell)
-        if keep_s > 0 or handle.address.get("stays"):
-            return
+
+    def _end_attempt(self, handle: RunHandle) -> bool:
+        return self._over_ssh and end_attempt(self._pods, handle, self._tell)
+
+    def _terminate(self, handle: RunHandle) -> None:
         self._pods.terminate(handle.address["instance"])
         if self._over_ssh:
             of_handle(handle)[0].remove()
@@ -251,7 +254,13 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
 
     def _holdings(self, roots: Sequence[str]) -> Iterable[Holding]:
         self._api.require_key()
-        return self._pods.ours()
+        now = time.time()
+        return [
+            Holding("runpod", "pod", one.id, "", run, attempt, created_at=now - one.uptime_s if one.uptime_s else None,
+                    price_usd_per_hour=one.price_usd_per_hour)
+            for one in self._pods.ours()
+            for run, attempt in [one.made_for or ("", None)]
+        ]  # fmt: skip
 
     def _release(self, holding: Holding) -> None:
         self._pods.terminate(holding.id)

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from runctl import hosts
+from runctl.platforms.parcel import ROOT_THERE
 
 _HOSTS = Path(hosts.__file__).parent
 #: How long a pod lives whose container was started again, and has lost what ran in it (seconds).
 RESTARTED_S = 60.0
 #: `wait` ends when a signal comes, and the container must not.
 _SCRIPT = """
-root="${{RUNCTL_HOST_ROOT:-/var/lib/runctl}}"
-mkdir -p "$root"
+root={root}
+mkdir -p "$root" 2> /dev/null && test -w "$root" || {{ root=/tmp/runctl; mkdir -p "$root"; }}
+export RUNCTL_HOST_ROOT="$root"
 trap 'touch "$root/notice"' TERM
 (echo "$RUNCTL_BOOT" | base64 -d | python3 -) &
 (
@@ -47,7 +49,7 @@ def with_boot(
         more: further variables of the container.
     """
     variables = {
-        "RUNCTL_START": _encoded(_SCRIPT.format(start=start).encode()),
+        "RUNCTL_START": _encoded(_SCRIPT.format(root=ROOT_THERE, start=start).encode()),
         "RUNCTL_BOOT": _encoded((_HOSTS / "runpod_boot.py").read_bytes()),
         "RUNCTL_LIVES_S": f"{lives_s:.0f}",
         "RUNCTL_RESTARTED_S": f"{RESTARTED_S:g}",

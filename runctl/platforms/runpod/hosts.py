@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import getpass
 import posixpath
-import re
 import shlex
 import shutil
 import time
@@ -14,21 +13,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from runctl.errors import ConfigError, PlatformError
+from runctl.platforms import parcel
 from runctl.platforms.hosts import BY_HAND, Host, Hosts, Ran, folder, new_name, not_ours, note, noted, program, spec_of
 from runctl.platforms.planned import planned
-from runctl.platforms.runpod import boot, market, requests, start
+from runctl.platforms.runpod import boot, market, requests
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.files import PodFiles
 from runctl.platforms.runpod.keys import RENTED_FOR, KeyPair, PinnedHost, of_attempt, place_of
 from runctl.platforms.runpod.options import RunpodOptions, Transport
 from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.platforms.runpod.purchase import Purchase
-from runctl.platforms.runpod.ssh import Address, Connection, SshError
+from runctl.platforms.runpod.ssh import PRINTED_BYTES, Address, Connection, SshError
 from runctl.registry import Registry
 from runctl.rundir import RunDir
 from runctl.spec import Limits, Quote, Resources, RunHandle
 
-_NAME = re.compile(r"runctl-(.+)-a(\d+)")
 _LOOK_S = 3.0
 _END_S = 20.0
 
@@ -50,8 +49,7 @@ class RunpodHosts(Hosts):
 
     def living(self) -> list[Host]:
         self._api.require_key()
-        found = [_host(one) for one in self._pods.all() if one.alive and _NAME.fullmatch(one.name)]
-        return sorted(found, key=lambda host: host.launched_at)
+        return sorted(map(_host, self._pods.ours()), key=lambda host: host.launched_at)
 
     def create(self, resources: Resources, lives_s: float) -> Host:
         if self._options.transport is not Transport.ssh:
@@ -95,13 +93,15 @@ class RunpodHosts(Hosts):
     def get(self, host_id: str) -> Host:
         self._api.require_key()
         pod = self._pods.get(host_id)
-        if not pod.alive or not _NAME.fullmatch(pod.name):
+        if not pod.alive or pod.made_for is None:
             raise not_ours(host_id, "this RunPod account")
         return _host(pod)
 
     def run(self, host_id: str, command: str, timeout_s: float) -> Ran:
         with self.connected(self.get(host_id)) as connection:
             done = connection.run(command, timeout_s=timeout_s)
+        if done.cut:
+            self._tell(f"it printed more than {PRINTED_BYTES >> 10} KiB, of which this is the end")
         return Ran(done.exit_code if done.exit_code >= 0 else 128, done.stdout, done.stderr)
 
     def shell(self, host_id: str, folder: str) -> list[str]:
@@ -112,7 +112,7 @@ class RunpodHosts(Hosts):
         pair, pinned = self.access(host)
         known = pair.path.with_suffix(".known_hosts")
         known.write_text(f"[{address.host}]:{address.port} {pinned.read()}\n")
-        begin = f'cd "${{RUNCTL_HOST_ROOT:-{start.HOST_ROOT}}}/{folder}" 2> /dev/null; exec "${{SHELL:-sh}}" -l'
+        begin = f'cd {parcel.ROOT_THERE}/{folder} 2> /dev/null; exec "${{SHELL:-sh}}" -l'
         return [
             ssh, "-t", "-i", str(pair.path), "-p", str(address.port), "-o", "IdentitiesOnly=yes",
             "-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes", f"{address.user}@{address.host}",
@@ -120,7 +120,11 @@ class RunpodHosts(Hosts):
         ]  # fmt: skip
 
     def terminate(self, host_id: str) -> Host:
-        host = self.get(host_id)
+        self._api.require_key()
+        pod = self._pods.get(host_id)
+        if not pod.costs or pod.made_for is None:
+            raise not_ours(host_id, "this RunPod account")
+        host = _host(pod)
         self._pods.terminate(host.id)
         if host.by_hand:
             of_attempt(_home(host.run).url, BY_HAND).remove()
@@ -165,8 +169,11 @@ class RunpodHosts(Hosts):
         with self.connected(self.get(host_id)) as connection, contextlib.closing(PodFiles(connection)) as files:
             top = _absolute(connection, source)
             quoted = shlex.quote(top)
-            found = connection.check(f"test -e {quoted} || exit 0; cd {quoted} 2> /dev/null && find . -type f -print0 "
-                                     f"|| printf '%s\\0' {quoted}").split("\0")[:-1]  # fmt: skip
+            told = connection.stream(
+                f"test -e {quoted} || exit 0; cd {quoted} 2> /dev/null && find . -type f -print0 || "
+                f"printf '%s\\0' {quoted}"
+            )
+            found = b"".join(told).decode(errors="replace").split("\0")[:-1]
             if not found:
                 raise ConfigError(f"{source}: there is nothing on {host_id}")
             for name in found:
@@ -233,18 +240,25 @@ def is_open(handle: RunHandle) -> bool:
     return place_of(url, number).exists()
 
 
-def end_attempt(pods: Pods, handle: RunHandle, tell: Callable[[str], None]) -> None:
-    """See to it that nothing of an attempt goes on where the pod stays; one that has ended is left as it is."""
+def end_attempt(pods: Pods, handle: RunHandle, tell: Callable[[str], None]) -> bool:
+    """See to it that nothing of an attempt goes on where the pod stays; one that has ended is left as it is.
+
+    Returns:
+        Whether it is known that no other attempt has the pod.
+    """
     pod = pods.get(handle.address["instance"])
-    if pod.ssh is None or not pod.alive:
-        return
+    if not pod.alive:
+        return True
+    if pod.ssh is None:
+        return False
     pair, pinned = of_handle(handle)
-    home = f'"${{RUNCTL_HOST_ROOT:-{start.HOST_ROOT}}}"/{shlex.quote(handle.run_id)}/a{handle.attempt}'
     try:
         with Connection(pod.ssh, pair, pinned) as connection:
-            connection.run(f'cd {home} && {{ test -e ended.json || kill "$(cat pid)"; }}', timeout_s=_END_S)
+            done = connection.run(parcel.ending(handle.run_id, handle.attempt), timeout_s=_END_S)
+        return done.exit_code == parcel.IDLE
     except PlatformError as error:
         tell(f"{error}; what is left of attempt {handle.attempt} on {pod.id} ends with it")
+        return False
 
 
 def _home(name: str) -> RunDir:
@@ -260,10 +274,9 @@ def _absolute(connection: Connection, path: str) -> str:
 
 
 def _host(pod: Pod) -> Host:
-    found = _NAME.fullmatch(pod.name)
     told = noted(pod.id)
     return Host(
-        "runpod", pod.id, pod.state, found[1] if found else "", int(found[2]) if found else -1, "",
+        "runpod", pod.id, pod.state, *(pod.made_for or ("", -1)), "",
         str(told.get("machine") or pod.gpu), pod.market, str(told.get("cloud") or ""), "", pod.price_usd_per_hour,
         float(told.get("launched_at") or time.time() - pod.uptime_s), told.get("ends_at"),
     )  # fmt: skip

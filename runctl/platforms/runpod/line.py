@@ -28,6 +28,7 @@ from runctl.platforms.runpod.ssh import Address, Connection, HostKeyChanged, Ssh
 from runctl.platforms.runpod.start import Place
 from runctl.platforms.watching import bring_up_log
 from runctl.rundir import RunDir, event_line
+from runctl.storage.local import NO_LOCKS
 
 #: Between two rounds, and between two tries (seconds).
 _ROUND_S = 1.5
@@ -110,13 +111,16 @@ class Line(threading.Thread):
     def run(self) -> None:
         """Carry the attempt to its end; two launchers that follow one run must not both write what comes."""
         folder = None if self._mirrored is None else Path(self._rundir.url)
-        with contextlib.ExitStack() as held:
-            if folder is not None:
-                (folder / "hosts").mkdir(parents=True, exist_ok=True)
-                lock = held.enter_context((folder / "hosts" / "mirror.lock").open("w"))
-                while not _is_ours(lock) and not self._leave.wait(_AGAIN_S):
-                    self.trouble = f"another launcher brings what {folder.name} writes"
-            self._carry_on()
+        try:
+            with contextlib.ExitStack() as held:
+                if folder is not None:
+                    (folder / "hosts").mkdir(parents=True, exist_ok=True)
+                    lock = held.enter_context((folder / "hosts" / "mirror.lock").open("w"))
+                    while not _is_ours(lock) and not self._leave.wait(_AGAIN_S):
+                        self.trouble = f"another launcher brings what {folder.name} writes"
+                self._carry_on()
+        except Exception as error:  # noqa: BLE001 (a thread that dies in silence would leave the launcher waiting)
+            self.failed = f"{type(error).__name__}: {error}"
 
     def _carry_on(self) -> None:
         refused = 0
@@ -135,9 +139,6 @@ class Line(threading.Thread):
                 if refused >= _TRIES and not self.started:
                     self.failed = self.trouble
                     return
-            except Exception as error:  # noqa: BLE001 (a thread that dies in silence would leave the launcher waiting)
-                self.failed = f"{type(error).__name__}: {error}"
-                return
             self._leave.wait(_AGAIN_S)
 
     def _once(self) -> bool:
@@ -222,4 +223,7 @@ def _is_ours(lock: TextIO) -> bool:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
     return True

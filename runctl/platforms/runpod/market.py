@@ -6,24 +6,22 @@ RunPod tells prices a GPU and hour; offers are of the whole pod.
 from __future__ import annotations
 
 import os
-import queue
 import socket
-import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import ConfigError
+from runctl.platforms import rented
+from runctl.platforms.asked import Asked
 from runctl.platforms.rented import TYPES_AT_MOST, plain, wanted
 from runctl.platforms.runpod.api import Api
 from runctl.platforms.runpod.options import RunpodOptions
 from runctl.platforms.runpod.requests import UNKNOWN_TYPE
 from runctl.spec import Offer, Resources
-
-T = TypeVar("T")
 
 #: How long looking may take altogether, and how long the first sign that RunPod can be reached at all.
 _LOOK_S = 15.0
@@ -124,22 +122,26 @@ def look(options: RunpodOptions, api: Api, resources: Resources) -> Found:
     account: dict[str, Any] | None = None
     if not api.has_key:
         unknown.append("GPUs, prices and balance: there is no RunPod API key here")
-    elif not _Asked(_is_reached).result(_REACH_S, "reaching RunPod", unknown):
+    elif not Asked("RunPod", "reaching it", _is_reached).result(time.monotonic() + _REACH_S, unknown):
         unknown[:] = [f"GPUs, prices and balance: {_host()} cannot be reached"]
     else:
         deadline = time.monotonic() + _LOOK_S
-        of_gpus = _Asked(lambda: api.ask("looking at prices", _GPUS % count))
-        of_account = _Asked(lambda: api.ask("looking at the account", _ACCOUNT))
-        if (told := of_gpus.result(deadline - time.monotonic(), "prices", unknown)) is not None:
+        of_gpus = Asked("RunPod", "prices", lambda: api.ask("looking at prices", _GPUS % count))
+        of_account = Asked("RunPod", "the account", lambda: api.ask("looking at the account", _ACCOUNT))
+        if (told := of_gpus.result(deadline, unknown)) is not None:
             gpus = [Gpu.of(one) for one in told.get("gpuTypes") or [] if one and one.get("id") != "unknown"]
-        if (told := of_account.result(deadline - time.monotonic(), "the account", unknown)) is not None:
+        if (told := of_account.result(deadline, unknown)) is not None:
             account = told.get("myself") or {}
     volume, centers = _volume(options, account)
     types = _types(options, gpus, asked, count)
     offers, bids = _offers(options, types, centers, count)
+    limit = options.max_price_usd_per_hour if gpus is not None else None
+    within, left_out = rented.within(offers, limit)
+    if not within:
+        raise rented.too_dear(offers, left_out, limit)
     return Found(
-        offers=_within(options, offers),
-        unknown=tuple(unknown),
+        offers=within,
+        unknown=(*unknown, *left_out),
         gpu_count=count,
         bids=bids,
         fitting=None if options.gpu_types else str(asked),
@@ -158,40 +160,6 @@ def on_demand(api: Api, gpu: str, cloud: str, count: int) -> float | None:
     told = api.ask("looking at prices", _GPUS % count).get("gpuTypes") or []
     found = [Gpu.of(one) for one in told if one and one.get("id") == gpu]
     return found[0].price("on_demand", cloud) if found else None
-
-
-class _Asked(Generic[T]):
-    """A question in a thread of its own, for which nobody waits longer than he wants."""
-
-    def __init__(self, ask: Callable[[], T]) -> None:
-        self._answers: queue.Queue[T | RunctlError] = queue.Queue()
-
-        def carry_out() -> None:
-            try:
-                self._answers.put(ask())
-            except RunctlError as error:
-                self._answers.put(error)
-
-        # Not of a pool: a pool's threads are waited for at the interpreter's end.
-        threading.Thread(target=carry_out, name="runctl-look", daemon=True).start()
-
-    def result(self, timeout_s: float, what: str, unknown: list[str]) -> T | None:
-        """The answer, or None if it does not come; then `unknown` says so.
-
-        Raises:
-            ConfigError: as asking.
-        """
-        try:
-            answer = self._answers.get(timeout=max(0.0, timeout_s))
-        except queue.Empty:
-            unknown.append(f"{what}: RunPod has not answered in time")
-            return None
-        if isinstance(answer, ConfigError):
-            raise answer
-        if isinstance(answer, RunctlError):
-            unknown.append(str(answer))
-            return None
-        return answer
 
 
 def _host() -> str:
@@ -296,16 +264,3 @@ def _offers(
             "cloud; name another, or platform.cloud_type=any"
         )
     return offers, bids
-
-
-def _within(options: RunpodOptions, offers: list[Offer]) -> tuple[Offer, ...]:
-    """Those that cost no more than they may."""
-    most = options.max_price_usd_per_hour
-    within = tuple(one for one in offers if most is None or (one.price_usd_per_hour or 0.0) <= most)
-    if not within:
-        cheapest = min(offers, key=lambda one: one.price_usd_per_hour or 0.0)
-        raise ConfigError(
-            f"platform.max_price_usd_per_hour={most}: the cheapest is {cheapest.machine} {cheapest.market} in the "
-            f"{cheapest.region} cloud at {cheapest.price_usd_per_hour} USD an hour"
-        )
-    return within

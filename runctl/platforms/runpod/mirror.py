@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runctl.errors import PlatformError
 from runctl.platforms.runpod.files import PodFiles
-from runctl.platforms.runpod.ssh import Connection
+from runctl.platforms.runpod.ssh import Connection, SshError
 from runctl.rundir import RunDir
 from runctl.spec import RunState
 
 #: What one round brings of one stream at most, so that all of them live.
 _PIECE_BYTES = 8 << 20
-_LIST_S = 30.0
-_STATUS, _STOP = "status.json", "control/stop.json"
+_STATUS = "status.json"
+#: What is asked of an attempt from here, and what it says to that.
+_ASKED, _ANSWER = ("control/stop.json", "control/save.json"), "control/saved.json"
 _LINES = ("events.jsonl", "metrics.jsonl", "usage.jsonl")
 #: The launcher's own, and what another part brings.
 _NOT_OURS = re.compile(
@@ -62,7 +64,7 @@ class Mirror:
         self._seen: dict[str, Listed] = {}
         self._caught_up: set[str] = set()
         self._told: dict[str, Any] | None = None
-        self._asked: bytes | None = None
+        self._asked: dict[str, bytes] = {}
         self._console = _Console(self._here / f"logs/a{attempt}/console")
 
     def close(self) -> None:
@@ -81,12 +83,12 @@ class Mirror:
         Raises:
             PlatformError: if the connection broke or something cannot be brought; the next round goes on.
         """
-        self._hand_on_stop()
+        self._hand_on()
         # Read before anything else is looked for: of an end it tells last.
         status = self._read_status()
         ended = status is not None and RunState(status["state"]).ended
         while True:
-            listed = self.listing()
+            listed = self.listing(complete=ended)
             all_here = True
             for name, file in sorted(listed.items(), key=_urgency):
                 if not _NOT_OURS.fullmatch(name) and self._seen.get(name) != file:
@@ -95,6 +97,7 @@ class Mirror:
             if all_here or not ended:
                 break
         steps = besides(listed, ended)
+        self._bring_answer(listed.get(_ANSWER), steps)
         if status is None:
             return RunState.PENDING
         if steps is not None:
@@ -104,15 +107,30 @@ class Mirror:
             self._told = status
         return RunState(status["state"])
 
-    def listing(self) -> dict[str, Listed]:
-        """All files of the run directory there, by path; those that are being written left out."""
+    def listing(self, *, complete: bool = True) -> dict[str, Listed]:
+        """All files of the run directory there, by path; those that are being written left out.
+
+        Args:
+            complete: whether nothing goes any more, so that nothing can be in the way of looking.
+
+        Raises:
+            PlatformError: if it cannot be looked at.
+        """
         folder = shlex.quote(self._remote)
-        told = self._connection.run(
-            f"test -d {folder} && cd {folder} && find . -type f ! -path '*/.tmp-*' -printf '%s %T@ %P\\0'",
-            timeout_s=_LIST_S,
-        ).stdout
+        told = bytearray()
+        try:
+            for piece in self._connection.stream(
+                f"test -d {folder} || exit 0; cd {folder} && find . -ignore_readdir_race -type f ! -path '*/.tmp-*' "
+                "-printf '%s %T@ %P\\0'"
+            ):
+                told += piece
+        except SshError:
+            raise
+        except PlatformError:
+            if complete or not told:
+                raise  # or else a folder went while it was looked into
         found = {}
-        for line in told.split("\0")[:-1]:
+        for line in told.decode(errors="replace").split("\0")[:-1]:
             size, version, name = line.split(" ", 2)
             found[name] = Listed(int(size), version)
         return found
@@ -128,12 +146,23 @@ class Mirror:
         except FileNotFoundError:
             return None
 
-    def _hand_on_stop(self) -> None:
-        """Take to the pod what somebody has put down here: that the attempt is to stop."""
-        asked = self._rundir.store.read(_STOP)
-        if asked is not None and asked != self._asked:
-            self._files.put(asked, posixpath.join(self._remote, _STOP))
-            self._asked = asked
+    def _hand_on(self) -> None:
+        """Take to the pod what somebody has put down here: that the attempt is to stop, or to save."""
+        for name in _ASKED:
+            asked = self._rundir.store.read(name)
+            if asked is not None and asked != self._asked.get(name):
+                self._files.put(asked, posixpath.join(self._remote, name))
+                self._asked[name] = asked
+
+    def _bring_answer(self, file: Listed | None, steps: list[int] | None) -> None:
+        """Bring what the agent says to a save, once that checkpoint, or one after it, is here."""
+        if file is None or self._seen.get(_ANSWER) == file:
+            return
+        answer = self._read(_ANSWER)
+        step = None if answer is None else json.loads(answer).get("step")
+        if answer is not None and (step is None or steps is None or step <= max(steps, default=-1)):
+            self._rundir.store.write(_ANSWER, answer)
+            self._seen[_ANSWER] = file
 
     def _bring(self, name: str, file: Listed) -> Listed:
         """Bring one file, or more of it; what of it is here now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,8 +76,7 @@ class PodStart:
         if at.started:
             return at
         spec, bringing = self.rundir.read_spec(), Bringing(connection, at, self.tell)
-        told = of_plan(self.plan)
-        orders = parcel.completed(told, self.handle)
+        orders = parcel.completed(of_plan(self.plan), self.handle)
         sent = self.made()
         orders["files"] = bringing.files(sent.items[:-1])
         order = orders["order"]
@@ -86,7 +86,7 @@ class PodStart:
             order["run_dir"] = at.run_dir
         env = {} if is_mirrored(self.plan.run_dir) else credentials.place()
         if credentials.needed(spec):
-            env = credentials.session(told["lives_s"])
+            env = credentials.session(orders["deadline"] - time.time())
         own = {name: kept for name, kept in spec.secrets.items() if not kept.startswith(RUNPOD)}
         found = {
             **{name: ENV + name for name in spec.secrets if name not in own},

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from runctl.errors import NotAllowed, PlatformError
-from runctl.platforms.holdings import Holding
 from runctl.platforms.runpod.api import Api, literal, mutation
 from runctl.platforms.runpod.ssh import Address
 
@@ -50,6 +49,17 @@ class Pod:
     @property
     def alive(self) -> bool:
         return self.state != "gone" and self.state not in _ENDED
+
+    @property
+    def costs(self) -> bool:
+        """Whether it is billed, if only for its disk."""
+        return self.state not in ("gone", "TERMINATED")
+
+    @property
+    def made_for(self) -> tuple[str, int] | None:
+        """Run and attempt, as our names tell; None for a pod that is not ours."""
+        found = _NAME.fullmatch(self.name)
+        return None if found is None else (found["run"], int(found["attempt"]))
 
 
 class Pods:
@@ -96,20 +106,13 @@ class Pods:
         told = self._api.ask(what, f"query {{ myself {{ pods {{ {FIELDS} }} }} }}")
         return [_read(one) for one in (told.get("myself") or {}).get("pods") or [] if one]
 
-    def ours(self) -> list[Holding]:
-        """Every pod whose name is one of ours, those that have exited too: their disks bill.
+    def ours(self) -> list[Pod]:
+        """Every pod whose name is one of ours and that costs something: of one that has exited it is its disk.
 
         Raises:
             PlatformError: as `get`.
         """
-        named = [(one, _NAME.fullmatch(one.name)) for one in self.all()]
-        now = time.time()
-        return [
-            Holding("runpod", "pod", one.id, "", name["run"], int(name["attempt"]),
-                    created_at=now - one.uptime_s if one.uptime_s else None, price_usd_per_hour=one.price_usd_per_hour)
-            for one, name in named
-            if name is not None and one.state != "TERMINATED"
-        ]  # fmt: skip
+        return [one for one in self.all() if one.made_for is not None and one.costs]
 
     def terminate(self, pod_id: str) -> None:
         """End a pod, and its disk with it; asked for until RunPod knows it no more. One that is gone is left so.

@@ -44,6 +44,7 @@ class Purchase:
         self._pods = Pods(api)
         self._tell = tell
         self._without: set[str] = set()
+        self._is_unsure = False
 
     def make(self, plan: Plan, made: Mapping[str, str]) -> RunHandle:
         """Rent what the plan asks for, once.
@@ -103,6 +104,7 @@ class Purchase:
             except OfferRefused as error:
                 return str(error)
             except Transient:
+                self._is_unsure = True
                 if tries == _TRIES:
                     if (handle := self._look(plan)) is not None:
                         return handle
@@ -115,8 +117,9 @@ class Purchase:
                 self._tell(f"RunPod does not know {_OPTIONAL}: the pod's end is its agent's alone")
             else:
                 if not told or not told.get("id"):
+                    self._is_unsure = True
                     return "RunPod made no pod and did not say why"
-                return self._only_one(plan, _handle(plan, offer, str(told["id"]), time.time()), tries)
+                return self._only_one(plan, _handle(plan, offer, str(told["id"]), time.time()))
         raise PlatformError(f"{what}: asked {_TRIES} times in vain; launch again")
 
     def _look(self, plan: Plan) -> RunHandle | None:
@@ -128,9 +131,9 @@ class Purchase:
                 pause(tries, _PAUSE_S, _LONGEST_PAUSE_S)
         return self.find(plan)
 
-    def _only_one(self, plan: Plan, granted: RunHandle, tries: int) -> RunHandle:
-        """After a lost answer: end those of our name that an earlier request made late."""
-        if tries > 1:
+    def _only_one(self, plan: Plan, granted: RunHandle) -> RunHandle:
+        """After a lost answer, to whichever offer: end those of our name that an earlier request made late."""
+        if self._is_unsure:
             for one in self._pods.named(pod_name(plan.run_id, plan.attempt)):
                 if one.id != granted.address["instance"]:
                     self._tell(f"pod {one.id} was made twice; ending it")

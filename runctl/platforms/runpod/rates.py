@@ -27,7 +27,8 @@ def look(api: Api, plan: Plan, handle: RunHandle) -> Rates:
     """
     asked = [one["arguments"] for one in plan.requests if "arguments" in one]
     if not asked:
-        return Rates(disk_usd_per_hour=None)
+        # One that was made by hand has its disks for whoever made it, training or no training.
+        return Rates(disk_usd_per_hour=0.0 if handle.address.get("stays") else None)
     size_gb = float(asked[0].get("containerDiskInGb") or 0) + float(asked[0].get("volumeInGb") or 0)
     on_demand = None
     if handle.address["market"] == "spot" and api.has_key:

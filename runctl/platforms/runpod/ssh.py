@@ -22,8 +22,8 @@ from runctl.platforms.runpod.keys import KeyPair, PinnedHost
 CONNECT_S = 10.0
 _ANSWER_S = 30.0
 _KEEPALIVE_S = 15
-#: What a command may print; of more only the end is kept.
-_PRINTED_BYTES = 1 << 20
+#: What a command may print; of more only the end is kept, and whoever expects more takes `stream`.
+PRINTED_BYTES = 1 << 20
 
 
 class SshError(PlatformError):
@@ -56,11 +56,13 @@ class Result:
 
     Attributes:
         exit_code: its own; -1 if a signal ended it.
+        cut: whether it printed more than is kept.
     """
 
     exit_code: int
     stdout: str
     stderr: str
+    cut: bool = False
 
 
 class Connection:
@@ -149,7 +151,8 @@ class Connection:
                     if not got:
                         time.sleep(0.01)
                 code = channel.recv_exit_status()
-        return Result(code, *(bytes(printed[err]).decode(errors="replace") for err in (False, True)))
+        out, err = (bytes(one[-PRINTED_BYTES:]).decode(errors="replace") for one in printed.values())
+        return Result(code, out, err, any(len(one) > PRINTED_BYTES for one in printed.values()))
 
     def stream(self, command: str) -> Iterator[bytes]:
         """What a command prints, in pieces, as it comes; an answer is waited for as long as between any two.
@@ -181,7 +184,7 @@ class Connection:
         ):
             while ready():
                 printed[err] += receive(1 << 16)
-                del printed[err][:-_PRINTED_BYTES]
+                del printed[err][: -PRINTED_BYTES - 1]  # one more, by which it is known
                 got = True
         return got
 
@@ -191,13 +194,15 @@ class Connection:
         Raises:
             SshError: if it does not end in time.
             DiskFull: if it says so.
-            PlatformError: if it fails, with its last words.
+            PlatformError: if it fails, with its last words, or prints more than is kept.
         """
         result = self.run(command, stdin=stdin, timeout_s=timeout_s)
         if result.exit_code != 0:
             said = (result.stderr or result.stdout).strip()[-2000:] or "it said nothing"
             kind = DiskFull if "No space left" in said else PlatformError
             raise kind(f"{self.address}: `{command[:60]}` ended with code {result.exit_code}: {said}")
+        if result.cut:
+            raise PlatformError(f"{self.address}: `{command[:60]}` printed more than {PRINTED_BYTES} bytes")
         return result.stdout
 
     @property

@@ -27,13 +27,12 @@ from runctl.encoding import dumps
 from runctl.errors import ConfigError
 from runctl.hosts.secrets import ENV, FILE, own_value
 from runctl.platforms import local_data
-from runctl.platforms.parcel import Item
+from runctl.platforms.parcel import ROOT_THERE, Item, home
 from runctl.platforms.runpod.files import PodFiles
 from runctl.platforms.runpod.ssh import Connection
 from runctl.rundir import RunDir
 from runctl.spec import LaunchSpec, RunIdentity, Transfer
 
-HOST_ROOT = "/var/lib/runctl"
 _START_S = 60.0
 _UNPACK_S = 1800.0
 #: What the container was started with: a session over SSH does not have it.
@@ -78,7 +77,7 @@ class Place:
     kept: bool
 
 
-def run_dir(run_id: str, volume: str | None, root: str = HOST_ROOT) -> str:
+def run_dir(run_id: str, volume: str | None, root: str = hosts.ROOT) -> str:
     """Where a run directory lies on a pod that keeps it itself.
 
     Args:
@@ -100,9 +99,8 @@ def place(connection: Connection, run_id: str, attempt: int, volume: str | None)
     Raises:
         SshError: if the connection broke.
     """
-    words = shlex.quote(f"/{run_id}/a{attempt}")
     told = connection.check(
-        f'root="${{RUNCTL_HOST_ROOT:-{HOST_ROOT}}}"; home="$root"{words}; '
+        f"root={ROOT_THERE}; home={home(run_id, attempt)}; "
         'printf "%s\\n" "$root" "${RUNCTL_POD_VOLUME:-}"; test -e "$home/started" && echo started; '
         '{ test -e "$home/ended.json" || grep -q keeper.py "/proc/$(cat "$home/pid")/cmdline"; } 2> /dev/null && '
         "echo kept; true"
@@ -242,13 +240,13 @@ class Bringing:
             env: variables for it and all that it starts; they lie in a file until it has begun, and in no command.
             keeper: the program.
         """
-        home = self._at.home
-        self._files.put(_HOSTS / "runpod.py", f"{home}/bin/runpod.py")
-        self._files.put(SHUTDOWN.encode(), f"{home}/bin/shutdown", mode=0o700)
-        self._files.put(keeper.path, f"{home}/keeper.py")
+        there = self._at.home
+        self._files.put(_HOSTS / "runpod.py", f"{there}/bin/runpod.py")
+        self._files.put(SHUTDOWN.encode(), f"{there}/bin/shutdown", mode=0o700)
+        self._files.put(keeper.path, f"{there}/keeper.py")
         for name, data in (("host.json", orders), ("env.json", env)):
-            self._files.put(json.dumps(data, ensure_ascii=False).encode(), f"{home}/{name}")
-        self._connection.check(f"exec python3 -c {shlex.quote(_BEGIN)} {shlex.quote(home)}", timeout_s=_START_S)
+            self._files.put(json.dumps(data, ensure_ascii=False).encode(), f"{there}/{name}")
+        self._connection.check(f"exec python3 -c {shlex.quote(_BEGIN)} {shlex.quote(there)}", timeout_s=_START_S)
 
 
 def for_pod(spec: LaunchSpec, at: Place) -> LaunchSpec:

@@ -14,8 +14,6 @@ from runctl.platforms.watching import COMING_UP_S, HostWatch
 from runctl.rundir import RunDir
 from runctl.spec import RunHandle, RunState
 
-#: For so long RunPod may not answer before it counts as ourselves who are cut off, and silence says nothing.
-_UNANSWERED_S = 90.0
 #: How often RunPod is asked for a pod whose line is broken.
 _TROUBLE_S = 5.0
 
@@ -44,7 +42,6 @@ class PodWatch(HostWatch):
         super().__init__(handle, rundir, host=handle.address["instance"], **others)
         self._look_up = look_up
         self._pod: Pod | None = None
-        self._answered_at = time.monotonic()
 
     @property
     def handle(self) -> RunHandle:
@@ -62,19 +59,11 @@ class PodWatch(HostWatch):
 
     def _lives(self) -> bool:
         self._pod = self._look_up()
-        self._answered_at = time.monotonic()
         return self._pod.alive
 
     def _why_gone(self) -> str:
         assert self._pod is not None
         return f"RunPod took its pod {self._host} back, or it ended ({self._pod.state}), without the agent's last word"
-
-    def _silent_for_s(self) -> float:
-        silent_s = super()._silent_for_s()
-        if time.monotonic() - self._answered_at > _UNANSWERED_S:
-            self._heard_at = time.monotonic()  # who hears of nobody is cut off itself, and the run goes on
-            return 0.0
-        return silent_s
 
 
 class FetchingWatch(PodWatch):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from rehearsal import Rehearsal, rehearsal
 
+from runctl.drill.faults import Fault
 from runctl.errors import ExitCode
 from runctl.spec import RunState
 
@@ -43,9 +44,21 @@ def test_hosts_that_break_one_after_the_other_at_the_same_step_are_not_the_hosts
     launch.check_that_nothing_is_left()
 
 
-def test_the_users_own_exception_is_not_tried_again(aws: Rehearsal) -> None:
-    launch = aws.run(script="fails.py")
+def test_a_host_that_nobody_could_tell_what_to_do_does_not_stay(aws: Rehearsal) -> None:
+    denied = Fault("DescribeInstanceInformation", "AccessDeniedException", times=10_000)
+    launch = aws.run(denied, keep_on_failure=None)
+    assert launch.outcome is not None and launch.outcome.state is RunState.FAILED, launch.told
+    assert "cannot be told what to do" in launch.outcome.reason
+    assert not any("stays for" in line for line in launch.told)
+    launch.check_that_nothing_is_left()
+
+
+def test_the_users_own_exception_is_not_tried_again_and_its_host_stays_for_a_look(aws: Rehearsal) -> None:
+    launch = aws.run(script="fails.py", keep_on_failure=None)
     assert launch.outcome is not None, launch.error
     assert [one.state for one in launch.outcome.attempts] == [RunState.FAILED], launch.told
     assert launch.outcome.exit_code == 1
-    launch.check_that_nothing_is_left()
+    [instance] = launch.instances
+    assert instance["state"] == "running"
+    assert f"{instance['id']} stays for 15 minutes (platform.keep_on_failure)" in launch.told
+    aws.cloud.kill(instance["id"])

@@ -187,12 +187,3 @@ def test_a_host_that_is_gone_is_followed_by_another_one(aws: Rehearsal, when: st
     assert launch.outcome.state is RunState.SUCCEEDED, (launch.outcome.reason, launch.told)
     assert [attempt.state for attempt in launch.outcome.attempts] == [RunState.INTERRUPTED, RunState.SUCCEEDED]
     launch.check_that_nothing_is_left()
-
-
-def test_the_matrix_covers_every_failure_of_running(capsys: pytest.CaptureFixture[str]) -> None:
-    places = sum(map(len, S3_SKIPS.values()))
-    count = sum(map(len, OUTLIVED.values())) + (len(S3_PASSING) + len(S3_REFUSED)) * places + 2 + 4 + 4
-    with capsys.disabled():
-        print(f"\nrunning: {count} combinations of failure and call")
-    covered = {failure for failure, _ in OUTLIVED} | {case[0] for case in S3_PASSING}
-    assert covered == {7, 9, 10, 11, 12, 14, 15}  # 13 is a host that is gone, above

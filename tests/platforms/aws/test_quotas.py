@@ -32,8 +32,9 @@ def test_without_any_quota_the_launch_ends_in_one_line_that_says_where_to_ask(ac
     [line] = err.splitlines()
     assert f"0 of 2 vCPU, standard types spot, us-east-1: ask for 2 or more at {LINK}/{SPOT}" in line
     assert f"1 of 2 vCPU, standard types on demand, us-east-1: ask for 2 or more at {LINK}/{ON_DEMAND}" in line
-    assert "RunInstances" not in {one["action"] for one in account.cloud.calls()}
-    assert account.cloud.read(f"s3://{BUCKET}/runs") is None
+    calls = account.cloud.calls()
+    assert "RunInstances" not in {one["action"] for one in calls}
+    assert not [one["path"] for one in calls if one["action"] == "PutObject" and "/runs/train" in one["path"]]
 
 
 def test_without_one_for_spot_it_is_rented_on_demand_and_said_once(account: Account) -> None:
@@ -42,6 +43,8 @@ def test_without_one_for_spot_it_is_rented_on_demand_and_said_once(account: Acco
     assert code == 0, err
     assert "trained" in out
     assert err.count(f"quota: 1 of 2 vCPU, standard types spot, us-east-1: ask for 2 or more at {LINK}/{SPOT}") == 1
+    written = [one["path"] for one in account.cloud.calls() if one["action"] == "PutObject"]
+    assert any("/runs/quota/" in path for path in written), "as the test above expects of a run that has begun"
     (instance,) = account.instances("quota")
     assert instance["market"] == "on_demand"
     account.check_that_nothing_runs(20)

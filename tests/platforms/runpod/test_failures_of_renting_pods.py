@@ -12,8 +12,9 @@ from runctl.drill.faults import Fault
 from runctl.drill.runpod.cloud import KEY
 from runctl.errors import NoCapacity, NotAllowed, OfferRefused, PlatformError, RunctlError
 from runctl.platforms.rented import Market
+from runctl.platforms.runpod import purchase
 from runctl.platforms.runpod.api import Api, mutation
-from runctl.platforms.runpod.pods import Pods
+from runctl.platforms.runpod.pods import Pod, Pods
 from runctl.spec import Offer
 
 ALWAYS = 10_000
@@ -276,3 +277,28 @@ def test_a_bid_below_the_lowest_is_said_in_the_plan_and_refused_by_runpod(runpod
     assert "bid" in str(rented.error)
     assert rented.plan is not None
     assert any("0.15 is below the lowest bid for NVIDIA L4/secure" in note for note in rented.plan.notes)
+
+
+def test_a_pod_that_an_earlier_offers_lost_answer_made_late_is_ended(runpod: Desk) -> None:
+    """Its answer was nothing, and so the next offer was asked for, which was granted at once."""
+    plan, told = runpod.plan(), list[str]()
+    made, ended = list[str](), list[str]()
+
+    class Asked:
+        def ask(self, what: str, query: str) -> dict[str, Any]:
+            made.append(what)
+            return {SPOT: None if len(made) == 1 else {"id": "granted"}}
+
+    class Late:
+        def named(self, _: str) -> list[Pod]:
+            return [Pod("late", "RUNNING"), Pod("granted", "RUNNING")] if len(made) == 2 else []
+
+        def terminate(self, pod: str) -> None:
+            ended.append(pod)
+
+    api: Any = Asked()
+    renting = purchase.Purchase(api, told.append)
+    renting._pods = Late()  # type: ignore[assignment]
+    assert renting.make(plan, MADE).address["instance"] == "granted"
+    assert ended == ["late"]
+    assert "pod late was made twice; ending it" in told

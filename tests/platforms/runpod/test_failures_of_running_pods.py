@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from rented_pods import EVERY_100, FIRST_IS_LONG, SAVES_ONCE, Launch, Yard, loopback, saved, stopped_and_went_on, trains
 
-from runctl.platforms.runpod import boot
+from runctl.platforms.runpod import boot, start
+from runctl.platforms.runpod.ssh import DiskFull
 from runctl.spec import Data, RunState, Transfer
 
 
@@ -101,7 +102,7 @@ def test_another_host_key_is_refused_and_the_run_goes_on_elsewhere(yard: Yard) -
 def test_a_container_that_starts_again_does_not_train_again(yard: Yard) -> None:
     launch = yard.run(FIRST_IS_LONG, when=trains, then=yard.cloud.restart)
     assert "its container was started again" in went_on(launch)
-    assert launch.pods[0]["starts"] >= 1
+    assert launch.pods[0]["starts"] >= 2
 
 
 def test_a_container_that_starts_again_while_nobody_looks_ends_its_pod_in_time(
@@ -134,6 +135,20 @@ def test_a_host_that_cannot_be_brought_up_says_why_and_is_given_back(yard: Yard)
     assert launch.outcome.state is RunState.FAILED
     assert "setup line 1 ended with code 3" in launch.outcome.reason
     assert "no such thing" in (Path(launch.rundir.url) / "logs/a1/bring-up.log").read_text()
+    launch.check_that_nothing_is_left()
+
+
+def test_a_pod_that_cannot_be_brought_what_it_needs_does_not_stay(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has no keeper that would end it."""
+
+    def full(*_: object) -> None:
+        raise DiskFull("No space left on device")
+
+    monkeypatch.setattr(start.Bringing, "files", full)
+    launch = yard.run("print('trained')", keep_on_failure=None)
+    assert launch.outcome is not None, launch.error
+    assert "No space left" in launch.outcome.reason
+    assert not any("stays for" in line for line in launch.told)
     launch.check_that_nothing_is_left()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from runctl.drill.runpod.cloud import RunpodCloud
 from runctl.errors import ConfigError
@@ -119,6 +120,21 @@ def test_another_machine_has_no_key_and_says_so(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     with pytest.raises(ConfigError, match="from which it was rented"):
         hosts.run(made, "true", 5.0)
+
+
+def test_one_that_has_exited_is_listed_for_its_disk_as_cleanup_finds_it_and_can_be_ended(
+    pods: RunpodCloud, hosts: RunpodHosts, tmp_path: Path
+) -> None:
+    host = hosts.create(Resources(), 3600.0)
+    pods.interrupt(host.id)
+    wait_until(lambda: hosts._pods.get(host.id).state == "EXITED", 20, "it has exited")
+    listed = {one.id for one in hosts.living()}
+    assert host.id in listed
+    assert listed == {one.id for one in platform(tmp_path).holdings(())}
+    with pytest.raises(ConfigError, match="no living host"):
+        hosts.run(host.id, "true", 5.0)
+    assert hosts.terminate(host.id).id == host.id
+    assert host.id not in {one.id for one in hosts.living()}
 
 
 def test_its_end_takes_its_keys_along(pods: RunpodCloud, hosts: RunpodHosts) -> None:

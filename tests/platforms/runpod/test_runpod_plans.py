@@ -135,7 +135,7 @@ def test_several_gpus_cost_and_bid_for_each(runpod: Desk) -> None:
         ({"gpu_type": "RTX 9090"}, "platform.gpu_type=RTX 9090: RunPod has no such GPU; there are A100 PCIe, A40"),
         ({"gpu_type": L4, "gpu_count": 9}, "platform.gpu_count=9: a pod has at most 8 of L4"),
         ({"gpu_type": L4, "cloud_type": CloudType.community}, "not in RunPod's community cloud"),
-        ({"gpu_type": L4, "max_price_usd_per_hour": 0.1}, "the cheapest is NVIDIA L4 spot in the secure cloud at 0.22"),
+        ({"gpu_type": L4, "max_price_usd_per_hour": 0.1}, "the cheapest is NVIDIA L4 spot in secure at 0.22"),
         ({"network_volume": "nothing"}, "platform.network_volume=nothing: there is no such volume; there is"),
     ],
     ids=lambda value: str(value)[:40],

@@ -110,6 +110,7 @@ HOME = {
         "runctl/cli/dashboard.py",
         "runctl/cli/monitor.py",
         "runctl/sweeps/board.py",
+        "runctl/sweeps/table.py",
     },
 }
 SHARED_BY_PLATFORMS = ("base", "planned", "parcel", "local_data", "watching", "rented", "renting", "hosts", "holdings")

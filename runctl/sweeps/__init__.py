@@ -10,5 +10,7 @@ objective   the number by which a job is judged
 budget      what the sweep has cost
 book        what is remembered between two commands: sweep.json, sweep.csv
 notes       what jobs leave for us that another launcher carries out
-board       what is shown meanwhile, and at the end
+board       what is shown meanwhile
+table       what is shown at the end
+remarks     what is said below that
 """

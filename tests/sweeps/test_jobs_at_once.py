@@ -144,7 +144,8 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         (["sweep.gpus_per_job=99"], "sweep.gpus_per_job=99: this machine shows"),
         (["sweep.hosts=2"], "it is for platforms that rent"),
         (["sweep.hosts=2", "sweep.max_parallel=2"], "give one of the two"),
-        (["detach=true"], "would start every job on this machine at once"),
+        (["detach=true"], "detach=true with -m would start every job at once"),
+        (["+platform=aws", "run.root=s3://b/r", "detach=true"], "detach=true with -m would start every job at once"),
         (["sweep.metrics=loss"], "did you mean sweep.metric"),
     ],
 )

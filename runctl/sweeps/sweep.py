@@ -24,6 +24,7 @@ from runctl.sweeps import remarks, slots, table
 from runctl.sweeps.board import Board
 from runctl.sweeps.job import Job, overrides_of, run_id_of
 from runctl.sweeps.notes import Notes
+from runctl.sweeps.places import Places, PlaceTaken
 from runctl.sweeps.turn import Common, Turn
 
 _TICK_S = 0.2
@@ -51,7 +52,8 @@ class Sweep:
         #: Jobs that the sweeper wants and nobody has composed yet; after a stop nobody will.
         self.coming = 0
         self._kept_at = 0.0
-        self._watched: dict[str, str] = {}
+        self._held: list[Job] = []
+        self._has_begun = False
 
     # --- jobs that our own launcher brings ---
 
@@ -67,6 +69,12 @@ class Sweep:
             self._told = 0
             try:
                 yield
+                self._begin()
+            except BaseException:
+                if self._common is not None and not self._has_begun:  # then there is nothing to show
+                    self._board.close()
+                    self._common = None
+                raise
             finally:
                 self._wait()
         if self._stop is not None:
@@ -103,9 +111,9 @@ class Sweep:
                 self._open(launch, common)
                 self._common = common
             launch = launch.as_run(run_id_of(launch, self._common.book.generation))
-            self._check_its_own(launch)
+            self._places.take(launch)
         except RunctlError as error:
-            if self._common is None:
+            if self._common is None or (isinstance(error, PlaceTaken) and not self._has_begun):
                 raise
             return self._unfit(error)
         run_id = launch.spec.run.id
@@ -117,9 +125,18 @@ class Sweep:
         job = self._job(replace(launch, yaml=lambda: yaml))
         job.signals = PassedOn()
         self._jobs[run_id] = job
-        self._futures.append(self._pool.submit(self._in_thread, job))
+        self._held.append(job)
+        if len(self._jobs) > 1:
+            self._begin()
         self._look()
         return job
+
+    def _begin(self) -> None:
+        """Have jobs carried out; the first one is held until the next one has shown that both can be."""
+        for job in self._held:
+            self._futures.append(self._pool.submit(self._in_thread, job))
+            self._has_begun = True
+        self._held.clear()
 
     def value(self, job: Job | None) -> Any:
         """What a sweeper is told of a job: nothing of one that failed, which is a failure to it and ends no other."""
@@ -151,27 +168,15 @@ class Sweep:
         else:
             self._slots = slots.here(settings, launch.spec)
         self._pool = ThreadPoolExecutor(self._slots.count, "runctl-job")
+        self._places = Places(
+            rented=rented, at_once=self._slots.count > 1, one_by_one=common.settings.max_parallel == 1
+        )
         self._turn = Turn(self._composer, common, lambda: list(self._jobs.values()))
         self._board = Board(self._jobs, live=self._slots.count > 1, metrics=[one.metric for one in settings.objectives])
         word = "sweep.max_parallel" if settings.hosts is None else "sweep.hosts"
         if self._slots.count > 1:
             self._board.tell(f"sweep {common.book.name}: {self._slots.count} at a time ({word}); "
                              "what they print is in their run directories")  # fmt: skip
-
-    def _check_its_own(self, launch: Composed) -> None:
-        """Check that a job's checkpoints are not another's as well: on this machine all stand in the same folder.
-
-        Raises:
-            ConfigError: if they are.
-        """
-        watch = launch.spec.checkpoint.watch
-        if watch is None or self._slots.count == 1 or self._planner.terms.rented:
-            return
-        if self._watched.setdefault(watch, launch.spec.run.id) != launch.spec.run.id:
-            raise ConfigError(
-                f"checkpoint.watch={watch}: jobs that run at once would write the same files; give each its own, as in "
-                "'args.out=out-${args.lr}' 'checkpoint.watch=out-${args.lr}/*.pt', or sweep.max_parallel=1"
-            )
 
     def _unfit(self, error: RunctlError) -> Job:
         """A job whose configuration cannot be, while others can."""
@@ -199,7 +204,7 @@ class Sweep:
             self._pass_on(signum)
             once = f"{signum.name}: stopping all of it; once more to stop at once"
             self._board.tell(once if self._told == 1 else "stopping at once")
-        if not self._jobs:
+        if not self._has_begun:
             return
         self._board.refresh()
         if time.monotonic() - self._kept_at > _KEEP_S:

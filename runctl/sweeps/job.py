@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from runctl.cost import total_usd
 from runctl.encoding import dumps
 from runctl.outcome import Attempt
 from runctl.signals import PassedOn
+from runctl.standing import attempt_cost_usd
 
 _LONGEST_WORD = 40
 
@@ -83,7 +85,8 @@ class Job:
         last = attempts[-1]
         self.state, self.exit_code, self.reason = last.state.value, last.exit_code or 0, last.end_reason
         self.step = next((one.step for one in reversed(attempts) if one.step is not None), None)
-        self.cost_usd = total_usd([one.cost_usd for one in attempts])
+        # Nobody has put down what those cost whose launcher had gone; their price and their time are known.
+        self.cost_usd = total_usd([attempt_cost_usd(one, time.time()) for one in attempts])
         self.time_s = sum(max(0.0, (one.ended_at or one.started_at) - one.started_at) for one in attempts)
 
     def to_json(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 
 from runctl.config.sweeps import SweepSettings
 from runctl.errors import ConfigError
+from runctl.launch import launch
 from runctl.spec import LaunchSpec, Program, RunIdentity, Trainer
 from runctl.sweeps import slots
 
@@ -161,3 +162,12 @@ def test_checkpoints_of_jobs_at_once_must_not_be_the_same_files(project) -> None
         project.sweep(*both, "checkpoint.watch=out/*.pt")
     assert project.done() == [] and not project.runs.exists(), "nor is the first one begun"
     assert project.sweep(*both, "checkpoint.watch='out-${args.x}/*.pt'").code == 0
+
+
+def test_what_a_platform_does_to_arguments_is_said_once_for_all_jobs(project, capfd) -> None:
+    (project.folder / "conf").mkdir()
+    (project.folder / "conf" / "runctl.yaml").write_text(
+        "args: {batch_size: 8}\nplatform: {multipliers: {batch_size: 4}}\n"
+    )
+    assert launch(["-m", "script=train.py", "args.x=1,2,3", "dry_run=true"]) == 0
+    assert capfd.readouterr().err.count("batch_size") == 1

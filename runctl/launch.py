@@ -84,6 +84,7 @@ class _Launch:
         self._standby = standby
         self._composer: Composer
         self._sweep: Sweep | None = None
+        self._told_of: set[str] = set()
         self._code = 0
         self._error: Exception | None = None
 
@@ -181,9 +182,12 @@ class _Launch:
         cfg, spec = launch.cfg, launch.spec
         as_json = cfg.output.value == "json"
         scaled = describe(cfg.platform.kind, spec.args)
-        if scaled is not None:
+        # Jobs of a sweep are told of once: it is the same of all that run on one platform, but for the values.
+        first = cfg.platform.kind not in self._told_of
+        self._told_of.add(cfg.platform.kind)
+        if scaled is not None and first:
             terminal.tell(scaled)
-        if self._line.tail:
+        if self._line.tail and first:
             terminal.tell("what stands behind -- is handed over verbatim and never scaled")
             if cfg.args and not spec.args:
                 terminal.tell("args from files are left out: the script was named behind --")

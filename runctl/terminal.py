@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -25,8 +26,9 @@ def tell(line: str) -> None:
     """One line of ours, on standard error, so that standard output is the script's own."""
     # The agent may have drawn a bar on the rest of the line.
     lead = "\x1b[K" if sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb" else ""
-    sys.stderr.write(f"{lead}runctl: {line}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # a terminal that was closed shows nothing, and ends nothing
+        sys.stderr.write(f"{lead}runctl: {line}\n")
+        sys.stderr.flush()
 
 
 def show_json(data: Mapping[str, Any]) -> None:

@@ -111,6 +111,7 @@ HOME = {
         "runctl/cli/dashboard.py",
         "runctl/cli/monitor.py",
         "runctl/sweeps/board.py",
+        "runctl/sweeps/table.py",
     },
 }
 SHARED_BY_PLATFORMS = (

@@ -23,6 +23,8 @@ GROUPS = ("platform", "trainer", "drill")
 _NEEDLESS_PLUS = re.compile(
     r"^\++(?=(platform|trainer|drill)=|(args|env|secrets|secrets_scope|tags|multipliers|trainer\.env|platform\.(multipliers|args))\.)"
 )
+#: Where Hydra wants two, to take keys that stand nowhere yet.
+_NEEDED_PLUSES = re.compile(r"^\+*(?=hydra\.sweeper\.params=\{)")
 #: Words for the script, which Hydra's grammar refuses for their `=`. With quotes or brackets of their own they are
 #: Hydra's to read.
 _RESUME_WORDS = re.compile(r"(\+*checkpoint\.resume_argv=)\[([^\]\[{}'\"\\]+)\]")
@@ -114,7 +116,7 @@ def parse(argv: list[str]) -> CommandLine:
         elif word.startswith("-"):
             flags += [word, *_value_of_flag(word, rest)]
         else:
-            overrides.append(_with_quotes(_NEEDLESS_PLUS.sub("", word)))
+            overrides.append(_with_quotes(_NEEDED_PLUSES.sub("++", _NEEDLESS_PLUS.sub("", word))))
     # Flags first: argparse, which reads them for Hydra, gives up on `script=train.py -m args.lr=0.1,0.2`.
     return CommandLine((*_sound(flags), *overrides), tail, tuple(disabled))
 

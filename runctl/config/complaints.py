@@ -23,6 +23,8 @@ from runctl.errors import ConfigError
 #: What composing a configuration raises. Hydra has plain ValueErrors among them.
 ERRORS = (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError)
 
+#: Where a file says what a sweep goes through.
+_SWEPT = "hydra.sweeper.params"
 #: Files by the name under which Hydra knows them; any other is a file of a group and named as it is.
 _FILES = {"runctl_project/file": "conf/runctl.yaml", "runctl_user/file": "~/.config/runctl/config.yaml"}
 
@@ -89,6 +91,11 @@ def _said(chain: list[BaseException], platform: type[PlatformConfig]) -> str:
 
 
 def _about_key(key: str, typed_key: str, error: OmegaConfBaseException, platform: type[PlatformConfig]) -> str:
+    if key.startswith(_SWEPT):
+        return (
+            f"{typed_key or key}: what is swept is typed by itself, as in -m args.lr=1e-3,3e-4; in a file it stands "
+            f"below {_SWEPT} as text, args.lr: 1e-3,3e-4"
+        )
     if isinstance(error, (ConfigKeyError, ConfigAttributeError)) and not key.startswith("hydra."):
         return unknown_key(key, platform)
     if typed_key.startswith(f"{key}.") and not key.startswith(FREE_MAPS):

@@ -1,64 +1,86 @@
-"""What a sweep shows: lines, a table of what runs on a terminal, and the table of everything at the end."""
+"""What a sweep shows while it runs: lines, and on a terminal below them a table of what runs."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from runctl import terminal
-from runctl.config.sweeps import Objective
 from runctl.errors import StorageError
 from runctl.rundir import RunDir
 from runctl.sweeps.job import Job
-from runctl.sweeps.objective import rank
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.live import Live
-    from rich.table import Table
 
 #: How often the steps of what runs are looked up (seconds): on this machine, and in object storage.
 _LOOK_S = 1.0
 _LOOK_FAR_S = 10.0
-#: Lines of the terminal that the table leaves alone.
-_MARGIN = 6
+#: Lines of the terminal that rows leave alone: headings, the line below, and some of what was told.
+_MARGIN = 9
+#: Between two columns.
+_GAP = 3
+#: What a job's label has at least, on however narrow a terminal.
+_LEAST_LABEL = 12
+#: What a line of ours has room for, beside what it says.
+_LABEL_IN_LINES = 60
+#: In this order the states are counted.
+_STATES = ("running", "waiting", "succeeded", "failed", "interrupted", "stopped", "not started")
 
 
 class Board:
-    """Shows where jobs stand.
+    """Shows where jobs stand; to a terminal that was closed nothing, and that ends no job.
 
     Args:
         jobs: all of them, by their runs; there may come more.
         live: whether several run at once, whose output would be a muddle.
+        metrics: by which they are judged.
+        coming: tells how many more will come.
     """
 
-    def __init__(self, jobs: Mapping[str, Job], *, live: bool) -> None:
+    def __init__(
+        self, jobs: Mapping[str, Job], *, live: bool, metrics: Sequence[str] = (), coming: Callable[[], int] = lambda: 0
+    ) -> None:
         self._jobs = jobs
+        self._metrics = metrics
+        self._coming = coming
         self._lock = threading.Lock()
         self._live: Live | None = None
-        self._steps: dict[str, int | None] = {}
+        self._beats: dict[str, dict[str, Any]] = {}
         self._looked: dict[str, float] = {}
         self._began: dict[str, float] = {}
+        self._drawn: tuple[int, list[int]] = (0, [])
         terminals = sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         if live and terminals:
             from rich.console import Console
             from rich.live import Live
 
-            self._live = Live(console=Console(file=sys.stderr), auto_refresh=False, transient=True)
+            # One that is not live: what is captured there is what was printed.
+            self._canvas = Console(file=sys.stderr)
+            # What plugins print to a pipe is for whoever reads it, not for the terminal.
+            self._live = Live(
+                console=Console(file=sys.stderr), auto_refresh=False, transient=True,
+                redirect_stdout=sys.stdout.isatty(),
+            )  # fmt: skip
             self._live.start()
 
-    def tell(self, line: str) -> None:
-        """One line of ours."""
-        with self._lock:
+    def tell(self, line: str, job: Job | None = None) -> None:
+        """One line of ours; what it begins with names the job that it is about."""
+        told = line if job is None else f"[{job.label_within(_LABEL_IN_LINES)}] {line}"
+        with self._lock, contextlib.suppress(OSError):
             if self._live is None:
-                terminal.tell(line)
+                terminal.tell(told)
             else:
-                self._live.console.print(f"runctl: {line}", markup=False, highlight=False, soft_wrap=True)
+                self._make_up_for_resizing(self._live.console)
+                self._live.console.print(f"runctl: {told}", markup=False, highlight=False, soft_wrap=True, emoji=False)
 
     def refresh(self) -> None:
         """Show where what runs stands now."""
@@ -67,13 +89,22 @@ class Board:
         running = [job for job in self._jobs.values() if job.state == "running"]
         for job in running:
             self._look(job)
-        with self._lock:
-            self._live.update(self._meanwhile(running), refresh=True)
+        with self._lock, contextlib.suppress(OSError):
+            from rich.text import Text
+
+            console = self._live.console
+            self._make_up_for_resizing(console)
+            lines = self._meanwhile(running, self._canvas)
+            texts = [Text.from_ansi(line, no_wrap=True, overflow="ellipsis") for line in lines]
+            self._drawn = console.width, [min(text.cell_len, console.width) for text in texts]
+            self._live.update(Text("\n", no_wrap=True, overflow="ellipsis").join(texts), refresh=True)
 
     def close(self) -> None:
         """Leave the terminal to others."""
         if self._live is not None:
-            self._live.stop()
+            with self._lock, contextlib.suppress(OSError):
+                self._make_up_for_resizing(self._live.console)
+                self._live.stop()
             self._live = None
 
     def _look(self, job: Job) -> None:
@@ -83,57 +114,59 @@ class Board:
             return
         self._looked[job.run_id] = now
         with contextlib.suppress(StorageError):
-            self._steps[job.run_id] = (RunDir(job.url).heartbeat() or {}).get("step")
+            self._beats[job.run_id] = RunDir(job.url).heartbeat() or {}
 
-    def _meanwhile(self, running: list[Job]) -> Table:
+    def _make_up_for_resizing(self, console: Console) -> None:
+        """A terminal that became narrower has broken what was drawn into more lines than whoever erases it knows of."""
+        width, widths = self._drawn
+        if console.width < width:
+            more = sum(max(0, (one - 1) // console.width) for one in widths)
+            sys.__stderr__.write("\r\x1b[2K\x1b[1A" * more)  # type: ignore[union-attr]
+            self._drawn = console.width, widths
+
+    def _meanwhile(self, running: list[Job], console: Console) -> list[str]:
+        """The table and what stands below it, line by line, without blanks at their ends."""
         from rich import box
         from rich.table import Table
+        from rich.text import Text
 
+        rows = [self._row(job) for job in running[: max(1, console.height - _MARGIN)]]
+        headings = ("step", *self._metrics, "for")
+        taken = [
+            max(len(one) for one in column) + _GAP for column in zip(headings, *(row for _, row in rows), strict=True)
+        ]
+        room = max(_LEAST_LABEL, console.width - sum(taken) - 2)
         table = Table(box=box.SIMPLE, pad_edge=False)
-        for heading in ("job", "step", "for"):
-            table.add_column(heading, overflow="ellipsis", no_wrap=True)
-        room = max(1, (self._live.console.height if self._live is not None else 24) - _MARGIN)
-        for job in running[:room]:
-            step = self._steps.get(job.run_id)
-            took = terminal.duration(time.monotonic() - self._began[job.run_id])
-            table.add_row(f"{job.number} {job.label}", "" if step is None else str(step), took)
-        counts = Counter(job.state for job in self._jobs.values())
-        table.caption = " · ".join(f"{count} {state}" for state, count in counts.items())
-        return table
+        table.add_column("job", overflow="ellipsis", no_wrap=True)
+        for heading in headings:
+            table.add_column(heading, justify="right", overflow="ellipsis", no_wrap=True)
+        for job, cells in rows:
+            number = f"{job.number} "
+            table.add_row(Text(number + job.label_within(room - len(number))), *map(Text, cells))
+        with console.capture() as captured:
+            console.print(table)
+            if len(rows) < len(running):
+                console.print(f" … and {len(running) - len(rows)} more that run", style="dim", highlight=False)
+            console.print(self._counts(), style="dim", highlight=False, no_wrap=True, overflow="ellipsis")
+        return [_trimmed(line) for line in captured.get().splitlines()]
+
+    def _row(self, job: Job) -> tuple[Job, list[str]]:
+        beat = self._beats.get(job.run_id, {})
+        step, total = beat.get("step"), beat.get("total_steps")
+        metrics = beat.get("metrics") or {}
+        cells = ["" if step is None else f"{step}" if total is None else f"{step}/{total}"]
+        cells += ["" if metrics.get(name) is None else terminal.short(metrics[name]) for name in self._metrics]
+        return job, [*cells, terminal.duration(time.monotonic() - self._began[job.run_id])]
+
+    def _counts(self) -> str:
+        counts = Counter(job.state for job in list(self._jobs.values()))
+        counts += Counter(waiting=self._coming())
+        states = sorted(counts, key=lambda state: _STATES.index(state) if state in _STATES else len(_STATES))
+        return " " + " · ".join(f"{counts[state]} {state}" for state in states)
 
 
-def show(jobs: Sequence[Job], objectives: Sequence[Objective]) -> None:
-    """The table of everything, on standard error, the best first."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    metrics = [one.metric for one in objectives]
-    for heading in ("job", "state", *metrics, "step", "time", "cost"):
-        table.add_column(heading, overflow="fold", justify="left" if heading in ("job", "state") else "right")
-    for job in ordered(jobs, objectives):
-        values = [job.values.get(metric) for metric in metrics]
-        table.add_row(
-            job.label,
-            job.state + (" (before)" if job.done_before else ""),
-            *("" if value is None else terminal.short(value) for value in values),
-            "" if job.step is None else str(job.step),
-            terminal.duration(job.time_s) if job.time_s else "",
-            "" if job.cost_usd is None else f"{job.cost_usd:.4f}",
-        )
-    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else _width(jobs))
-    console.print(table)
-
-
-def ordered(jobs: Sequence[Job], objectives: Sequence[Objective]) -> list[Job]:
-    """The best first; as they came where there is nothing to judge them by."""
-    if not objectives:
-        return list(jobs)
-    first = objectives[0]
-    return sorted(jobs, key=lambda job: rank(first, job.values.get(first.metric)))
-
-
-def _width(jobs: Sequence[Job]) -> int:
-    """Wide enough that no row of a file breaks."""
-    return max((len(job.label) for job in jobs), default=0) + 120
+def _trimmed(line: str) -> str:
+    """Without blanks before the codes at its end: a terminal that is made narrower would break them off as a line."""
+    while (shorter := re.sub(r" +((?:\x1b\[[\d;]*m)*)$", r"\1", line)) != line:
+        line = shorter
+    return line

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from runctl.cost import total_usd
 from runctl.encoding import dumps
 from runctl.outcome import Attempt
 from runctl.signals import PassedOn
+from runctl.standing import attempt_cost_usd
 
 _LONGEST_WORD = 40
 
@@ -57,9 +59,22 @@ class Job:
 
     @property
     def label(self) -> str:
-        """What tells it from the others, for people."""
-        told = " ".join(f"{key.removeprefix('args.')}={value}" for key, value in self.overrides.items())
-        return told or self.run_id or f"job {self.number}"
+        """What tells it from the others, for people: in one line."""
+        return self._label()
+
+    def label_within(self, room: int) -> str:
+        """The label in so many characters: values are cut in the middle, the longest first."""
+        told = self._label()
+        longest = max((len(value) for value in self.overrides.values()), default=0)
+        for most in range(min(longest, room), 2, -1):
+            if len(told) <= room:
+                break
+            told = self._label(most)
+        return _cut(told, room)
+
+    def _label(self, most: int | None = None) -> str:
+        words = [f"{key.removeprefix('args.')}={_cut(value, most)}" for key, value in self.overrides.items()]
+        return _printable(" ".join(words) or self.run_id or f"job {self.number}")
 
     @property
     def failed(self) -> bool:
@@ -70,7 +85,8 @@ class Job:
         last = attempts[-1]
         self.state, self.exit_code, self.reason = last.state.value, last.exit_code or 0, last.end_reason
         self.step = next((one.step for one in reversed(attempts) if one.step is not None), None)
-        self.cost_usd = total_usd([one.cost_usd for one in attempts])
+        # Nobody has put down what those cost whose launcher had gone; their price and their time are known.
+        self.cost_usd = total_usd([attempt_cost_usd(one, time.time()) for one in attempts])
         self.time_s = sum(max(0.0, (one.ended_at or one.started_at) - one.started_at) for one in attempts)
 
     def to_json(self) -> dict[str, Any]:
@@ -90,9 +106,33 @@ class Job:
         }
 
 
-def overrides_of(launch: Composed) -> dict[str, str]:
-    """What tells a job from the others of its sweep, by key."""
-    return dict(override.lstrip("+").partition("=")[::2] for override in launch.swept)
+def overrides_of(words: Iterable[str]) -> dict[str, str]:
+    """Keys and values of overrides as they were meant: without what Hydra's grammar wants around them.
+
+    Args:
+        words: in Hydra's grammar, as in `+env.A='b c'`.
+    """
+    told = (word.lstrip("+").partition("=") for word in words)
+    return {key: _plain(value) for key, _, value in told}
+
+
+def _plain(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1].replace(f"\\{value[0]}", value[0])
+    return value if value.startswith(("[", "{")) else re.sub(r"\\(.)", r"\1", value)
+
+
+def _printable(text: str) -> str:
+    """Nothing in it that a terminal would obey."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+
+
+def _cut(text: str, most: int | None) -> str:
+    """Its begin and its end, if it is longer than that: paths differ at either."""
+    if most is None or len(text) <= most:
+        return text
+    end = (most - 1) // 2
+    return text[: most - 1 - end] + "…" + text[len(text) - end :]
 
 
 def run_id_of(launch: Composed, generation: int) -> str:

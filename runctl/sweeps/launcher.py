@@ -58,9 +58,13 @@ class RunctlLauncher(Launcher):
         # Hydra raises what goes wrong because of a variable of ours, which is none of what the jobs should get.
         with changed(HYDRA_FULL_ERROR=None), self.sweep.under_way():
             for number, overrides in enumerate(job_overrides, initial_job_idx):
+                self.sweep.coming = len(job_overrides) - len(returned)
                 if self.sweep.stopped:
                     break
+                self.sweep.coming -= 1
                 returned.append(self._begun(number, overrides))
+            else:
+                self.sweep.coming = 0
         for one in returned:
             one.return_value = self.sweep.value(one.return_value)
         return returned

@@ -20,10 +20,11 @@ from runctl.errors import ConfigError, ExitCode, PlatformError, RunctlError, Sto
 from runctl.rundir import run_url
 from runctl.signals import PassedOn, StopSignals
 from runctl.spec import Logs
-from runctl.sweeps import board, slots
+from runctl.sweeps import remarks, slots, table
 from runctl.sweeps.board import Board
 from runctl.sweeps.job import Job, overrides_of, run_id_of
 from runctl.sweeps.notes import Notes
+from runctl.sweeps.places import Places, PlaceTaken
 from runctl.sweeps.turn import Common, Turn
 
 _TICK_S = 0.2
@@ -48,8 +49,11 @@ class Sweep:
         self._jobs: dict[str, Job] = {}
         self._codes: list[int] = []
         self._stop: signal.Signals | None = None
+        #: Jobs that the sweeper wants and nobody has composed yet; after a stop nobody will.
+        self.coming = 0
         self._kept_at = 0.0
-        self._watched: dict[str, str] = {}
+        self._held: list[Job] = []
+        self._has_begun = False
 
     # --- jobs that our own launcher brings ---
 
@@ -65,13 +69,27 @@ class Sweep:
             self._told = 0
             try:
                 yield
+                self._begin()
+            except BaseException:
+                if self._common is not None and not self._has_begun:  # then there is nothing to show
+                    self._board.close()
+                    self._common = None
+                raise
             finally:
-                pending: set[Future[None]] = set(self._futures)
-                while pending:
-                    self._look()
-                    pending = wait(pending, timeout=_TICK_S).not_done
+                self._wait()
         if self._stop is not None:
             raise KeyboardInterrupt
+
+    def _wait(self) -> None:
+        """For all of them. Whatever goes wrong here, none is left to run without us."""
+        try:
+            pending: set[Future[None]] = set(self._futures)
+            while pending:
+                self._look()
+                pending = wait(pending, timeout=_TICK_S).not_done
+        except BaseException:
+            self._pass_on(signal.SIGTERM)
+            raise
 
     @property
     def stopped(self) -> bool:
@@ -93,9 +111,9 @@ class Sweep:
                 self._open(launch, common)
                 self._common = common
             launch = launch.as_run(run_id_of(launch, self._common.book.generation))
-            self._check_its_own(launch)
+            self._places.take(launch)
         except RunctlError as error:
-            if self._common is None:
+            if self._common is None or (isinstance(error, PlaceTaken) and not self._has_begun):
                 raise
             return self._unfit(error)
         run_id = launch.spec.run.id
@@ -107,9 +125,18 @@ class Sweep:
         job = self._job(replace(launch, yaml=lambda: yaml))
         job.signals = PassedOn()
         self._jobs[run_id] = job
-        self._futures.append(self._pool.submit(self._in_thread, job))
+        self._held.append(job)
+        if len(self._jobs) > 1:
+            self._begin()
         self._look()
         return job
+
+    def _begin(self) -> None:
+        """Have jobs carried out; the first one is held until the next one has shown that both can be."""
+        for job in self._held:
+            self._futures.append(self._pool.submit(self._in_thread, job))
+            self._has_begun = True
+        self._held.clear()
 
     def value(self, job: Job | None) -> Any:
         """What a sweeper is told of a job: nothing of one that failed, which is a failure to it and ends no other."""
@@ -141,41 +168,31 @@ class Sweep:
         else:
             self._slots = slots.here(settings, launch.spec)
         self._pool = ThreadPoolExecutor(self._slots.count, "runctl-job")
+        self._places = Places(
+            rented=rented, at_once=self._slots.count > 1, one_by_one=common.settings.max_parallel == 1
+        )
         self._turn = Turn(self._composer, common, lambda: list(self._jobs.values()))
-        self._board = Board(self._jobs, live=self._slots.count > 1)
+        self._board = Board(self._jobs, live=self._slots.count > 1, metrics=[one.metric for one in settings.objectives])
         word = "sweep.max_parallel" if settings.hosts is None else "sweep.hosts"
         if self._slots.count > 1:
             self._board.tell(f"sweep {common.book.name}: {self._slots.count} at a time ({word}); "
                              "what they print is in their run directories")  # fmt: skip
 
-    def _check_its_own(self, launch: Composed) -> None:
-        """Check that a job's checkpoints are not another's as well: on this machine all stand in the same folder.
-
-        Raises:
-            ConfigError: if they are.
-        """
-        watch = launch.spec.checkpoint.watch
-        if watch is None or self._slots.count == 1 or self._planner.terms.rented:
-            return
-        if self._watched.setdefault(watch, launch.spec.run.id) != launch.spec.run.id:
-            raise ConfigError(
-                f"checkpoint.watch={watch}: jobs that run at once would write the same files; give each its own, as in "
-                "'args.out=out-${args.lr}' 'checkpoint.watch=out-${args.lr}/*.pt', or sweep.max_parallel=1"
-            )
-
     def _unfit(self, error: RunctlError) -> Job:
         """A job whose configuration cannot be, while others can."""
-        overrides = dict(one.lstrip("+").partition("=")[::2] for one in HydraConfig.get().overrides.task)
+        overrides = overrides_of(HydraConfig.get().overrides.task)
         job = Job(len(self._jobs) + 1, overrides, state="failed", exit_code=int(error.exit_code), reason=str(error))
         self._jobs[f"job {job.number}"] = job
-        self._board.tell(f"{job.label}: {error}")
+        self._board.tell(str(error), job)
         return job
 
     def _job(self, launch: Composed) -> Job:
         """A job as an earlier command left it, if one did."""
         assert self._common is not None
         spec, book = launch.spec, self._common.book
-        job = Job(len(self._jobs) + 1, overrides_of(launch), spec.run.id, run_url(spec.run.root, spec.run.id), launch)
+        job = Job(
+            len(self._jobs) + 1, overrides_of(launch.swept), spec.run.id, run_url(spec.run.root, spec.run.id), launch
+        )
         job.code, job.cost_usd = book.code_of(spec.run.id), book.cost_of(spec.run.id)
         return job
 
@@ -184,24 +201,27 @@ class Sweep:
         for signum in self._signals.received[self._told :]:
             self._told += 1
             self._stop = self._stop or signum
+            self._pass_on(signum)
             once = f"{signum.name}: stopping all of it; once more to stop at once"
             self._board.tell(once if self._told == 1 else "stopping at once")
-            for job in self._jobs.values():
-                if job.signals is not None:
-                    job.signals.pass_on(signum)
-        if not self._jobs:
+        if not self._has_begun:
             return
         self._board.refresh()
         if time.monotonic() - self._kept_at > _KEEP_S:
             self._kept_at = time.monotonic()
             self._keep()
 
+    def _pass_on(self, signum: signal.Signals) -> None:
+        for job in self._jobs.values():
+            if job.signals is not None:
+                job.signals.pass_on(signum)
+
     def _in_thread(self, job: Job) -> None:
         slot = self._slots.take()
         alone = self._slots.count == 1
 
         def tell(line: str) -> None:
-            self._board.tell(line if alone else f"[{job.label}] {line}")
+            self._board.tell(line, None if alone else job)
 
         assert self._common is not None
         shown = sys.stderr if self._common.as_json else sys.stdout
@@ -259,7 +279,8 @@ class Sweep:
                 self._board.close()
                 self._give_hosts_back()
             self._keep()
-            self._show(jobs, self._common)
+            with contextlib.suppress(OSError):  # its terminal was closed
+                self._show(jobs, self._common)
         if self._stop is not None:
             return int(ExitCode.USER_INTERRUPT if self._stop is signal.SIGINT else ExitCode.STOPPED)
         return next((code for code in (*self._codes, *(job.exit_code for job in jobs)) if code != 0), 0)
@@ -295,25 +316,9 @@ class Sweep:
 
     def _show(self, jobs: Sequence[Job], common: Common) -> None:
         if common.as_json:
-            rows = [job.to_json() for job in board.ordered(jobs, common.settings.objectives)]
+            rows = [job.to_json() for job in table.ordered(jobs, common.settings.objectives)]
             terminal.show_json({"schema": 1, "sweep": common.book.name, "jobs": rows})
-        board.show(jobs, common.settings.objectives)
-        other = [job for job in jobs if job.done_before and job.code not in (None, common.code)]
-        if other:
-            terminal.tell(f"{len(other)} of them were done with other code of this project than it has now, and are "
-                          "not done again; sweep.fresh=true begins all of them anew")  # fmt: skip
-        again = [job for job in jobs if job.done_before and job.failed]
-        if again:
-            terminal.tell(f"{len(again)} of them had failed before: sweep.retry_failed=true goes on with them")
-        limit = next(
-            (job.reason for job in jobs if job.exit_code == ExitCode.LIMIT and job.state == "not started"), None
-        )
-        if limit is not None:
-            terminal.tell(limit)
-        for one in common.settings.objectives:
-            ended = [job for job in jobs if job.state == "succeeded"]
-            if ended and all(job.values.get(one.metric) is None for job in ended):
-                terminal.tell(
-                    f"sweep.metric={one.metric}: no job has told of it; print it as in `step=1 {one.metric}=0.5`"
-                )
+        table.show(jobs, common.settings.objectives)
+        for line in remarks.on(jobs, common, stopped=self._stop is not None, coming=self.coming):
+            terminal.tell(line)
         terminal.tell(f"{common.book.url}/sweep.csv")

@@ -49,9 +49,10 @@ class Common:
         Raises:
             RunctlError: for what cannot be.
         """
-        if launch.cfg.detach and launch.cfg.platform.kind == "local":
+        if launch.cfg.detach:
             raise ConfigError(
-                "detach=true with -m would start every job on this machine at once; leave it out, under nohup or tmux"
+                "detach=true with -m would start every job at once, and nobody would bound what they cost; leave it "
+                "out, under nohup or tmux"
             )
         settings = sweeps.settings(launch.cfg, HydraConfig.get().sweeper.get("direction"))
         book = Book(launch.spec, fresh=settings.fresh)
@@ -88,7 +89,8 @@ class Turn:
             else:
                 job.state, job.code = "running", common.code
                 carried = self._carried(job, launch, manner)
-                job.note(rundir.attempts())
+                if attempts := rundir.attempts():  # one that was left to itself may not have begun
+                    job.note(attempts)
                 job.exit_code = carried.exit_code
                 job.reason = str((carried.outcome or {}).get("reason", job.reason))
             if common.settings.objectives:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pickle
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runctl.outcome import Attempt
 from runctl.rundir import RunDir
-from runctl.spec import LaunchSpec, Program, RunIdentity
+from runctl.spec import LaunchSpec, Plan, Program, RunHandle, RunIdentity, RunState
 from runctl.sweeps import budget
 from runctl.sweeps.book import Book
 from runctl.sweeps.job import Job
@@ -45,6 +46,49 @@ def test_what_still_runs_counts_up_to_now(tmp_path: Path) -> None:
         Job(3, {}, "waiting", str(tmp_path / "waiting")),
     ]
     assert budget.spent_usd(book, jobs) == pytest.approx(0.5 + 1.0 + 0.25, abs=0.01)
+
+
+def test_a_job_costs_what_all_its_attempts_cost_though_one_was_never_put_down(tmp_path: Path) -> None:
+    now = time.time()
+    left = Attempt(1, "aws", "i-1", "spot", started_at=now - 7200, ended_at=now - 3600, price_usd_per_hour=5.0)
+    told = Attempt(2, "aws", "i-2", "spot", started_at=now - 3600, ended_at=now, price_usd_per_hour=4.0, cost_usd=4.72)
+    job = Job(1, {}, "one", str(tmp_path / "one"))
+    job.note([left, told])
+    assert job.cost_usd == pytest.approx(9.72)
+
+
+def test_an_attempt_without_a_price_hides_the_cost_of_no_other(tmp_path: Path) -> None:
+    rundir = RunDir(str(tmp_path / "one"))
+    attempts = [Attempt(1, "odd", "h", "spot", started_at=1.0, ended_at=2.0), Attempt(2, "aws", "i", cost_usd=4.0)]
+    for attempt in attempts:
+        rundir.write_attempt(attempt)
+    job = Job(1, {}, "one", rundir.url, state="succeeded")
+    job.note(attempts)
+    job.state = "succeeded"
+    assert job.cost_usd is None, "what is shown is not known"
+    assert budget.spent_usd(empty_book(tmp_path), [job]) == 4.0
+
+
+def test_a_host_that_is_brought_up_counts_from_when_it_was_granted(tmp_path: Path) -> None:
+    rundir, now = RunDir(str(tmp_path / "one")), time.time()
+    job = Job(1, {}, "one", rundir.url, state="running")
+    plan = Plan("one", 1, "aws", (), {}, None, 1, "", rundir.url)
+    rundir.write_submission(plan, None)
+    assert budget.spent_usd(empty_book(tmp_path), [job]) == 0.0
+    where = {"instance": "i-1", "launched_at": now - 1800, "price_usd_per_hour": 2.0}
+    rundir.write_submission(plan, RunHandle("aws", "one", 1, where))
+    assert budget.spent_usd(empty_book(tmp_path), [job]) == pytest.approx(1.0, abs=0.01)
+    rundir.write_attempt(Attempt(1, "aws", "i-1", "spot", state=RunState.RUNNING, started_at=now - 900,
+                                 price_usd_per_hour=2.0))  # fmt: skip
+    assert budget.spent_usd(empty_book(tmp_path), [job]) == pytest.approx(0.5, abs=0.01), "once, as its agent has it"
+    rundir.write_attempt(Attempt(1, "aws", "i-1", "spot", state=RunState.INTERRUPTED, started_at=now - 900,
+                                 ended_at=now, price_usd_per_hour=2.0))  # fmt: skip
+    rundir.write_submission(replace(plan, attempt=2), RunHandle("aws", "one", 2, where))
+    assert budget.spent_usd(empty_book(tmp_path), [job]) == pytest.approx(1.5, abs=0.01)
+
+
+def empty_book(folder: Path) -> Book:
+    return Book(LaunchSpec(RunIdentity("a", "none", str(folder)), Program("train.py", None)), fresh=False)
 
 
 def test_what_an_interrupted_job_cost_is_not_forgotten_while_it_waits(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from runctl.config.sweeps import SweepSettings
 from runctl.errors import ConfigError
+from runctl.launch import launch
 from runctl.spec import LaunchSpec, Program, RunIdentity, Trainer
 from runctl.sweeps import slots
 
@@ -144,7 +145,8 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch: pytest.MonkeyPatch) -
         (["sweep.gpus_per_job=99"], "sweep.gpus_per_job=99: this machine shows"),
         (["sweep.hosts=2"], "it is for platforms that rent"),
         (["sweep.hosts=2", "sweep.max_parallel=2"], "give one of the two"),
-        (["detach=true"], "would start every job on this machine at once"),
+        (["detach=true"], "detach=true with -m would start every job at once"),
+        (["+platform=aws", "run.root=s3://b/r", "detach=true"], "detach=true with -m would start every job at once"),
         (["sweep.metrics=loss"], "did you mean sweep.metric"),
     ],
 )
@@ -156,8 +158,16 @@ def test_what_cannot_be_is_said_before_anything_starts(project, words, why) -> N
 
 def test_checkpoints_of_jobs_at_once_must_not_be_the_same_files(project) -> None:
     both = ("args.x=1,2", "sweep.max_parallel=2", "checkpoint.resume_flag=--resume")
-    done = project.sweep(*both, "checkpoint.watch=out/*.pt")
-    assert done.code == 2
-    assert "checkpoint.watch=out/*.pt: jobs that run at once would write the same files" in done.err
-    assert project.done() == ["1"]
+    with pytest.raises(ConfigError, match=r"checkpoint\.watch=out/\*\.pt: jobs that run at once would write the same"):
+        project.sweep(*both, "checkpoint.watch=out/*.pt")
+    assert project.done() == [] and not project.runs.exists(), "nor is the first one begun"
     assert project.sweep(*both, "checkpoint.watch='out-${args.x}/*.pt'").code == 0
+
+
+def test_what_a_platform_does_to_arguments_is_said_once_for_all_jobs(project, capfd) -> None:
+    (project.folder / "conf").mkdir()
+    (project.folder / "conf" / "runctl.yaml").write_text(
+        "args: {batch_size: 8}\nplatform: {multipliers: {batch_size: 4}}\n"
+    )
+    assert launch(["-m", "script=train.py", "args.x=1,2,3", "dry_run=true"]) == 0
+    assert capfd.readouterr().err.count("batch_size") == 1

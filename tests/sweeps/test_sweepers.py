@@ -7,6 +7,7 @@ import re
 import pytest
 
 from runctl.errors import ConfigError
+from runctl.launch import launch
 
 #: A parabola whose lowest point is at 3; told to fail beyond 5.
 PARABOLA = """
@@ -48,6 +49,19 @@ def test_what_the_project_sweeps_by_itself_and_a_glob_of_its_own_groups(project)
     assert done.code == 0, done.err
     told = {job["overrides"]["model"]: job["metrics"]["loss"] for job in done.jobs}
     assert told == {"small": 4.0, "middle": 1.0}
+
+
+@pytest.mark.parametrize("pluses", ["", "+", "++"])
+def test_what_a_file_would_sweep_may_be_typed_as_a_whole(project, pluses: str, capfd) -> None:
+    assert launch(["-m", "script=train.py", pluses + 'hydra.sweeper.params={args.x: "1,2"}', "dry_run=true"]) == 0
+    assert re.findall(r"train\.py --x=(\d)", capfd.readouterr().out) == ["1", "2"]
+
+
+@pytest.mark.parametrize("word", ["+hydra.sweeper.params.args.x=1", "hydra.sweeper.params.args.x=1",
+                                  "hydra.sweeper.params=x", "hydra.sweeper.params.script=a.py"])  # fmt: skip
+def test_a_single_key_of_what_a_file_would_sweep_is_said_to_be_typed_by_itself(word: str) -> None:
+    with pytest.raises(ConfigError, match="what is swept is typed by itself, as in -m args"):
+        launch(["-m", "script=train.py", word])
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def pod(tmp_path: Path, fresh_bucket: str) -> Iterator[Pod]:
 def orders(pod: Pod, instance: str = "p0d") -> dict[str, Any]:
     root = pod.url.removesuffix("/one/hosts/a1.json")
     return {
-        "run_id": "one", "attempt": 1, "instance": instance, "deadline": time.time() + 600,
+        "run_id": "one", "attempt": 1, "instance": instance, "deadline": time.time() + 600, "keep_warm_s": 0.0,
         "files": [{"name": "project.tar.gz", "url": f"{root}/.parcels/project.tar.gz"}],
         "log_url": f"{root}/one/logs/a1/bring-up.log", "programs": {"keeper.py": KEEPER, "bin/shutdown": "#!/bin/sh"},
     }  # fmt: skip

@@ -128,7 +128,7 @@ class _Launch:
             return self._sweep.finish()
         except complaints.ERRORS as error:
             # A sweeper complains, too, when no job left a value for it to go on with: what the jobs came to says it.
-            if self._sweep is not None and (code := self._sweep.finish()) != 0:
+            if self._sweep is not None and ((code := self._sweep.finish()) != 0 or self._sweep.rehearsed):
                 return code
             raise complaints.translate(error) from error
         finally:
@@ -169,7 +169,10 @@ class _Launch:
             return 0
         spec = composer.spec(checked)
         if drill != "none" and not self._is_rehearsed():
-            return self._rehearse(checked, spec)  # before anything looks for an account
+            code = self._rehearse(checked, spec)  # before anything looks for an account
+            if self._sweep is not None:
+                self._sweep.rehearsed = True  # with all of its jobs
+            return code
         launch = composer.launch(checked, spec, hooks, lambda: OmegaConf.to_yaml(cfg))
         told = self._told(launch)
         return launch if told is None else told
@@ -256,15 +259,17 @@ class _Launch:
                 f"drill={cfg.drill.name}: its cloud is on loopback, which no container reaches; leave out "
                 "python_env=docker, and this machine's Python trains"
             )
-        overrides = HydraConfig.get().overrides.task
-        words = [word for word in overrides if not re.match(r"\+*(drill=|run\.(id|root)=)", word)]
+        sweeps = self._sweep is not None
+        given = self._line.words if sweeps else HydraConfig.get().overrides.task
+        words = [word for word in given if not re.match(r"\+*(drill=|run\.(id|root)=)", word)]
         report_to = None if cfg.drill.report is None else Path(cfg.drill.report)
         if report_to is not None:
             check_place(report.PLACE, str(report_to.parent))
         disabled = [word for name in self._line.disabled for word in ("-p", f"no:{name}")]
         return Rehearsal(
-            spec.run.id,
+            None if sweeps else spec.run.id,
             stages[cfg.platform.kind](spec.run.root, cfg.drill.s3.value),
+            sweep=f"sweeps/{spec.run.name}",
             words=[*disabled, *words],
             tail=self._line.tail,
             scenario=cfg.drill.name,

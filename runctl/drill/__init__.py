@@ -15,6 +15,7 @@ sandboxes   an instance's folder, processes and shutdown
 scenario    what happens, and when
 rehearsal   one launch in it, and the events on its way
 report      what came of it
+sweep_report  what came of a whole sweep
 runpod      the same of RunPod: its API, and pods with a real sshd
 pytest      all that as a fixture for a user's own tests
 """

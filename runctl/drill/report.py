@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,7 +76,7 @@ def gather(stage: Stage, run_id: str, *, steps: dict[str, int], took_s: float) -
         steps: the last one seen on a host, which may have left no record.
         took_s: from the launch to its end.
     """
-    hosts = {one.attempt: one for one in stage.hosts()}
+    hosts = {one.attempt: one for one in stage.hosts() if one.run_id == run_id}
     records = []
     for number in sorted(hosts):
         body = stage.read(f"{run_id}/attempts/{number}.json")
@@ -113,22 +114,16 @@ def show(report: Report, left: list[str]) -> None:
             (str(line.number), line.where, f"{line.began_at_step}–{ended}", str(line.lost), f"{line.stall_s:.2f} s",
              line.end)
         )  # fmt: skip
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
     out = sys.stderr
-    out.write("\nThe drill:\n")
-    for row in rows:
-        out.write("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() + "\n")
+    out.write("\nThe drill:\n" + laid_out(rows))
     out.write(
-        f"{_count(len(report.lines), 'attempt')} in {report.took_s:.0f} s · {_count(report.steps_lost, 'step')} lost · "
-        f"{report.stall_s:.2f} s of stall · {_count(report.uploads, 'checkpoint')} uploaded\n"
+        f"{counted(len(report.lines), 'attempt')} in {report.took_s:.0f} s · {counted(report.steps_lost, 'step')} lost "
+        f"· {report.stall_s:.2f} s of stall · {counted(report.uploads, 'checkpoint')} uploaded\n"
     )
     if report.cost_usd is not None:
         out.write(f"On {report.provider} these hosts would have cost {report.cost_usd:.4f} USD; ")
         out.write(f"on demand alone {report.on_demand_usd:.4f} USD.\n")
-    if left:
-        out.write(f"STILL RUNNING: {', '.join(left)}. This is a defect of runctl's; in a drill it costs nothing.\n")
-    else:
-        out.write("Nothing is left running.\n")
+    out.write(told_of_left(left))
 
 
 def write(report: Report, left: list[str], path: Path) -> None:
@@ -150,5 +145,27 @@ def write(report: Report, left: list[str], path: Path) -> None:
     open_store(str(path.parent), PLACE).write(path.name, (json.dumps(told, indent=2) + "\n").encode())
 
 
-def _count(number: int, what: str) -> str:
+def laid_out(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as lines, in columns as wide as they need."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows)
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def told_of_left(left: Sequence[str], *, waits: bool = False) -> str:
+    """A line on hosts that live although all has ended.
+
+    Args:
+        left: the hosts.
+        waits: whether they are those of a launcher that was killed, which wait for its next job.
+    """
+    if not left:
+        return "Nothing is left running.\n"
+    if waits:
+        return f"{', '.join(left)}: waits for the next job of the launcher that was killed, and then ends itself.\n"
+    return f"STILL RUNNING: {', '.join(left)}. This is a defect of runctl's; in a drill it costs nothing.\n"
+
+
+def counted(number: int, what: str) -> str:
+    """So many of something."""
     return f"{number} {what}{'' if number == 1 else 's'}"

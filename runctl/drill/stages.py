@@ -36,6 +36,7 @@ class Host:
     """A host that was rented in the drill.
 
     Attributes:
+        run_id: of the run for which it was rented; a host that stays may carry others afterwards.
         attempt: 0 if it carries none.
         where: type, market and place, for people.
         price_usd_per_hour: None where it is not known.
@@ -44,6 +45,7 @@ class Host:
     """
 
     id: str
+    run_id: str
     attempt: int
     is_running: bool
     folder: Path
@@ -165,7 +167,8 @@ class AwsStage(Stage):
         spot = prices.spot(one["machine"], one["zone"]) if one["market"] == "spot" else None
         full = prices.on_demand(one["machine"], one["region"])
         return Host(
-            one["id"], int(one["tags"].get("runctl:attempt", 0)), one["state"] == "running", Path(one["folder"]),
+            one["id"], one["tags"].get("runctl:run", ""), int(one["tags"].get("runctl:attempt", 0)),
+            one["state"] == "running", Path(one["folder"]),
             f"{one['machine']} {one['market'].replace('_', ' ')} {one['zone']}", spot or full, full,
             one["launched_at"], one["ended_at"],
         )  # fmt: skip
@@ -230,11 +233,12 @@ class RunpodStage(Stage):
 
     @staticmethod
     def _host(one: dict[str, Any]) -> Host:
-        _, _, number = one["name"].rpartition("-a")
+        name, _, number = one["name"].rpartition("-a")
         full = next((gpu.price(one["cloud"], "on_demand") for gpu in gpus() if gpu.id == one["machine"]), None)
         count = one["asked"].get("gpuCount") or 1
         return Host(
-            one["id"], int(number) if number.isdigit() else 0, one["state"] == "running", Path(one["folder"]),
+            one["id"], name.removeprefix("runctl-"), int(number) if number.isdigit() else 0,
+            one["state"] == "running", Path(one["folder"]),
             f"{one['machine']} {one['market'].replace('_', ' ')} {one['cloud']}", one["price"], full and full * count,
             one["created_at"], one["ended_at"],
         )  # fmt: skip

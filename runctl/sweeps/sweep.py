@@ -51,6 +51,8 @@ class Sweep:
         self._stop: signal.Signals | None = None
         #: Jobs that the sweeper wants and nobody has composed yet; after a stop nobody will.
         self.coming = 0
+        #: Whether the command was carried out in the drill, as a whole.
+        self.rehearsed = False
         self._kept_at = 0.0
         self._held: list[Job] = []
         self._has_begun = False
@@ -93,7 +95,7 @@ class Sweep:
 
     @property
     def stopped(self) -> bool:
-        return bool(self._signals.received)
+        return self.rehearsed or bool(self._signals.received)
 
     def take(self, cfg: Any) -> Job | None:
         """Have one configuration carried out as soon as its turn comes; None if it wanted no run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -180,3 +181,25 @@ def test_an_event_that_cannot_be_is_named_at_once(run: Run, events: str, why: st
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert why in line
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(TIMEOUT_S + 60)
+def test_a_sweep_is_rehearsed_as_one_and_its_first_job_is_the_one_that_is_interrupted(run: Run, tmp_path: Path) -> None:
+    words = ("-m", "script=digits_resume.py", "args.epochs=20,30", "sweep.metric=loss", "sweep.max_parallel=2")
+    done = run(*words, "+platform=aws", "drill=spot", "drill.report=drill.json")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("drill: AWS takes i-") == 1
+    told = json.loads((tmp_path / "drill.json").read_text())
+    assert [job["state"] for job in told["jobs"]] == ["succeeded"] * 2
+    assert sorted(len(job["ends"]) for job in told["jobs"]) == [1, 2]
+    assert (told["steps_lost"], told["hosts"], told["left_running"]) == (0, 3, [])
+    assert "2 jobs with 3 attempts on 3 hosts in" in done.stderr
+    alone = run(*words, "output=json")
+    rows = {row["overrides"]["args.epochs"]: row for row in json.loads(alone.stdout.splitlines()[-1])["jobs"]}
+    for job in told["jobs"]:
+        twin = rows[job["overrides"]["args.epochs"]]
+        # As the training logged it, or as it printed it, whichever came last.
+        assert job["step"] == twin["step"] and job["metrics"]["loss"] == pytest.approx(
+            twin["metrics"]["loss"], abs=1e-4
+        )

@@ -51,14 +51,14 @@ def test_what_the_project_sweeps_by_itself_and_a_glob_of_its_own_groups(project)
     assert told == {"small": 4.0, "middle": 1.0}
 
 
-@pytest.mark.parametrize("pluses", ["", "+", "++"])
+@pytest.mark.parametrize("pluses", ["", "+"])
 def test_what_a_file_would_sweep_may_be_typed_as_a_whole(project, pluses: str, capfd) -> None:
     assert launch(["-m", "script=train.py", pluses + 'hydra.sweeper.params={args.x: "1,2"}', "dry_run=true"]) == 0
     assert re.findall(r"train\.py --x=(\d)", capfd.readouterr().out) == ["1", "2"]
 
 
 @pytest.mark.parametrize("word", ["+hydra.sweeper.params.args.x=1", "hydra.sweeper.params.args.x=1",
-                                  "hydra.sweeper.params=x", "hydra.sweeper.params.script=a.py"])  # fmt: skip
+                                  "hydra.sweeper.params=x"])  # fmt: skip
 def test_a_single_key_of_what_a_file_would_sweep_is_said_to_be_typed_by_itself(word: str) -> None:
     with pytest.raises(ConfigError, match="what is swept is typed by itself, as in -m args"):
         launch(["-m", "script=train.py", word])

@@ -261,7 +261,10 @@ class _Launch:
             )
         sweeps = self._sweep is not None
         given = self._line.words if sweeps else HydraConfig.get().overrides.task
-        words = [word for word in given if not re.match(r"\+*(drill=|run\.(id|root)=)", word)]
+        words = [word for word in given if not re.match(r"\+*(drill=|run\.(id|root)=|platform\.keep_warm=)", word)]
+        if getattr(cfg.platform, "keep_warm", None) is not None:
+            terminal.tell("platform.keep_warm is left out: no launch comes after it in the drill's cloud")
+            words.append("platform.keep_warm=null")
         report_to = None if cfg.drill.report is None else Path(cfg.drill.report)
         if report_to is not None:
             check_place(report.PLACE, str(report_to.parent))

@@ -70,9 +70,10 @@ def test_on_a_real_s3_server_it_is_the_same(run: Run) -> None:
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_a_host_that_vanishes_costs_what_was_done_since_the_last_checkpoint(run: Run) -> None:
     events = "drill.events=[{at_step: 500, do: kill}]"
-    done = run(*DRILL, "drill=no_notice", events, "checkpoint.every=100steps", "args.epochs=150")
+    done = run(*DRILL, "drill=no_notice", events, "checkpoint.every=100steps", "args.epochs=150", "platform.keep_warm=5m")
     assert weights(done) == weights(run(*TRAINING, "args.epochs=150"))
     assert "2 attempts in" in done.stderr
+    assert "platform.keep_warm is left out" in done.stderr
     assert "Nothing is left running." in done.stderr
 
 

@@ -70,7 +70,8 @@ def test_on_a_real_s3_server_it_is_the_same(run: Run) -> None:
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_a_host_that_vanishes_costs_what_was_done_since_the_last_checkpoint(run: Run) -> None:
     events = "drill.events=[{at_step: 500, do: kill}]"
-    done = run(*DRILL, "drill=no_notice", events, "checkpoint.every=100steps", "args.epochs=150", "platform.keep_warm=5m")
+    words = ("checkpoint.every=100steps", "args.epochs=150", "platform.keep_warm=5m")
+    done = run(*DRILL, "drill=no_notice", events, *words)
     assert weights(done) == weights(run(*TRAINING, "args.epochs=150"))
     assert "2 attempts in" in done.stderr
     assert "platform.keep_warm is left out" in done.stderr

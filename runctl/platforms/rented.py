@@ -156,19 +156,26 @@ def chosen(quote: Quote) -> tuple[str, ...]:
 def estimated(plan: Plan, lives_s: float, disk_usd_per_hour: float | None) -> Plan:
     """A plan with what it costs: the first offer's price, and the dearest one's with its disks for a host's whole life.
 
+    Spot whose price nobody knows costs at most what the same does on demand: where no highest price is given, that is it
+    (docs.aws.amazon.com, "Spot Instances": the default maximum is the on-demand price).
+
     Args:
         plan: with its offers.
         lives_s: how long a host may live (seconds).
         disk_usd_per_hour: of a host's disks together, where they are dearest; None is not known.
     """
-    prices = [offer.price_usd_per_hour for offer in plan.offers]
-    known = [price for price in prices if price is not None]
+    on_demand = {(one.machine, one.region): one.price_usd_per_hour for one in plan.offers if one.market == "on_demand"}
+    most = [
+        on_demand.get((one.machine, one.region)) if one.price_usd_per_hour is None else one.price_usd_per_hour
+        for one in plan.offers
+    ]
+    known = [price for price in most if price is not None]
     return replace(
         plan,
-        estimate_usd_per_hour=prices[0] if prices else None,
+        estimate_usd_per_hour=plan.offers[0].price_usd_per_hour if plan.offers else None,
         estimate_usd=(
             round((max(known) + disk_usd_per_hour) * lives_s / 3600, 2)
-            if known and len(known) == len(prices) and disk_usd_per_hour is not None
+            if known and len(known) == len(most) and disk_usd_per_hour is not None
             else None
         ),
     )

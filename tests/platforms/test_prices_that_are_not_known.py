@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from runctl.platforms.rented import too_dear, within
-from runctl.spec import Offer
+from runctl.platforms.rented import estimated, too_dear, within
+from runctl.spec import Offer, Plan
 
 
 def offer(market: str, price: float | None, machine: str = "big") -> Offer:
@@ -31,3 +31,13 @@ def test_where_nothing_is_left_the_reason_is_the_one_that_holds() -> None:
     assert "its price is not known" in str(too_dear([UNKNOWN], within([UNKNOWN], 2.0)[1], 2.0))
     said = str(too_dear([UNKNOWN, DEAR], (), 2.0))
     assert said == "platform.max_price_usd_per_hour=2.0: the cheapest is big on demand in us-east-1a at 3.0 USD an hour"
+
+
+def test_spot_of_an_unknown_price_costs_at_most_what_the_same_does_on_demand() -> None:
+    def estimate(*offers: Offer) -> float | None:
+        return estimated(Plan("one", 1, "aws", (), {}, 1, 1, ".", "runs/one", offers=offers), 7200.0, 0.5).estimate_usd
+
+    assert estimate(offer("spot", 0.3), BID, CHEAP) == 3.0
+    assert estimate(offer("spot", 0.3), BID) is None
+    assert estimate(BID, offer("on_demand", 1.0, "other")) is None
+    assert estimate() is None

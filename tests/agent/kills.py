@@ -137,7 +137,7 @@ REMOTE = (
     Point("upload", "runctl.storage.remote:FsspecStore.put_file", UPLOADER, calls=2),
     Point("publish", "runctl.storage.remote:FsspecStore.write", UPLOADER, calls=2),
     Point("remote prune", "runctl.checkpoint.remote:RemoteCatalog.prune", UPLOADER),
-    Point("remote prune", "runctl.checkpoint.remote:RemoteCatalog._remove", UPLOADER),
+    Point("remote prune", "runctl.checkpoint.remote:RemoteCatalog.remove", UPLOADER),
     Point("remote find", "runctl.checkpoint.restore:Restore.newest", AGENT, resuming=True),
     Point("fetch", "runctl.checkpoint.restore:Restore._fetched", AGENT, resuming=True, elsewhere=True),
     Point("fetch", "runctl.checkpoint.remote:RemoteCatalog.fetch", AGENT, resuming=True, elsewhere=True),

@@ -61,7 +61,7 @@ UPLOADER_GOES = [at(UPLOADER, REMOTE, "FsspecStore.put_file", UPLOADER, 2)]
 @pytest.mark.parametrize(
     ("kills", "remote"),
     [
-        pytest.param(MOMENTS, False, id="at random moments"),
+        pytest.param(MOMENTS, False, id="at random moments", marks=pytest.mark.soak),
         pytest.param(SAVING_AND_RESTORING, False, id="while it saves and restores"),
         pytest.param(SNAPSHOTS, False, id="while it takes a snapshot", marks=pytest.mark.soak),
         pytest.param(UPLOADING_AND_DOWNLOADING, True, id="while it uploads and downloads"),

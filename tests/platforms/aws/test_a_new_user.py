@@ -181,6 +181,7 @@ def test_a_subnet_with_endpoints_is_as_good_as_one_with_a_way_out(ada: NewUser) 
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.soak
 def test_a_session_that_expires_is_said_and_once_signed_in_again_the_launch_goes_on(ada: NewUser) -> None:
     owner = ada.cloud.environment({"PATH": "/usr/bin:/bin", "HOME": str(ada.home)})
     assert ada.types("runctl", "aws", "setup", env=owner).returncode == 0

@@ -36,6 +36,7 @@ def test_the_next_host_goes_on_and_the_reason_is_said(aws: Rehearsal) -> None:
     launch.check_that_nothing_is_left()
 
 
+@pytest.mark.soak
 def test_hosts_that_break_one_after_the_other_at_the_same_step_are_not_the_hosts_fault(aws: Rehearsal) -> None:
     launch = aws.run(script="every_host_breaks.py")
     assert launch.outcome is not None, launch.error

@@ -124,6 +124,7 @@ def test_a_lock_of_uvs_is_followed_and_the_second_attempt_takes_it_from_the_cach
     assert one != other, "each host of the drill has a folder of its own: it was moved"
 
 
+@pytest.mark.soak
 def test_a_private_index_gets_its_token_and_nothing_else_does(account: Account, private: Index) -> None:
     (account.project / "train.py").write_text(SCRIPT)
     (account.project / "requirements.txt").write_text(
@@ -150,6 +151,7 @@ def test_a_private_index_gets_its_token_and_nothing_else_does(account: Account, 
     assert [name for name, text in texts.items() if TOKEN.encode() in text] == []
 
 
+@pytest.mark.soak
 def test_a_token_that_is_refused_ends_the_attempt_with_the_installers_own_words(
     account: Account, private: Index
 ) -> None:

@@ -77,6 +77,7 @@ def machines(plan: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(offer["machine"] for offer in plan["offers"]))
 
 
+@pytest.mark.soak
 def test_the_cheapest_that_fits_is_rented_first_and_said(account: Account) -> None:
     code, plan, err = planned(account)
     assert code == 0, err

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from saving import SAVES
 from whole import BUCKET, Account
 
 
+@pytest.mark.soak
 def test_both_attempts_have_a_host_and_the_cost_of_both_is_said(account: Account) -> None:
     (account.project / "train.py").write_text(SAVES)
     launch = account.start(

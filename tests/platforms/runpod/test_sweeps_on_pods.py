@@ -48,6 +48,7 @@ def test_a_pod_takes_one_job_after_the_other_and_what_they_wrote_comes_home(home
     assert not list((home.folder / "runctl" / "runpod" / "keys").iterdir()), "nobody needs its key any more"
 
 
+@pytest.mark.soak
 def test_a_launch_begins_on_the_pod_that_the_one_before_kept_warm(home: Home) -> None:
     for number in range(2):
         launch = home.start("args.x=1", "platform.keep_warm=2m", f"run.id=launch-{number}")

@@ -156,8 +156,8 @@ def chosen(quote: Quote) -> tuple[str, ...]:
 def estimated(plan: Plan, lives_s: float, disk_usd_per_hour: float | None) -> Plan:
     """A plan with what it costs: the first offer's price, and the dearest one's with its disks for a host's whole life.
 
-    Spot whose price nobody knows costs at most what the same does on demand: where no highest price is given, that is it
-    (docs.aws.amazon.com, "Spot Instances": the default maximum is the on-demand price).
+    Spot whose price nobody knows costs at most what the same does on demand: where no highest price is given, that is
+    the highest (docs.aws.amazon.com, "Spot Instances": the default maximum is the on-demand price).
 
     Args:
         plan: with its offers.

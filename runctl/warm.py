@@ -54,13 +54,13 @@ class Wait:
     def bill(self, now: float) -> Bill:
         """What the wait costs until now, without disks: nobody asks its platform for them."""
         where, end = self.handle.address, min(now, self.until)
+        price = where.get("price_usd_per_hour")
         billed_s = max(0.0, end - self.free_since)
-        usd = cost_usd(where.get("price_usd_per_hour"), billed_s)
+        usd = cost_usd(price, billed_s)
         return Bill(
             0, self.handle.platform, where["market"], where["machine"], "waiting" if self.until > now else "waited",
-            self.free_since, None if self.until > now else end, billed_s, where.get("price_usd_per_hour"), usd, 0.0,
-            usd, saved_usd=0.0, lost_usd=0.0,
-            estimate_usd=cost_usd(where.get("price_usd_per_hour"), self.until - self.free_since),
+            self.free_since, None if self.until > now else end, billed_s, price, usd, 0.0,
+            usd, saved_usd=0.0, lost_usd=0.0, estimate_usd=cost_usd(price, self.until - self.free_since),
         )  # fmt: skip
 
 

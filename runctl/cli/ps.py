@@ -156,8 +156,7 @@ def _waiting(registry: Registry, now: float) -> list[Wait]:
 
 def _waiting_row(one: Wait, now: float) -> list[str]:
     where = one.handle.address
-    market = where["market"] if where["market"] != "own" else ""
-    place = " ".join(filter(None, [one.handle.platform, market, one.host]))
+    place = _place(one.handle.platform, where["market"], one.host)
     left = table.duration(one.until - now)
     return ["(the next launch)", "waiting", "", "", "", left, table.usd(one.bill(now).usd), place, ""]
 
@@ -171,6 +170,10 @@ def _waiting_json(one: Wait, now: float) -> dict[str, object]:
     }  # fmt: skip
 
 
+def _place(platform: str, market: str, host: str) -> str:
+    return " ".join(filter(None, [platform, market if market != "own" else "", host]))
+
+
 def _has(one: Standing, tag: str) -> bool:
     key, sign, value = tag.partition("=")
     return key in one.tags and (not sign or one.tags[key] == value)
@@ -179,7 +182,7 @@ def _has(one: Standing, tag: str) -> bool:
 def _row(one: Standing, now: float, *, seen: bool) -> list[str]:
     step = "" if one.step is None else f"{one.step}/{one.total_steps}" if one.total_steps else str(one.step)
     loss = next((one.metrics[key] for key in ("loss", "train_loss", "val_loss") if key in one.metrics), None)
-    place = " ".join(filter(None, [one.platform, one.market if one.market != "own" else "", one.host]))
+    place = _place(one.platform, one.market, one.host)
     attempts = f" #{one.attempt}" if one.attempt > 1 else ""
     return [
         one.run_id,

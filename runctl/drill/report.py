@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from runctl.drill.stages import Stage
 from runctl.storage import open_store
@@ -142,6 +143,15 @@ def write(report: Report, left: list[str], path: Path) -> None:
         "on_demand_usd": report.on_demand_usd,
         "left_running": left,
     }
+    put(told, path)
+
+
+def put(told: dict[str, Any], path: Path) -> None:
+    """Put a report down as JSON.
+
+    Raises:
+        StorageError: if the file cannot be written.
+    """
     open_store(str(path.parent), PLACE).write(path.name, (json.dumps(told, indent=2) + "\n").encode())
 
 

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from runctl.drill.report import PLACE, counted, laid_out, told_of_left
+from runctl.drill.report import counted, laid_out, put, told_of_left
 from runctl.drill.stages import Stage
-from runctl.storage import open_store
 
 
 @dataclass(frozen=True)
@@ -129,4 +128,4 @@ def write(report: SweepReport, left: list[str], path: Path) -> None:
         "cost_usd": report.cost_usd,
         "left_running": left,
     }
-    open_store(str(path.parent), PLACE).write(path.name, (json.dumps(told, indent=2) + "\n").encode())
+    put(told, path)

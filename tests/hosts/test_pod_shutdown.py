@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -141,6 +142,18 @@ def test_what_lies_on_the_pod_alone_is_waited_for(pod: Pod, api: Api, told: dict
     wait_until(lambda: bool(api.asked), 10, "RunPod is asked")
 
 
+@contextlib.contextmanager
+def booted(pod: Pod, *, lives_s: float, restarted_s: float) -> Iterator[None]:
+    """What ends a pod beside its container's start, as long as it is looked at."""
+    told = {"RUNCTL_LIVES_S": str(lives_s), "RUNCTL_RESTARTED_S": str(restarted_s)}
+    boot = subprocess.Popen([sys.executable, "-"], stdin=BOOT.open("rb"), env={**pod.env, **told})
+    try:
+        yield
+    finally:
+        boot.kill()
+        boot.wait()
+
+
 def test_a_container_ends_its_pod_at_its_deadline_counted_from_its_first_start(pod: Pod, api: Api) -> None:
     root = Path(pod.env["RUNCTL_HOST_ROOT"])
     for lives_s, first in ((1.0, None), (50.0, time.time() - 49)):
@@ -148,42 +161,23 @@ def test_a_container_ends_its_pod_at_its_deadline_counted_from_its_first_start(p
         if first is not None:
             (root / "booted").write_text(str(first))
         before = len(api.asked)
-        boot = subprocess.Popen(
-            [sys.executable, "-"], stdin=BOOT.open("rb"),
-            env={**pod.env, "RUNCTL_LIVES_S": str(lives_s), "RUNCTL_RESTARTED_S": "60"},
-        )  # fmt: skip
-        wait_until(lambda before=before: len(api.asked) > before, 10, "RunPod is asked")
-        assert api.asked[-1][1] == "Bearer of-this-pod"
-        boot.kill()
-        boot.wait()
+        with booted(pod, lives_s=lives_s, restarted_s=60):
+            wait_until(lambda before=before: len(api.asked) > before, 10, "RunPod is asked")
+            assert api.asked[-1][1] == "Bearer of-this-pod"
 
 
 @pytest.mark.parametrize("left", ["end", "run/a1/started"])
 def test_a_container_that_cannot_begin_or_begins_again_ends_its_pod_soon(pod: Pod, api: Api, left: str) -> None:
     Path(pod.env["RUNCTL_HOST_ROOT"], left).touch()
-    boot = subprocess.Popen(
-        [sys.executable, "-"], stdin=BOOT.open("rb"),
-        env={**pod.env, "RUNCTL_LIVES_S": "600", "RUNCTL_RESTARTED_S": "1.5"},
-    )  # fmt: skip
-    try:
+    with booted(pod, lives_s=600, restarted_s=1.5):
         wait_until(lambda: bool(api.asked), 10, "RunPod is asked")
-    finally:
-        boot.kill()
-        boot.wait()
 
 
 def test_a_pod_ends_at_its_deadline_where_nothing_can_be_written(pod: Pod, api: Api, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     pod.env["RUNCTL_HOST_ROOT"] = str(tmp_path / "file" / "runctl")
-    boot = subprocess.Popen(
-        [sys.executable, "-"], stdin=BOOT.open("rb"),
-        env={**pod.env, "RUNCTL_LIVES_S": "0.5", "RUNCTL_RESTARTED_S": "60"},
-    )  # fmt: skip
-    try:
+    with booted(pod, lives_s=0.5, restarted_s=60):
         wait_until(lambda: bool(api.asked), 10, "RunPod is asked")
-    finally:
-        boot.kill()
-        boot.wait()
 
 
 def test_what_a_pod_runs_has_another_root_where_ours_cannot_be_written(tmp_path: Path) -> None:

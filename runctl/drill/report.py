@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from runctl.drill.stages import Stage
+from runctl.encoding import from_data
+from runctl.outcome import Attempt
 from runctl.storage import open_store
 
 #: What names the place of the report.
@@ -78,28 +80,30 @@ def gather(stage: Stage, run_id: str, *, steps: dict[str, int], took_s: float) -
         took_s: from the launch to its end.
     """
     hosts = {one.attempt: one for one in stage.hosts() if one.run_id == run_id}
-    records = []
+    attempts = []
     for number in sorted(hosts):
         body = stage.read(f"{run_id}/attempts/{number}.json")
         if body is not None:  # or else its agent never came up
-            records.append(json.loads(body))
+            attempts.append(from_data(Attempt, json.loads(body)))
     lines, on_demand = [], 0.0
-    for record, after in zip(records, [*records[1:], None][: len(records)], strict=True):
-        one = hosts[record["number"]]
-        ended = record["step"] if record["step"] is not None else steps.get(one.id)
-        lost = 0 if after is None or ended is None else max(0, ended - (after["resumed_from_step"] or 0))
-        seconds = (one.ended_at or record["ended_at"] or one.launched_at) - one.launched_at
+    for place, attempt in enumerate(attempts, 1):
+        one = hosts[attempt.number]
+        ended = attempt.step if attempt.step is not None else steps.get(one.id)
+        # One that ended before it began anything did nothing again.
+        after = next((later for later in attempts[place:] if later.begun), None)
+        lost = 0 if after is None or ended is None else max(0, ended - (after.resumed_from_step or 0))
+        seconds = (one.ended_at or attempt.ended_at or one.launched_at) - one.launched_at
         on_demand += (one.on_demand_usd_per_hour or 0.0) * seconds / 3600
         price = one.price_usd_per_hour
         lines.append(
             Line(
-                number=record["number"],
+                number=attempt.number,
                 where=one.where,
-                end=record["end_reason"] or record["state"],
-                began_at_step=record["resumed_from_step"] or 0,
+                end=attempt.end_reason or attempt.state.value,
+                began_at_step=attempt.resumed_from_step or 0,
                 ended_at_step=ended,
                 lost=lost,
-                stall_s=record.get("stall_s") or 0.0,
+                stall_s=attempt.stall_s or 0.0,
                 cost_usd=None if price is None else price * seconds / 3600,
             )
         )

@@ -11,6 +11,8 @@ from typing import Any
 
 from runctl.drill.report import counted, laid_out, put, told_of_left
 from runctl.drill.stages import Stage
+from runctl.encoding import from_data
+from runctl.outcome import Attempt
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,13 @@ def gather(stage: Stage, sweep: str, *, took_s: float, now: float) -> SweepRepor
 
 
 def _line(stage: Stage, job: dict[str, Any]) -> JobLine:
-    records: list[dict[str, Any]] = []
-    while (body := stage.read(f"{job['run_id']}/attempts/{len(records) + 1}.json")) is not None:
-        records.append(json.loads(body))
-    lost = sum(
-        max(0, (one["step"] or 0) - (after["resumed_from_step"] or 0)) for one, after in itertools.pairwise(records)
-    )
-    ends = [one["end_reason"] or one["state"] for one in records]
+    attempts: list[Attempt] = []
+    while (body := stage.read(f"{job['run_id']}/attempts/{len(attempts) + 1}.json")) is not None:
+        attempts.append(from_data(Attempt, json.loads(body)))
+    # One that ended before it began anything did nothing again.
+    begun = [one for one in attempts if one.begun]
+    lost = sum(max(0, (one.step or 0) - (after.resumed_from_step or 0)) for one, after in itertools.pairwise(begun))
+    ends = [one.end_reason or one.state.value for one in attempts]
     return JobLine(job["run_id"], job["overrides"], job["state"], ends, job["step"], lost, job["metrics"])
 
 

@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from runctl import identity, terminal
 from runctl.config import compose
 from runctl.config.argv import CommandLine
+from runctl.config.checker import Checker
 from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import LaunchConfig
 from runctl.config.sources import Source
@@ -133,6 +134,7 @@ class Composer:
         self._workdir = workdir
         self._sources = sources
         self._standby = standby
+        self._checker = Checker(registry.options)
         self._planner: tuple[PlatformConfig, Platform] | None = None
 
     def checked(self, cfg: Any) -> LaunchConfig:
@@ -141,7 +143,7 @@ class Composer:
         Raises:
             ConfigError: for what cannot be.
         """
-        checked = compose.checked(cfg, registry.options)
+        checked = self._checker.checked(cfg)
         if checked.run.root is None:
             # A rehearsed launch goes to a bucket of the drill's, and knows nothing of the user's.
             rehearsed = checked.drill.name != "none"

@@ -39,6 +39,7 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     from runctl.config import again, compose
     from runctl.config import words as choices
     from runctl.config.argv import parse
+    from runctl.config.checker import Checker
     from runctl.hooks import Hooks
     from runctl.platforms import registry
 
@@ -47,7 +48,7 @@ def resume(rundir: RunDir, words: Sequence[str], *, project: Path | None = None)
     if kept is None:
         raise ConfigError(f"{rundir.url} has no config.yaml, so how it was launched is not known; launch it again")
     composed, changed = again.composed(kept.decode(), words)
-    cfg = compose.checked(composed, registry.options)
+    cfg = Checker(registry.options).checked(composed)
     cfg.script, cfg.module = before.program.script, before.program.module
     if "checkpoint" not in changed:
         cfg.checkpoint.resume = "auto"

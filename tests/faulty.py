@@ -91,11 +91,12 @@ class Proxy:
         fault = "down" if self.down else self.choose(method, path, body)
         if fault in ("down", "reset in its body") or (fault == "reset" and length == 0):
             return self._reset(sock, fault)
+        if fault == "stall":  # counted first: whoever waits may give up while the rest of the body is on its way
+            self.done[fault] += 1
         body += file.read(length - len(body))
         if fault == "reset":
             return self._reset(sock, fault)
         if fault == "stall":
-            self.done[fault] += 1
             self._ended.wait(60)
             return False
         if fault == "busy":

@@ -31,8 +31,10 @@ from runctl.spec import LaunchSpec
 RESUME_ENV = "RUNCTL_RESUME_FROM"
 _LOOK_S = 0.2
 _SOON_S = 0.02
-#: Looking takes at most one part in so many of the time, however many files there are.
+#: Looking takes at most one part in so many of a processor, however many files there are, and of the time that passes:
+#: a slow disk is spared as well, but one look that lost its processor to the training does not blind for long.
 _SHARE = 50
+_SHARE_OF_TIME = 4
 #: How long files must lie unchanged. A single file that tells by its structure that it is whole, where the system
 #: tells who has it open, only until the clock of its file system has ticked, so that the next write shows.
 _TICK_NS = 20_000_000
@@ -137,7 +139,7 @@ class Watcher:
 
     def _look(self, complete: Callable[[Candidate], bool]) -> None:
         """Take in what is new and complete."""
-        began = time.monotonic()
+        began, pause_due = time.monotonic(), _pause_due()
         if self._metrics.step is not None:
             self._steps.append((time.time_ns(), self._metrics.step))
         try:
@@ -150,14 +152,14 @@ class Watcher:
         new = [one for one in watch.candidates(found) if any(self._done.get(n) != s for n, s in one.files.items())]
         # Between two overwrites there may be little time: what was written just now is soon looked at again.
         soon = any(began - self._since[name][1] < _SETTLE_S for one in new for name in one.files)
-        self._pause_s = max(_SOON_S if soon else _LOOK_S, (time.monotonic() - began) * _SHARE)
+        self._pause_s = max(_SOON_S if soon else _LOOK_S, pause_due())
         for candidate in new:
-            began = time.monotonic()
+            began, pause_due = time.monotonic(), _pause_due()
             try:
                 if complete(candidate):
                     self._keep(candidate)
                 else:
-                    self._pause_s = max(self._pause_s, (time.monotonic() - began) * _SHARE)
+                    self._pause_s = max(self._pause_s, pause_due())
             except (watched.Changed, FileNotFoundError):
                 self._pause_s = max(self._pause_s, time.monotonic() - began)  # copied in vain: not without a pause
             except Exception as error:  # noqa: BLE001 (whatever a script writes, the next file must be looked at)
@@ -260,6 +262,14 @@ class Watcher:
         if text != self._said:
             self._said = text
             _say(text)
+
+
+def _pause_due() -> Callable[[], float]:
+    """From now on, how long to pause for what this thread has done, in seconds."""
+    began, began_cpu = time.monotonic(), time.thread_time()
+    return lambda: max(
+        (time.thread_time() - began_cpu) * (_SHARE - 1), (time.monotonic() - began) * (_SHARE_OF_TIME - 1)
+    )
 
 
 def _say(text: str) -> None:

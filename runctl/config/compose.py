@@ -9,20 +9,17 @@ import re
 import secrets
 import string
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from runctl import scaling
 from runctl.arguments import ArgumentStyle, flatten
-from runctl.config import checkpoints, complaints, environments, hosts
+from runctl.config import checkpoints, environments, hosts
 from runctl.config.argv import GROUPS, CommandLine
-from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import LaunchConfig
 from runctl.config.sources import Source
 from runctl.errors import ConfigError
@@ -32,7 +29,6 @@ _SAFE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _KEPT = re.compile(r"env:\w+|ssm:/[\w./-]+|secretsmanager:[\w/+=.@:-]+|runpod:[\w-]+", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _NPROC_WORDS = ("auto", "gpu", "cpu")
-_SCHEMAS: dict[type, DictConfig] = {}
 
 
 @dataclass(frozen=True)
@@ -126,40 +122,6 @@ def to_spec(cfg: LaunchConfig, typed: Typed, sources: Sequence[Source], workdir:
         logs=Logs(cfg.logs.show.value, cfg.logs.prefix.value),
         plugins_disabled=(*cfg.plugins.disable, *typed.command_line.disabled),
     )
-
-
-def checked(cfg: DictConfig, options_of: Callable[[str], type[PlatformConfig]]) -> LaunchConfig:
-    """The composed configuration as objects of the schema.
-
-    A key added with `+` gets past Hydra's own check; merging into the bare schema catches it.
-
-    Args:
-        cfg: the composed configuration.
-        options_of: the class of a platform's options, by its kind.
-
-    Raises:
-        ConfigError: for such a key, and for an interpolation that leads nowhere.
-    """
-    schema: type[PlatformConfig] = PlatformConfig
-    try:
-        given = OmegaConf.to_container(cfg)
-        assert isinstance(given, dict)
-        kind = cfg.platform.kind if isinstance(cfg.platform, DictConfig) and "kind" in cfg.platform else "local"
-        schema = options_of(str(kind))
-        objects = OmegaConf.to_object(OmegaConf.merge(_bare(schema), given))
-    except OmegaConfBaseException as error:
-        raise complaints.translate(error, schema) from error
-    assert isinstance(objects, LaunchConfig)
-    return objects
-
-
-def _bare(platform: type[PlatformConfig]) -> DictConfig:
-    """The schema with a platform's options, to be merged into: making it takes as long as all the rest of a check."""
-    if platform not in _SCHEMAS:
-        bare: DictConfig = OmegaConf.structured(LaunchConfig)
-        bare.platform = OmegaConf.structured(platform)
-        _SCHEMAS[platform] = bare
-    return _SCHEMAS[platform]
 
 
 def project_root(workdir: Path) -> Path:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from runctl.config import complaints, compose, schemas, sources
+from runctl.config import complaints, schemas, sources
+from runctl.config.checker import Checker
 from runctl.config.files import ConfigFiles
 from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import LaunchConfig
@@ -35,4 +36,4 @@ def composed(
             cfg = hydra_compose(config_name="runctl", overrides=list(words))
     except complaints.ERRORS as error:
         raise complaints.translate(error) from error
-    return compose.checked(cfg, options_of)
+    return Checker(options_of).checked(cfg)

@@ -261,7 +261,7 @@ def schema() -> DictConfig:
     for path in FREE_MAPS:
         if not path.startswith("platform."):
             OmegaConf.set_struct(OmegaConf.select(node, path), False)
-    # What a platform has, its own class says once its kind is known (`compose.checked`).
+    # What a platform has, its own class says once its kind is known (`config.checker`).
     OmegaConf.set_struct(node.platform, False)
     return node
 

@@ -382,6 +382,26 @@ def test_a_file_still_open_or_growing_waits(tmp_path: Path, metrics: MetricsLog)
     assert (tmp_path / "kept/step-000001/files/state.pkl").read_bytes() == b"halfwhole"
 
 
+def test_one_look_that_takes_long_does_not_blind_for_long(
+    tmp_path: Path, metrics: MetricsLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[float] = []
+    at_once = watch.units
+
+    def lost_its_processor(*args: object, **kwargs: object) -> list[watch.Unit]:
+        if len(looked) == 1:
+            time.sleep(0.5)
+        looked.append(time.monotonic())
+        return at_once(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(watch, "units", lost_its_processor)
+    watching = watcher(tmp_path, metrics)
+    watching.start(None)
+    write(tmp_path / "w/last.pt", saved())
+    wait_for(tmp_path, [1])  # at 50 times 0.5 s it would not be looked at before the deadline
+    end(watching)
+
+
 @pytest.mark.parametrize(("clean", "steps"), [(True, [1]), (False, [])])
 def test_what_does_not_tell_that_it_is_whole_is_believed_after_a_clean_end_alone(
     tmp_path: Path, metrics: MetricsLog, clean: bool, steps: list[int]

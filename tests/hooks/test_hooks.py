@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from runctl import hooks
 from runctl.errors import HookFailed, PluginError, Vetoed
 from runctl.hooks import BUILT_INS, Hooks
 from runctl.outcome import Attempt
@@ -50,6 +51,14 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
         monkeypatch.delitem(sys.modules, module, raising=False)
 
     return installed
+
+
+@pytest.fixture(autouse=True)
+def installed_anew() -> Iterator[None]:
+    """What is installed is looked up once in a process; a test that installs something is a process of its own."""
+    hooks.installed.cache_clear()
+    yield
+    hooks.installed.cache_clear()
 
 
 def names(hooks: Hooks) -> list[str]:

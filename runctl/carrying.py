@@ -51,7 +51,7 @@ def carry_out_alone(launch: Composed, composer: Composer) -> Carried:
     keep_s = keep_warm_s(cfg)
     if not registry.load(cfg.platform.kind).has_berths or getattr(cfg.platform, "host", None) is not None:
         return carry_out(launch, composer.platform(cfg, manner), manner)
-    berth = Berth(keep_s or 0.0, warm.Waiting(root, cfg.platform.kind))
+    berth = Berth(keep_s or 0.0, warm.Waiting(root, cfg.platform.kind, launch.spec.run.id))
     manner = replace(manner, berth=berth)
     try:
         return carry_out(launch, composer.platform(cfg, manner), manner)

@@ -245,7 +245,8 @@ class Supervisor:
             and state in (RunState.SUCCEEDED, RunState.FAILED)
             and not self._platform.why(handle)
         ):
-            berth.host, berth.free_since, keep_s = handle, attempt.ended_at or time.time(), berth.keep_s
+            berth.keep(handle, attempt.ended_at or time.time())
+            keep_s = berth.keep_s
         try:
             stays = self._platform.clean_up(handle, keep_s=keep_s)
         except PlatformError as error:

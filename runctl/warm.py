@@ -1,6 +1,9 @@
-"""Hosts that wait for the next launch (`platform.keep_warm`): where they are written down, and taken from.
+"""Hosts that wait for the next run: where they are written down, and taken from.
 
 <run.root>/.warm/<host>-<since>.json    one wait: whose host, since when, until when; gone once a run has taken it
+
+Those of a sweep wait for its own jobs: the same command, given again after its launcher was killed, goes on with them.
+With `platform.keep_warm` they wait for whatever launch comes next.
 
 Nothing here keeps a host alive or ends it: it shuts itself down when its time is over, whoever has forgotten it. A wait
 for which nobody came stays written down, for it has cost something, and no run's bill holds it.
@@ -39,12 +42,14 @@ class Wait:
         handle: of the attempt after which it waits.
         owner: whose it is.
         free_since, until: seconds since the epoch; it may have been taken away before.
+        only_for: the sweep or the run whose own it is; None where it waits for whatever comes.
     """
 
     handle: RunHandle
     owner: str
     free_since: float
     until: float
+    only_for: str | None = None
 
     @property
     def host(self) -> str:
@@ -64,17 +69,20 @@ class Wait:
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
 class Waiting:
     """The hosts of one platform that wait below a root.
 
-    Attributes:
+    Args:
         root: where runs lie.
         platform: its kind.
+        name: of the sweep or the run that asks: what waits for it alone is there for it too.
     """
 
-    root: str
-    platform: str
+    def __init__(self, root: str, platform: str, name: str) -> None:
+        self._root = root
+        self._platform = platform
+        self._name = name
+        self._ours: set[str] = set()
 
     def take(self, serves: Callable[[RunHandle], bool]) -> tuple[RunHandle, float] | None:
         """One of this user's that serves, and since when it waits; None as well where that cannot be read.
@@ -83,29 +91,37 @@ class Waiting:
             serves: whether a host, by the handle of its last attempt, is what is wanted.
         """
         with contextlib.suppress(StorageError), _alone():
-            store, now = open_store(self.root), time.time()
+            store, now = open_store(self._root), time.time()
             for name, one in _written(store):
                 if one.until < now - _REMEMBERED_S:
                     store.delete(name)
-                mine = (one.handle.platform, one.owner) == (self.platform, getpass.getuser())
-                if mine and one.until > now + _MARGIN_S and serves(one.handle):
+                mine = (one.handle.platform, one.owner) == (self._platform, getpass.getuser())
+                for_us = one.only_for in (None, self._name) and name not in self._ours
+                if mine and for_us and one.until > now + _MARGIN_S and serves(one.handle):
                     store.delete(name)
                     return one.handle, one.free_since
         return None
 
+    def put(self, host: RunHandle, free_since: float, until: float) -> None:
+        """A host waits for the next run of the same name; or has waited, for nobody."""
+        self._ours.add(_name_of(host, free_since))  # another place of the same launch is not to take it
+        with contextlib.suppress(StorageError):
+            _write(self._root, Wait(host, getpass.getuser(), free_since, until, self._name))
+
+    def drop(self, host: RunHandle, free_since: float) -> None:
+        """Its next run has come."""
+        with contextlib.suppress(StorageError):
+            open_store(self._root).delete(_name_of(host, free_since))
+
 
 def leave(root: str, berth: Berth, tell: Callable[[str], None]) -> None:
-    """Write down what waits in a berth, and what has waited there for nobody; and say what that costs.
+    """Have what waits in a berth wait for whatever launch comes next, and say what that costs.
 
     Args:
         root: where runs lie.
-        berth: whose host is to wait for the next launch.
+        berth: whose host it is.
         tell: takes a line for the user.
     """
-    for unused in berth.unused:
-        with contextlib.suppress(StorageError):  # a record, and no more
-            _write(root, Wait(unused.host, getpass.getuser(), unused.free_since, unused.until))
-    berth.unused.clear()
     if berth.host is None or berth.keep_s == 0:
         return
     until = berth.free_since + berth.keep_s
@@ -141,8 +157,12 @@ def _written(store: Store) -> Iterator[tuple[str, Wait]]:
 
 def _write(root: str, wait: Wait) -> None:
     store = open_store(root)
-    store.write(f"{_FOLDER}/{wait.host}-{wait.free_since:.0f}.json", dumps(wait).encode())
+    store.write(_name_of(wait.handle, wait.free_since), dumps(wait).encode())
     Registry().note_wait(store.url, wait.until)
+
+
+def _name_of(host: RunHandle, free_since: float) -> str:
+    return f"{_FOLDER}/{host.address['instance']}-{free_since:.0f}.json"
 
 
 @contextlib.contextmanager

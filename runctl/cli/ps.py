@@ -143,7 +143,7 @@ def _read_all(root: str, ids: list[str]) -> tuple[list[Entry], set[str]]:
 
 
 def _waiting(registry: Registry, now: float) -> list[Wait]:
-    """Hosts that wait for the next launch: they cost as much as those of runs."""
+    """Hosts that wait for the next launch, or for the next job of a sweep: they cost as much as those of runs."""
     if not (roots := registry.waited_below(now)):
         return []
     from runctl import warm
@@ -158,7 +158,17 @@ def _waiting_row(one: Wait, now: float) -> list[str]:
     where = one.handle.address
     place = _place(one.handle.platform, where["market"], one.host)
     left = table.duration(one.until - now)
-    return ["(the next launch)", "waiting", "", "", "", left, table.usd(one.bill(now).usd), place, ""]
+    return [
+        f"({one.only_for or 'the next launch'})",
+        "waiting",
+        "",
+        "",
+        "",
+        left,
+        table.usd(one.bill(now).usd),
+        place,
+        "",
+    ]
 
 
 def _waiting_json(one: Wait, now: float) -> dict[str, object]:

@@ -11,7 +11,6 @@ from omegaconf.errors import OmegaConfBaseException
 from runctl.config import complaints
 from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import LaunchConfig
-from runctl.errors import ConfigError
 
 _SCHEMAS: dict[type, DictConfig] = {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -39,25 +39,18 @@ class Terms:
     keep_on_failure_s: float = 0.0
 
 
-@dataclass(frozen=True)
-class Unused:
-    """A wait of a host for which nobody came.
-
-    Attributes:
-        host: by the handle of its last attempt.
-        free_since, until: seconds since the epoch.
-    """
-
-    host: RunHandle
-    free_since: float
-    until: float
-
-
 class Shelf(Protocol):
-    """Where hosts stand that earlier launches have left."""
+    """Where it stands written which hosts wait; what cannot be written there is a record less, and no more."""
 
     def take(self, serves: Callable[[RunHandle], bool]) -> tuple[RunHandle, float] | None:
-        """One that serves, by the handle of its last attempt, and since when it waits; nobody else gets it then."""
+        """One that an earlier launch has left and that serves, by the handle of its last attempt, and since when it
+        waits; nobody else gets it then."""
+
+    def put(self, host: RunHandle, free_since: float, until: float) -> None:
+        """It waits for this launch's next run; or has waited, for nobody."""
+
+    def drop(self, host: RunHandle, free_since: float) -> None:
+        """Its next run has come."""
 
 
 @dataclass
@@ -66,22 +59,35 @@ class Berth:
 
     Attributes:
         keep_s: how long a host waits for the next run before it ends itself.
-        shelf: where one comes from that an earlier launch has left.
+        shelf: where one comes from that an earlier launch has left, and where waits are written down.
         host: what waits there now, by the handle of its last attempt; None if nothing does.
         free_since: since when it waits (seconds since the epoch); whoever comes next pays from then on.
-        unused: waits for which nobody came.
     """
 
     keep_s: float
-    shelf: Shelf | None = None
+    shelf: Shelf
     host: RunHandle | None = None
     free_since: float = 0.0
-    unused: list[Unused] = field(default_factory=list)
+
+    def keep(self, host: RunHandle, free_since: float) -> None:
+        """Have a host wait here."""
+        self.host, self.free_since = host, free_since
+        self.shelf.put(host, free_since, free_since + self.keep_s)
+
+    def take(self, serves: Callable[[RunHandle], bool]) -> tuple[RunHandle, float] | None:
+        """What waits here, or else on the shelf, if it serves; and since when it waits."""
+        if self.host is None:
+            return self.shelf.take(serves)
+        if not serves(self.host):
+            return None
+        found, self.host = (self.host, self.free_since), None
+        self.shelf.drop(*found)
+        return found
 
     def give_up(self) -> None:
-        """Let go of what waits there: it has ended, or is ended now."""
+        """Let go of what waits here: it has ended, or is ended now."""
         if self.host is not None:
-            self.unused.append(Unused(self.host, self.free_since, min(time.time(), self.free_since + self.keep_s)))
+            self.shelf.put(self.host, self.free_since, min(time.time(), self.free_since + self.keep_s))
             self.host = None
 
 

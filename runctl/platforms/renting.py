@@ -125,12 +125,8 @@ class RentingPlatform(Platform, Generic[W]):
         def serves(handle: RunHandle) -> bool:
             return self._lives(handle) and self._serves(handle, plan)
 
-        if berth.host is None:
-            found = None if berth.shelf is None else berth.shelf.take(serves)
-        elif serves(berth.host):
-            found, berth.host = (berth.host, berth.free_since), None
-        else:
-            unfit, found = berth.host, None
+        found = berth.take(serves)
+        if found is None and (unfit := berth.host) is not None:
             berth.give_up()
             self._clean_up(unfit, 0.0)
         if found is None:

@@ -58,13 +58,14 @@ class Slots:
         self._free.put(slot)
 
 
-def rented(settings: SweepSettings, platform: Platform, root: str, keep_s: float | None) -> Slots:
+def rented(settings: SweepSettings, platform: Platform, root: str, name: str, keep_s: float | None) -> Slots:
     """Places on hosts of their own, or on hosts that stay.
 
     Args:
         settings: `sweep.*`.
         platform: where.
         root: where runs lie.
+        name: the sweep's, whose own its hosts are until it ends.
         keep_s: how long hosts are to wait for the next launch once the sweep has ended; None if they are not.
 
     Raises:
@@ -80,7 +81,7 @@ def rented(settings: SweepSettings, platform: Platform, root: str, keep_s: float
             f"sweep.hosts={settings.hosts}: on platform={platform.kind} this version rents a host for each job; "
             f"sweep.max_parallel={settings.hosts} has as many at once"
         )
-    waiting = warm.Waiting(root, platform.kind)
+    waiting = warm.Waiting(root, platform.kind, name)
     keep_s = _WARM_S if keep_s is None else keep_s
     return Slots([Slot(berth=Berth(keep_s, waiting)) for _ in range(settings.hosts)])
 

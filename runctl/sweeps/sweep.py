@@ -164,7 +164,7 @@ class Sweep:
                 raise ConfigError(f"platform.host={host} is one host, for one job at a time: sweep.max_parallel=1")
             settings = replace(settings, max_parallel=1)
         if rented:
-            self._slots = slots.rented(settings, self._planner, self._root, self._keep_warm_s)
+            self._slots = slots.rented(settings, self._planner, self._root, common.book.name, self._keep_warm_s)
         elif settings.hosts is not None:
             raise ConfigError(f"sweep.hosts={settings.hosts}: it is for platforms that rent; here: sweep.max_parallel")
         else:

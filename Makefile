@@ -11,7 +11,7 @@ SSHD := $(VENV)/sshd
 SEED := $(or $(SEED),$(shell date +%s))
 KILLS ?= 200
 
-.PHONY: help setup demo test soak test-cloud check fix bench build clean
+.PHONY: help setup demo test test-slow soak test-cloud check fix bench build clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,9 +32,13 @@ $(SSHD): | $(READY)
 	-test -x /usr/sbin/sshd || $(BIN)/python -m runctl.drill.runpod.sshd $(SSHD)
 
 # Hundreds of processes import the package: each would compile it anew where PYTHONDONTWRITEBYTECODE is set.
-test: $(READY) $(SSHD) ## every test that this machine can run
+test: $(READY) $(SSHD) ## the tests: a quarter of an hour on two cores
 	$(BIN)/python -m compileall -q runctl
 	$(BIN)/python -m pytest -n 4 --dist worksteal
+
+test-slow: $(READY) $(SSHD) ## the tests that take longest: as much again
+	$(BIN)/python -m compileall -q runctl
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not soak"
 
 soak: $(READY) ## 200 kills and 20 stops of trainings, every failure of AWS, every drill, what takes long; SEED=… repeats
 	@echo "seed $(SEED)"

@@ -135,6 +135,7 @@ def test_runctl_log_does_nothing_outside_of_a_launch(monkeypatch: pytest.MonkeyP
     log(step=1, loss=0.5)
 
 
+@pytest.mark.slow
 def test_metrics_of_rank_zero_reach_the_run_directory_however_they_are_said(launcher: Launcher) -> None:
     code, launch = launcher.run(
         ranks=2,

@@ -25,6 +25,7 @@ def env_of(launcher: Launcher, rank: int = 0) -> dict[str, str]:
     return data
 
 
+@pytest.mark.slow
 def test_a_run_that_lives_is_not_launched_again(launcher: Launcher) -> None:
     first = launcher.start(script=WAITING)
     first.ready("ready")

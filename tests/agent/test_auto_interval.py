@@ -55,6 +55,7 @@ def test_with_an_interval_of_their_own_launches_say_nothing(launcher: Launcher) 
     assert said(launch) == []
 
 
+@pytest.mark.slow
 def test_the_ranks_hear_from_the_agent_what_has_arrived_on_object_storage(s3, launcher: Launcher) -> None:
     launch = launcher.start(
         f"run.root=s3://{s3.bucket()}/runs", "checkpoint.every=20steps", script=SCRIPT, run_id="remote"

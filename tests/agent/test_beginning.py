@@ -49,6 +49,7 @@ def steps_of(launch: Launch) -> list[int]:
     return Catalog(launch.run_dir / "checkpoints").steps()
 
 
+@pytest.mark.slow
 def test_a_new_run_begins_from_another_run(launcher: Launcher) -> None:
     _, first = train(launcher, "first", 30)
     code, second = train(launcher, "second", 50, "checkpoint.resume=first")
@@ -97,6 +98,7 @@ def test_a_corrupt_checkpoint_of_another_run_stays_as_it_is(launcher: Launcher) 
     assert steps_of(first) == [10, 20, 30]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [0, pytest.param(2, marks=pytest.mark.soak)])
 def test_a_checkpoint_that_does_not_load_is_passed_over(launcher: Launcher, ranks: int) -> None:
     train(launcher, "one", 30, "checkpoint.resume=never")
@@ -111,6 +113,7 @@ def test_a_checkpoint_that_does_not_load_is_passed_over(launcher: Launcher, rank
     assert (again.run_dir / "checkpoints" / "superseded-by-a1" / "step-000030").is_dir()
 
 
+@pytest.mark.slow
 def test_if_none_loads_the_run_ends_with_an_error_and_all_are_kept(launcher: Launcher) -> None:
     train(launcher, "one", 30)
     (launcher.project / "runs" / "one" / "attempts" / "1.json").unlink()
@@ -129,6 +132,7 @@ def test_if_none_loads_the_run_ends_with_an_error_and_all_are_kept(launcher: Lau
     assert "begins at 30 30" in mended.out
 
 
+@pytest.mark.slow
 def test_checkpoints_are_carried_where_the_user_wants_them(launcher: Launcher, tmp_path: Path) -> None:
     code, launch = train(launcher, "one", 30, f"checkpoint.url={tmp_path / 'kept'}")
     assert code == 0, launch.err

@@ -75,6 +75,7 @@ def check_that_all_go(launch: Launch, ours: list[int]) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names",
     [
@@ -117,6 +118,7 @@ def test_nothing_of_a_plain_script_stays_behind(launcher: Launcher, names: tuple
     assert launch.end(GRACE_S) == (71 if "agent" in names else -signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_run_directory_can_be_read_after_its_agent_was_killed_and_the_run_goes_on_as_attempt_two(
     launcher: Launcher,
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_stop_for_now_leaves_no_time(detached: Detached) -> None:
     assert time.monotonic() - began < 9
 
 
+@pytest.mark.slow
 def test_a_save_through_the_run_directory_is_made_once_and_answered(detached: Detached) -> None:
     detached.write(SAVING)
     agent = detached.start()
@@ -217,6 +218,7 @@ def test_a_notice_ends_the_attempt_as_interrupted_with_a_checkpoint_and_plugins_
     assert [event["kind"] for event in detached.rundir.events() if event["event"] == "notice"] == ["interruption"]
 
 
+@pytest.mark.slow
 def test_a_notice_leaves_a_script_less_time_than_the_grace_if_the_host_goes_sooner(
     detached: Detached, imds: Imds
 ) -> None:
@@ -260,6 +262,7 @@ def test_all_attempts_together_cost_no_more_than_the_limit(detached: Detached) -
     assert "a plugin heard of budget 1.0" in detached.console(2).decode()
 
 
+@pytest.mark.slow
 def test_who_is_given_more_time_goes_on(detached: Detached) -> None:
     detached.write("import time\nprint('up', flush=True)\ntime.sleep(14)", max_time_s=12.0)
     extension.ask(detached.rundir, 1, 600.0)
@@ -276,6 +279,7 @@ def test_the_time_limit_of_a_rented_host_counts_from_the_attempts_begin(detached
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 def test_a_training_with_nothing_to_do_is_stopped_and_one_with_work_is_not(detached: Detached) -> None:
     detached.write(
         "import time\nend = time.monotonic() + 6\nwhile time.monotonic() < end: pass\nopen('worked', 'w')\n" + WAITING,
@@ -286,6 +290,7 @@ def test_a_training_with_nothing_to_do_is_stopped_and_one_with_work_is_not(detac
     assert "limits.idle" in detached.record()["end_reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 def test_the_ranks_run_under_the_interpreter_of_the_order(detached: Detached, ranks: int) -> None:
     detached.write("import os\nprint('under', os.environ['UNDER'])", ranks=ranks)

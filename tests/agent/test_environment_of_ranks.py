@@ -111,6 +111,7 @@ def says(ready: Ready, program: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_it_is_made_once_and_moved_to_the_next_host_with_its_scripts(hosts: Hosts) -> None:
     first = hosts.environment()
     made = hosts.ready(first)
@@ -227,6 +228,7 @@ def test_what_the_training_installs_later_is_not_kept(hosts: Hosts) -> None:
         assert not any(name.endswith("later.txt") for name in tar.getnames())
 
 
+@pytest.mark.slow
 def test_the_images_torch_is_taken_where_the_project_names_none(hosts: Hosts) -> None:
     ready = hosts.ready(hosts.environment())
     assert says(ready, "import torch; print(torch.__version__)").startswith("2.")

@@ -100,6 +100,7 @@ def test_a_traceback_stands_behind_all_that_its_rank_wrote(launcher: Launcher) -
     assert lines[-1] == "ValueError: boom"
 
 
+@pytest.mark.slow
 def test_a_script_that_succeeds_on_its_restart_succeeds(launcher: Launcher) -> None:
     code, launch = launcher.run(
         "trainer.max_restarts=1",
@@ -149,6 +150,7 @@ def test_torchruns_own_failure_shows_what_it_said(launcher: Launcher) -> None:
     assert "TORCH_DISTRIBUTED_DEBUG" in launch.err or "NONSENSE" in launch.err
 
 
+@pytest.mark.slow
 def test_a_peer_that_ignores_its_end_holds_a_failed_training_up_for_ten_seconds_and_no_more(
     launcher: Launcher,
 ) -> None:

@@ -65,6 +65,7 @@ def proxy(s3) -> Iterator[Proxy]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_the_training_never_waits_and_every_checkpoint_that_is_named_verifies(
     s3, proxy: Proxy, launcher: Launcher, tmp_path: Path
 ) -> None:

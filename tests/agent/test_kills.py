@@ -57,6 +57,7 @@ UPLOADING_AND_DOWNLOADING = [
 UPLOADER_GOES = [at(UPLOADER, REMOTE, "FsspecStore.put_file", UPLOADER, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("kills", "remote"),

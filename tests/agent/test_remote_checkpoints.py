@@ -136,6 +136,7 @@ def test_on_the_same_host_nothing_that_was_committed_is_lost(remote: Remote) -> 
     assert left(remote.launcher) == []
 
 
+@pytest.mark.slow
 def test_a_corrupt_object_is_named_and_the_checkpoint_before_is_used(remote: Remote) -> None:
     first = remote.start(step_s=SLOW_STEP_S)
     remote.wait_for_checkpoints(2)
@@ -167,6 +168,7 @@ def test_no_usable_object_is_an_error_and_never_step_zero(remote: Remote) -> Non
     assert not (remote.launcher.project / "digest").exists()
 
 
+@pytest.mark.slow
 def test_a_stop_uploads_the_last_step(remote: Remote) -> None:
     launch = remote.start("checkpoint.every=1h", step_s=0.05)
     launch.ready("begun")
@@ -212,6 +214,7 @@ def test_an_outage_delays_the_upload_and_not_the_training(s3, remote: Remote) ->
     assert launch.err.count("tried again until it works)\n") <= 1
 
 
+@pytest.mark.slow
 def test_what_a_stop_could_not_upload_stays_and_is_used_by_the_next_launch(s3, remote: Remote) -> None:
     launch = remote.start("checkpoint.grace=6s", step_s=SLOW_STEP_S)
     remote.wait_for_checkpoints(1)

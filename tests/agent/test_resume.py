@@ -53,6 +53,7 @@ def _has_checkpoint(launch: Launch) -> bool:
     return bool(Catalog(launch.run_dir / "checkpoints").steps())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [pytest.param(signal.SIGINT, marks=pytest.mark.soak), signal.SIGTERM])
 def test_a_stop_loses_no_step(launcher: Launcher, signum: signal.Signals) -> None:
     launch = start(launcher, step_s=0.05, script=SCRIPT)
@@ -68,6 +69,7 @@ def test_a_stop_loses_no_step(launcher: Launcher, signum: signal.Signals) -> Non
     assert (outcome["resumed_from_step"], outcome["steps_lost"]) == (stopped_at, 0)
 
 
+@pytest.mark.slow
 def test_a_limit_stops_at_a_checkpoint(launcher: Launcher) -> None:
     launch = launcher.start(
         "limits.max_time=25s", "checkpoint.every=1h", "args.steps=100000", script=light.SCRIPT, ranks=2,
@@ -94,6 +96,7 @@ def test_an_exception_in_the_script_leaves_what_was_saved(launcher: Launcher) ->
     assert "step-000004 is saved" in launch.err
 
 
+@pytest.mark.slow
 def test_all_checkpoints_corrupt_is_an_error_and_never_step_zero(launcher: Launcher) -> None:
     launch = start(launcher, step_s=0.05)
     wait_until(lambda: _has_checkpoint(launch), 60, "a checkpoint")

@@ -129,6 +129,7 @@ def test_what_prepares_and_fails_ends_the_attempt(tmp_path: Path, line: str, why
         bring(Data(before_train=(line,)), tmp_path)
 
 
+@pytest.mark.slow
 def test_data_goes_from_a_bucket_through_a_training_into_a_bucket(s3, launcher: Launcher) -> None:
     bucket = s3.bucket()
     client = boto3.client("s3", endpoint_url=s3.env["AWS_ENDPOINT_URL"])

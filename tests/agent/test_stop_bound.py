@@ -57,6 +57,7 @@ def stop_s(launch: Launch) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 @pytest.mark.parametrize("script", [DEAF, STUCK], ids=["deaf", "stuck"])
 def test_ranks_that_do_not_end_are_gone_in_time(launcher: Launcher, ranks: int, script: str) -> None:
@@ -75,6 +76,7 @@ def proxy(s3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+@pytest.mark.slow
 def test_a_slow_upload_takes_no_longer(s3, proxy: Proxy, launcher: Launcher) -> None:
     root = f"s3://{s3.bucket()}/runs"
     proxy.choose = lambda method, path, body: "stall" if method == "PUT" and "data.pt" in path else None

@@ -67,6 +67,7 @@ def stop(launcher: Launcher, phase: str, after_s: float) -> None:
     assert launch.of_this_run() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", [PHASES[0], pytest.param(PHASES[1], marks=pytest.mark.soak)])
 def test_a_stop_loses_no_optimizer_step(launcher: Launcher, phase: str) -> None:
     stop(launcher, phase, 0)

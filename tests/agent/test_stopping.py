@@ -63,6 +63,7 @@ def test_a_plain_script_is_stopped_with_all_of_its_session(launcher: Launcher) -
     assert launch.log("r0") == b"asked to end\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [pytest.param(0, marks=pytest.mark.soak), 2])
 def test_a_script_that_ignores_its_end_is_killed_after_ten_seconds(launcher: Launcher, ranks: int) -> None:
     launch = launcher.start(ranks=ranks, script=DEAF)

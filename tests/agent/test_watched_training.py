@@ -240,6 +240,7 @@ FOLDERS = """
 """
 
 
+@pytest.mark.slow
 def test_a_folder_whose_writer_died_is_put_aside_and_the_one_before_resumed(launcher: Launcher) -> None:
     words = ("checkpoint.watch=ckpt/checkpoint-*", "checkpoint.resume_argv=[--init=resume]")
     launch = launcher.start(*words, script=FOLDERS, ranks=2, run_id="folders")

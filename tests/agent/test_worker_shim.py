@@ -87,6 +87,7 @@ def test_the_collector_leaves_alone_what_importing_torch_made(launcher: Launcher
     assert code == 0, launch.err
 
 
+@pytest.mark.slow
 def test_classes_of_main_pickle_and_spawned_loaders_work(launcher: Launcher) -> None:
     code, launch = launcher.run(
         ranks=2,

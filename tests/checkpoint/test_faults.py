@@ -138,6 +138,7 @@ def test_a_server_that_falls_silent_is_an_error_soon_and_the_part_comes_again(st
     assert (tmp_path / "data.pt").read_bytes() == data
 
 
+@pytest.mark.slow
 def test_everything_listed_verifies_though_requests_fail_and_the_storage_goes_away(
     store, proxy, s3, bucket, tmp_path: Path
 ) -> None:

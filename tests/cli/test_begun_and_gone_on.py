@@ -77,6 +77,7 @@ def test_launch_hands_every_word_on(machine: Machine) -> None:
     assert "runctl-launch" in machine.run("runctl", "launch", "--help")[0]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_from_anywhere_with_its_own_words(machine: Machine) -> None:
     machine.run(
         "runctl-launch", "script=train.py", "argv=[300]", "detach=true", "run.id=base", "checkpoint.watch=out.json"

@@ -88,6 +88,7 @@ def test_a_clock_that_is_wrong_is_said_with_by_how_much(monkeypatch: pytest.Monk
     assert "behind" in clock(monkeypatch, -900).said
 
 
+@pytest.mark.slow
 def test_an_account_is_looked_at_as_launches_find_it_and_its_bucket_written_to(home: Home, monkeypatch: Any) -> None:
     from runctl.drill.cloud import Cloud
     from runctl.platforms.aws import choices

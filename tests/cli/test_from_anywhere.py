@@ -56,6 +56,7 @@ def mine(tmp_path: Path) -> Machine:
     return machine
 
 
+@pytest.mark.slow
 def test_a_detached_run_on_this_machine_is_followed_and_stopped(mine: Machine) -> None:
     # Captured: a launch that left a descriptor with the run would not return before its end.
     mine.run("runctl-launch", "script=train.py", "detach=true", "run.id=alone", timeout_s=30)
@@ -87,6 +88,7 @@ def test_an_attached_run_is_stopped_from_another_terminal(mine: Machine) -> None
     assert "stopped by runctl stop" in said
 
 
+@pytest.mark.slow
 def test_another_machine_follows_and_stops_a_run_it_did_not_start(
     mine: Machine, tmp_path: Path, s3: object, fresh_bucket: str
 ) -> None:

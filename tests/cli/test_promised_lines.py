@@ -125,6 +125,7 @@ def shell(cloud: Cloud, tmp_path: Path) -> Shell:
     return shell
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_S)
 def test_an_instance_is_made_and_trained_on_with_staging(cloud: Cloud, shell: Shell) -> None:
     (shell.project / "a.txt").write_text("from s3")

@@ -88,6 +88,7 @@ def test_its_yaml_is_yaml() -> None:
         yaml.safe_load(block)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [
@@ -105,6 +106,7 @@ def test_on_this_machine(project: Project, line: str) -> None:
         assert re.search(r"^weights \w+", out, re.M) and "succeeded after" in err
 
 
+@pytest.mark.slow
 def test_a_run_for_the_night(project: Project) -> None:
     launch, *looks = NIGHT
     project.run(f"{launch} args.epochs=2000")

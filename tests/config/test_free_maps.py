@@ -20,9 +20,8 @@ FREE = [
 
 @pytest.mark.parametrize("multirun", [[], ["-m"]], ids=["one", "many"])
 @pytest.mark.parametrize("plus", ["", "+", "++"], ids=["bare", "plus", "plusplus"])
-@pytest.mark.parametrize("word", FREE)
-def test_a_new_key_needs_no_plus(desk, word, plus, multirun):
-    desk.plan(*multirun, "script=train.py", plus + word)
+def test_a_new_key_needs_no_plus(desk, plus, multirun):
+    desk.plan(*multirun, "script=train.py", *(plus + word for word in FREE))
 
 
 def test_a_plus_before_a_key_that_a_file_gives_is_no_error(desk):

@@ -76,6 +76,7 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_marked_test_runs_on_every_rank_and_has_their_outcome(run: Run) -> None:
     # As with a project that runs its tests in parallel and leaves some out.

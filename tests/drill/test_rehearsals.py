@@ -44,6 +44,7 @@ def weights(done: subprocess.CompletedProcess[str]) -> str:
     return re.findall(r"^weights (\w+)", done.stdout, re.M)[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_a_notice_costs_no_step_and_changes_no_bit(run: Run) -> None:
     done = run(*DRILL, "drill=spot")

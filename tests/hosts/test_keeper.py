@@ -262,6 +262,7 @@ def test_a_setup_line_that_fails_is_named_and_its_output_sent(host: Host) -> Non
     assert host.shutdowns == ["-P now"]
 
 
+@pytest.mark.slow
 def test_a_failure_is_told_on_the_console_too_where_storage_cannot_be_reached(host: Host) -> None:
     host.describe(setup=["echo why it failed; exit 7"], log_url="http://127.0.0.1:9/?X-Amz-Signature=s3cret")
     assert host.run() == 1
@@ -402,6 +403,7 @@ def test_a_download_that_breaks_off_goes_on_from_there(host: Host) -> None:
     assert (host.home / "data.bin").read_bytes() == data
 
 
+@pytest.mark.slow
 def test_a_file_that_is_not_the_one_expected_is_never_used(host: Host) -> None:
     described = host.files.add("project.tar.gz", bundle(train="1"), "project")
     host.files.data["project.tar.gz"] = bundle(train="2")
@@ -412,6 +414,7 @@ def test_a_file_that_is_not_the_one_expected_is_never_used(host: Host) -> None:
     assert not (host.home / "project").exists() and not (host.home / "seen").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("troubles", [[403], [503] * 9])
 def test_a_link_that_does_not_work_is_told_without_its_signature(host: Host, troubles: list[int]) -> None:
     host.describe(files=[host.files.add("project.tar.gz", b"x", "project")], log_url=None)
@@ -509,6 +512,7 @@ def test_the_hosts_own_choice_of_an_interpreter_is_taken_where_none_is_told(host
     assert (host.home / "runs").exists()
 
 
+@pytest.mark.slow
 def test_without_one_an_environment_is_made(host: Host, tmp_path: Path) -> None:
     data = wheel(tmp_path / "w.whl")
     with zipfile.ZipFile(tmp_path / "w.whl", "a") as archive:
@@ -521,6 +525,7 @@ def test_without_one_an_environment_is_made(host: Host, tmp_path: Path) -> None:
     assert (made / "ready").exists()
 
 
+@pytest.mark.slow
 def test_an_environment_that_cannot_be_made_is_told_with_what_to_do(host: Host, tmp_path: Path) -> None:
     data = wheel(tmp_path / "w.whl", f"needed @ file://{tmp_path}/not-there-1.0-py3-none-any.whl")
     host.describe(files=[host.files.add("runctl-0.1.0-py3-none-any.whl", data)], bring_up_s=150)

@@ -124,6 +124,7 @@ def put(pod: Pod, told: dict[str, Any]) -> None:
     open_store(pod.url.removesuffix("/hosts/a1.json")).write("hosts/a1.json", json.dumps(told).encode())
 
 
+@pytest.mark.slow
 def test_it_waits_for_its_own_orders_and_starts_the_keeper_with_links_that_open(pod: Pod) -> None:
     store = open_store(pod.url.removesuffix("/one/hosts/a1.json"))
     store.write(".parcels/project.tar.gz", b"the project")

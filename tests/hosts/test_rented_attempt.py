@@ -116,6 +116,7 @@ def test_a_training_that_fails_ends_the_host_and_is_told_in_the_run_directory_al
     assert rented.host.files.put == {}
 
 
+@pytest.mark.slow
 def test_a_stop_that_the_launcher_asked_for_saves_and_ends_the_host(rented: Rented) -> None:
     rented.start(TRAIN)
     wait_until(lambda: "it trains" in rented.console(), TIMEOUT_S, "it trains")
@@ -127,6 +128,7 @@ def test_a_stop_that_the_launcher_asked_for_saves_and_ends_the_host(rented: Rent
     assert rented.host.ended()["agent_exit_code"] == 130
 
 
+@pytest.mark.slow
 def test_a_host_that_is_taken_back_saves_in_time(rented: Rented) -> None:
     rented.start(TRAIN)
     wait_until(lambda: "it trains" in rented.console(), TIMEOUT_S, "it trains")

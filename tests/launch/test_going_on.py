@@ -42,6 +42,7 @@ def failed(project: Path, launch: Callable, kept: Path) -> None:
         shutil.copytree(kept / "project", project, dirs_exist_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("failed")
 def test_the_same_name_goes_on_with_its_run(launch: Callable) -> None:
     launched = launch("run.name=base", "args.fail=false", "run.changed=accept", "output=json")
@@ -83,6 +84,7 @@ def test_a_finished_run_says_so_and_starts_nothing(project: Path, launch: Callab
     assert launch("script=train.py", "run.id=once", "output=json").outcome == first, "as if its launcher had left it"
 
 
+@pytest.mark.slow
 def test_resume_never_runs_a_finished_run_again(project: Path, launch: Callable) -> None:
     (project / "train.py").write_text(SCRIPT)
     assert launch("script=train.py", "run.id=once").code == 0

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 DDP = """
 import os
 import torch, torch.distributed as dist
@@ -26,6 +28,7 @@ OUTCOME_KEYS = [
 ATTEMPT_KEYS = ["platform", "host", "market", "started_at", "ended_at", "end_reason", "cost_usd"]
 
 
+@pytest.mark.slow
 def test_ddp_from_the_projects_own_file(project: Path, launch: Callable) -> None:
     (project / "train.py").write_text(DDP)
     (project / "conf").mkdir()

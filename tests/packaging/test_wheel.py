@@ -61,6 +61,7 @@ def metadata(wheel: Path) -> email.message.Message:
     return email.parser.BytesParser().parsebytes(zipfile.ZipFile(wheel).read(name))
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module_and_every_configuration(wheel: Path, source: Path) -> None:
     held = set(names(wheel))
     modules = {str(path.relative_to(source)) for path in (source / "runctl").rglob("*.py")}
@@ -97,6 +98,7 @@ def test_the_metadata_names_entry_point_python_and_extras(wheel: Path) -> None:
     assert "runctl-launch = runctl.launch:main" in zipfile.ZipFile(wheel).read(entry).decode()
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_launches_a_script_outside_the_repository(wheel: Path, tmp_path: Path) -> None:
     python = clean_environment(tmp_path / "env", wheel)
     project = tmp_path / "elsewhere"

@@ -107,6 +107,7 @@ def test_a_plugin_that_breaks_when_imported_is_named(site: Path) -> None:
         registry.load("tin")
 
 
+@pytest.mark.slow
 def test_a_plugins_platform_is_chosen_by_its_name_alone(site: Path, launch: Callable) -> None:
     for word in ("platform=tin", "+platform=tin"):
         done = launch(word, "dry_run=true", PYTHONPATH=on_path(site))
@@ -132,6 +133,7 @@ def test_an_unknown_platform_on_the_command_line_names_the_known_ones(launch: Ca
     assert "aws" in line and "local" in line and "runpod" in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "why"),
     [

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from runctl.rundir import RunDir
 from runctl.spec import RunState
 
@@ -44,6 +46,7 @@ def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_a_run_and_its_second_attempt_leave_everything_in_the_bucket(s3, start: Start) -> None:
     root = f"s3://{s3.bucket()}/some/runs"
     script = STEPS.format(steps=3, pause_s=0.1)
@@ -77,6 +80,7 @@ def test_a_run_and_its_second_attempt_leave_everything_in_the_bucket(s3, start: 
     rundir.lease.check()
 
 
+@pytest.mark.slow
 def test_a_ddp_run_keeps_the_log_of_each_rank(s3, start: Start) -> None:
     root = f"s3://{s3.bucket()}/runs"
     code, _, err = ended(start("trainer=ddp", "trainer.nproc_per_node=2", f"run.root={root}", "run.id=two", script=DDP))
@@ -87,6 +91,7 @@ def test_a_ddp_run_keeps_the_log_of_each_rank(s3, start: Start) -> None:
     assert [(entry["step"], entry["loss"]) for entry in rundir.metrics()] == [(1, 0.5)]
 
 
+@pytest.mark.slow
 def test_an_outage_in_the_middle_of_a_run_loses_nothing_and_holds_nothing_up(s3, start: Start, tmp_path: Path) -> None:
     root = f"s3://{s3.bucket()}/runs"
     # Its output is not shown: nobody reads it here while the storage is out.

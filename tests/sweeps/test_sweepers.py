@@ -64,6 +64,7 @@ def test_a_single_key_of_what_a_file_would_sweep_is_said_to_be_typed_by_itself(w
         launch(["-m", "script=train.py", word])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher", [*(pytest.param(name, marks=pytest.mark.soak) for name in ("basic", "submitit_local")), "joblib"]
 )  # fmt: skip
@@ -79,6 +80,7 @@ def test_under_another_launcher_jobs_are_the_same(project, launcher: str) -> Non
     assert swept(again.jobs) == ["2", "6", "1"]
 
 
+@pytest.mark.slow
 def test_optuna_finds_the_lowest_point_and_the_same_study_runs_nothing_again(project) -> None:
     words = (*OPTUNA, "args.x=interval(0,5)", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=2")
     done = project.sweep(*words)

@@ -38,6 +38,7 @@ def kill_tree(pid: int) -> None:
                 process.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nproc", [pytest.param(None, marks=pytest.mark.soak), 2])
 def test_killed_and_resumed_the_weights_are_bit_identical(training, nproc: int | None) -> None:
     _, undisturbed = training("undisturbed").run(STEPS, nproc)
@@ -54,6 +55,7 @@ def test_killed_and_resumed_the_weights_are_bit_identical(training, nproc: int |
     assert resumed == undisturbed
 
 
+@pytest.mark.slow
 def test_any_pytorch_user_can_open_the_checkpoint(training) -> None:
     plain = training("plain")
     plain.run(12)
@@ -65,6 +67,7 @@ def test_any_pytorch_user_can_open_the_checkpoint(training) -> None:
     assert verify(folder).world_size == 1
 
 
+@pytest.mark.slow
 def test_an_ended_training_begins_and_ends_at_its_last_step_on_every_rank(training) -> None:
     plain = training("plain")
     _, first = plain.run(20, 2)
@@ -72,6 +75,7 @@ def test_an_ended_training_begins_and_ends_at_its_last_step_on_every_rank(traini
     assert (start, second) == (20, first)
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_is_refused_and_the_checkpoint_before_is_used(training) -> None:
     _, undisturbed = training("undisturbed").run(STEPS)
     harmed = training("harmed")
@@ -90,6 +94,7 @@ def test_a_flipped_byte_is_refused_and_the_checkpoint_before_is_used(training) -
     assert (start, resumed) == (steps[-2], undisturbed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nproc", [None, pytest.param(2, marks=pytest.mark.soak)])
 def test_sigterm_loses_no_step(training, nproc: int | None) -> None:
     stopped = training("stopped")
@@ -114,6 +119,7 @@ def test_more_ranks_than_before_resume_and_say_what_is_derived(training) -> None
     assert "step-000010 has no state of rank 1" in done.stderr
 
 
+@pytest.mark.slow
 def test_nothing_of_a_plain_run_is_left_in_the_temporary_folder(training, tmp_path: Path) -> None:
     clean = training("clean")
     temporary = tmp_path / "tmp"
@@ -131,6 +137,7 @@ def test_an_interval_that_is_none_is_said_at_once(every: str, tmp_path: Path) ->
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_auto_takes_checkpoints_and_says_how_often(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(
         "import time, torch, runctl\n"

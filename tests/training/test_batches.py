@@ -37,6 +37,7 @@ def run(folder: Path, stop_at: int, workers: int) -> tuple[int, list[str]]:
     return done.returncode, done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop_at", "workers"),
     [
@@ -85,6 +86,7 @@ if ddp:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.soak)])
 def test_epochs_of_a_loop_that_iterates_its_data_itself_are_saved_by_the_clock(tmp_path: Path, ranks: int) -> None:
     (tmp_path / "train.py").write_text(EPOCHS)
@@ -125,6 +127,7 @@ for epoch in ck.epochs(3):
 """
 
 
+@pytest.mark.slow
 def test_what_follows_an_epochs_last_batch_is_done_after_a_checkpoint_there_and_knows_the_loss(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(LAST_BATCH)
 

@@ -56,6 +56,7 @@ def train(folder: Path, steps: int, nproc: int = 1, **env: str) -> subprocess.Co
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nproc", [pytest.param(1, marks=pytest.mark.soak), 2])
 def test_what_does_not_load_on_one_rank_is_loaded_on_none(folder: Path, nproc: int) -> None:
     train(folder, 30)
@@ -68,6 +69,7 @@ def test_what_does_not_load_on_one_rank_is_loaded_on_none(folder: Path, nproc: i
     assert Catalog(folder / "checkpoints").steps() == [20, 30, 40]
 
 
+@pytest.mark.slow
 def test_if_none_loads_it_ends_with_an_error(folder: Path) -> None:
     train(folder, 30)
     (folder / "refused").write_text("10 20 30")
@@ -79,6 +81,7 @@ def test_if_none_loads_it_ends_with_an_error(folder: Path) -> None:
     assert Catalog(folder / "checkpoints").steps() == [10, 20, 30]
 
 
+@pytest.mark.slow
 def test_checkpoints_are_carried_to_a_url_and_found_there_from_another_machine(folder: Path, s3) -> None:
     url = f"s3://{s3.bucket()}/plain"
     first = train(folder, 30, URL=url)

@@ -51,6 +51,7 @@ def host() -> Iterator[Host]:
         yield Host(Path(scratch))
 
 
+@pytest.mark.slow
 def test_what_a_killed_training_left_goes_when_the_next_begins_and_nothing_else(host: Host) -> None:
     killed, living, young = host.start("a", 1000), host.start("b", 1000), host.start("c", 1000)
     killed.kill()

@@ -110,6 +110,7 @@ def check_one_screen(done: subprocess.CompletedProcess[str], *said: str) -> None
         assert words in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_from_no_credentials_to_a_training_each_step_says_the_next(ada: NewUser) -> None:
     check_one_screen(ada.launches(env=ada.environment()), "there are no AWS credentials here", "aws configure")
 
@@ -153,6 +154,7 @@ def test_who_may_launch_and_not_set_up_is_ready_once_an_administrator_has_set_up
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

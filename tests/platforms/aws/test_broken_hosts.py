@@ -24,6 +24,7 @@ def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rehearsal]:
         yield aws
 
 
+@pytest.mark.slow
 def test_the_next_host_goes_on_and_the_reason_is_said(aws: Rehearsal) -> None:
     launch = aws.run(script="first_host_breaks.py")
     assert launch.outcome is not None, launch.error

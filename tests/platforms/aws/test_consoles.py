@@ -33,6 +33,7 @@ def said_where(launch: Launch, attempt: int = 1) -> bool:
     ]
 
 
+@pytest.mark.slow
 def test_of_a_host_that_could_not_be_prepared(aws: Rehearsal) -> None:
     launch = aws.run(setup=["echo no space; exit 3"])
     assert launch.outcome is not None, launch.error

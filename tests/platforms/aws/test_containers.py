@@ -64,6 +64,7 @@ def check(account: Account, docker: Docker, launch: subprocess.Popen[bytes], *, 
     assert docker.containers() == {}
 
 
+@pytest.mark.slow
 def test_the_agent_and_what_it_trains_run_in_a_container(account: Account, tmp_path: Path) -> None:
     docker = Docker(tmp_path / "docker")
     check(account, docker, start(account, docker), attempts=1)

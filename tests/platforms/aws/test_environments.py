@@ -106,6 +106,7 @@ def environments(cloud: Cloud, run_id: str) -> list[dict[str, Any]]:
     return sorted(told, key=lambda one: one["attempt"])
 
 
+@pytest.mark.slow
 def test_a_lock_of_uvs_is_followed_and_the_second_attempt_takes_it_from_the_cache(
     account: Account, index: Index
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from whole import BUCKET, Account
 
 from runctl.arguments import quote_for_hydra
@@ -21,6 +22,7 @@ print(json.dumps([sys.argv, os.environ["NOTE"], os.getcwd()]))
 """
 
 
+@pytest.mark.slow
 def test_all_of_them_arrive_byte_for_byte_and_nothing_is_executed(account: Account) -> None:
     script = account.project / SCRIPT
     script.parent.mkdir()

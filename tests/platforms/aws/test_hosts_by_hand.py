@@ -80,6 +80,7 @@ def test_what_others_made_is_not_listed_and_not_ended(aws: Rehearsal) -> None:
     assert states(aws)[theirs] == "running"
 
 
+@pytest.mark.slow
 def test_trainings_come_and_go_and_the_host_stays(aws: Rehearsal) -> None:
     mine = hosts(aws)
     made = mine.create(Resources(), 3600.0)
@@ -101,6 +102,7 @@ def test_trainings_come_and_go_and_the_host_stays(aws: Rehearsal) -> None:
     mine.terminate(made.id)
 
 
+@pytest.mark.slow
 def test_one_that_is_taken_back_is_replaced_and_what_replaces_it_ends_with_the_run(aws: Rehearsal) -> None:
     (aws.project / "saves.py").write_text(SAVES)
     made = hosts(aws).create(Resources(), 3600.0)

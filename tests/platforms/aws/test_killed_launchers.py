@@ -52,6 +52,7 @@ def killed_and_again(account: Account, run_id: str, after_s: float) -> None:
     script.unlink()
 
 
+@pytest.mark.slow
 def test_killed_while_it_watches_the_same_launch_picks_the_run_up(account: Account) -> None:
     killed_and_again(account, "watched", LONGEST_S)
 

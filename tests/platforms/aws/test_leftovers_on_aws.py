@@ -110,6 +110,7 @@ def aged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "_YOUNG_S", 0.0)
 
 
+@pytest.mark.slow
 def test_only_what_is_ours_and_left_over_ends(account: Granted, monkeypatch: pytest.MonkeyPatch) -> None:
     mix = Mix(account)
     for url in ("silent", "over", "lives"):

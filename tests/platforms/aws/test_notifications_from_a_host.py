@@ -17,6 +17,7 @@ print("step=1 loss=0.5", flush=True)
 WORDS = ("trainer=single", "script=train.py", "run.id=told", f"run.root=s3://{BUCKET}/runs", "notify=[env:MY_CHAT]")
 
 
+@pytest.mark.slow
 def test_the_host_tells_of_its_run(account, ssm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inbox = Inbox()
     (account.project / "train.py").write_text(SCRIPT)

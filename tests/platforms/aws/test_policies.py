@@ -135,6 +135,7 @@ def test_every_statement_is_taken_away_once() -> None:
     assert set(HOSTS) == {one["Sid"] for one in policies.host(PLACE)["Statement"]}
 
 
+@pytest.mark.slow
 def test_they_carry_a_launch_with_a_secret_and_an_interruption_to_its_end(account: Granted) -> None:
     account.forget()
     account.grant(policies.launcher(PLACE), policies.host(PLACE))

@@ -24,6 +24,7 @@ def launched(account: Account, *words: str) -> tuple[int, str, str]:
     return code, out, err
 
 
+@pytest.mark.slow
 def test_without_any_quota_the_launch_ends_in_one_line_that_says_where_to_ask(account: Account) -> None:
     account.cloud.set_quota(SPOT, 0)
     account.cloud.set_quota(ON_DEMAND, 1)
@@ -37,6 +38,7 @@ def test_without_any_quota_the_launch_ends_in_one_line_that_says_where_to_ask(ac
     assert not [one["path"] for one in calls if one["action"] == "PutObject" and "/runs/train" in one["path"]]
 
 
+@pytest.mark.slow
 def test_without_one_for_spot_it_is_rented_on_demand_and_said_once(account: Account) -> None:
     account.cloud.set_quota(SPOT, 1)
     code, out, err = launched(account, "run.id=quota")

@@ -98,6 +98,7 @@ def objects(cloud: Cloud) -> dict[str, bytes]:
     return {key: s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
 
+@pytest.mark.slow
 def test_it_is_only_where_its_scope_allows(account: Account, ssm: Any) -> None:
     (account.project / "train.py").write_text(SCRIPT)
     env = environment(account.cloud, account.folder, **OWN)
@@ -161,6 +162,7 @@ def test_it_is_planned_encrypted_and_by_its_name(account: Account) -> None:
     assert {one["arguments"]["Type"] for one in put} == {"SecureString"}
 
 
+@pytest.mark.slow
 def test_what_aws_keeps_already_is_read_there_and_left_there(account: Account, ssm: Any) -> None:
     import boto3
 
@@ -200,6 +202,7 @@ def test_one_that_cannot_be_sent_is_named_before_anything_is_rented(account: Acc
     assert account.cloud.instances() == []
 
 
+@pytest.mark.slow
 def test_a_host_that_may_not_read_it_says_which_right_is_missing(account: Account, ssm: Any) -> None:
     (account.project / "train.py").write_text(SCRIPT)
     refused = Fault("GetParameter", "AccessDeniedException", times=9, skip=1, message="not authorized")

@@ -62,6 +62,7 @@ def test_a_job_whose_host_is_lost_goes_on_elsewhere_and_a_failing_one_ends_no_ot
     account.check_that_nothing_runs(10)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_warm_hosts_take_one_job_after_the_other(account: Account) -> None:
     (account.project / "train.py").write_text(
@@ -82,6 +83,7 @@ def test_warm_hosts_take_one_job_after_the_other(account: Account) -> None:
     account.check_that_nothing_runs(10)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(TIMEOUT_S + 60)
 def test_a_launch_begins_on_the_host_that_the_one_before_kept_warm(account: Account) -> None:
     (account.project / "train.py").write_text("print('step=1')")

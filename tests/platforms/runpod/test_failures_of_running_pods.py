@@ -62,6 +62,7 @@ for number in range(40):
     launch.check_that_nothing_is_left()
 
 
+@pytest.mark.slow
 def test_the_next_pod_finds_the_checkpoints_of_a_network_volume(yard: Yard) -> None:
     volume = yard.cloud.make_volume("checkpoints")
     script = """

@@ -43,6 +43,7 @@ def killed_under_way(home: Home, *words: str) -> None:
     first.wait()
 
 
+@pytest.mark.slow
 def test_the_same_launch_picks_the_run_up(home: Home) -> None:
     killed_under_way(home, "run.id=one")
     again = home.start("run.id=one")
@@ -56,6 +57,7 @@ def test_the_same_launch_picks_the_run_up(home: Home) -> None:
     wait_until(lambda: not home.running("one"), 10, "the pod has ended")
 
 
+@pytest.mark.slow
 def test_a_pod_that_nobody_comes_for_ends_itself(home: Home) -> None:
     killed_under_way(home, "run.id=two", "platform.collect=3s")
     time.sleep(2)
@@ -66,6 +68,7 @@ def test_a_pod_that_nobody_comes_for_ends_itself(home: Home) -> None:
     assert pod["why"] == "terminated by request"
 
 
+@pytest.mark.slow
 def test_a_launch_that_leaves_has_started_the_training(home: Home) -> None:
     left = home.start("run.id=three", "detach=true", "platform.collect=60s")
     assert left.wait(60) == 0, home.said(left)
@@ -78,6 +81,7 @@ def test_a_launch_that_leaves_has_started_the_training(home: Home) -> None:
     wait_until(lambda: not home.running("three"), 10, "the pod has ended")
 
 
+@pytest.mark.slow
 def test_a_stop_leaves_nothing_running(home: Home) -> None:
     launch = home.start("run.id=four")
     wait_until(lambda: "under way" in home.said(launch) or launch.poll() is not None, 60, "it trains")

@@ -34,6 +34,7 @@ def rows(home: Home) -> list[dict[str, Any]]:
     return json.loads((home.project / "runs" / "sweeps" / "train" / "sweep.json").read_text())["jobs"]
 
 
+@pytest.mark.slow
 def test_a_pod_takes_one_job_after_the_other_and_what_they_wrote_comes_home(home: Home) -> None:
     launch = home.start(*SWEEP)
     assert launch.wait(120) == 1, home.said(launch)

@@ -11,7 +11,7 @@ SSHD := $(VENV)/sshd
 SEED := $(or $(SEED),$(shell date +%s))
 KILLS ?= 200
 
-.PHONY: help setup demo test test-slow soak test-cloud check fix bench build clean
+.PHONY: help setup demo test test-slow soak test-gpu test-cloud check fix bench build clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,11 +38,14 @@ test: $(READY) $(SSHD) ## the tests: a quarter of an hour on two cores
 
 test-slow: $(READY) $(SSHD) ## the tests that take longest: as much again
 	$(BIN)/python -m compileall -q runctl
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not soak"
+	$(BIN)/python -m pytest -n 4 --dist worksteal -m "slow and not soak and not gpu"
 
 soak: $(READY) ## 200 kills and 20 stops of trainings, every failure of AWS, every drill, what takes long; SEED=… repeats
 	@echo "seed $(SEED)"
 	RUNCTL_SOAK_SEED=$(SEED) RUNCTL_SOAK_KILLS=$(KILLS) $(BIN)/python -m pytest -m soak -rA
+
+test-gpu: $(READY) ## what needs a CUDA device
+	$(BIN)/python -m pytest -m gpu -rA
 
 test-cloud: $(READY) ## a real account: RUNCTL_CLOUD_ROOT=s3://bucket/prefix, some minutes of a t3.medium
 	$(BIN)/python -m pytest -m cloud -rA tests/cloud

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from runctl.rundir import RunDir
 from runctl.spec import RunState
 from runctl.storage import open_store
 from runctl.storage.local import LocalStore
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -141,14 +145,31 @@ def test_a_root_that_is_a_file_is_refused_before_the_launch(tmp_path: Path) -> N
         RunDir.check(str(tmp_path / "file" / "runs"))
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
-def test_a_root_without_permission_is_refused_before_the_launch(tmp_path: Path) -> None:
-    (tmp_path / "closed").mkdir(mode=0o500)
+@pytest.fixture
+def nobodys_folder() -> Iterator[Path]:
+    """A folder of whoever looks into it: root may read and write everything, and is somebody else meanwhile."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        RunDir.check(str(folder / "runs"))  # what it imports may lie where nobody else may look
+        if os.geteuid() != 0:
+            yield folder
+            return
+        os.chown(folder, NOBODY, -1)
+        os.setresuid(NOBODY, NOBODY, 0)
+        try:
+            yield folder
+        finally:
+            os.setresuid(0, 0, 0)
+
+
+def test_a_root_without_permission_is_refused_before_the_launch(nobodys_folder: Path) -> None:
+    (nobodys_folder / "closed").mkdir(mode=0o500)
     with pytest.raises(StorageError, match="cannot be written"):
-        RunDir.check(str(tmp_path / "closed" / "runs"))
-    (tmp_path / "dark").mkdir(mode=0o000)
+        RunDir.check(str(nobodys_folder / "closed" / "runs"))
+    (nobodys_folder / "dark").mkdir(mode=0o000)
     with pytest.raises(StorageError, match="cannot list"):
-        LocalStore(tmp_path / "dark").names(".")
+        LocalStore(nobodys_folder / "dark").names(".")
+    (nobodys_folder / "dark").chmod(0o700)
 
 
 def test_an_unreadable_place_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

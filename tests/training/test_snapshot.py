@@ -16,7 +16,7 @@ from runctl.training.snapshot import Snapshot, fill
 
 DEVICES = [
     "cpu",
-    pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")),
+    pytest.param("cuda", marks=pytest.mark.gpu),
 ]
 
 
@@ -86,7 +86,7 @@ def test_a_buffer_that_cannot_be_had_is_an_error_and_no_silence(snapshot: Snapsh
     assert torch.equal(taken(snapshot, {"weight": torch.ones(1_000_000)})["weight"], torch.ones(1_000_000))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.gpu
 def test_memory_that_cannot_be_pinned_is_said_once_and_copies_stay_right(
     snapshot: Snapshot, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,10 +24,11 @@ from pathlib import Path
 SETTLE_S = 0.02
 _RING = 16
 _WORD = 8
-# Words of the file: wanted kind | raised | decided | committed step | step in writing | writer's pid |
-# durable step | microseconds that the loop waited for copies | ring of (kind, step) | steps.
-_WANTED, _RAISED, _DECIDED, _COMMITTED, _WRITING, _WRITER, _DURABLE, _STALL = range(8)
-_RING_AT = 8
+# Words of the file: whether a save is wanted | a stop | raised | decided | committed step | step in writing |
+# writer's pid | durable step | microseconds that the loop waited for copies | ring of (kind, step) | steps.
+# Two words for what is wanted: who asks for the one must not overwrite the other, whoever asks for that just now.
+_SAVE_WANTED, _STOP_WANTED, _RAISED, _DECIDED, _COMMITTED, _WRITING, _WRITER, _DURABLE, _STALL = range(9)
+_RING_AT = 9
 _STEPS_AT = _RING_AT + 2 * _RING
 _WAIT_S = 0.0005
 
@@ -99,7 +100,7 @@ class Agreement:
 
     def want(self, kind: Kind) -> None:
         """Ask whoever decides for an appointment."""
-        self._words[_WANTED] = max(self._words[_WANTED], kind)
+        self._words[_STOP_WANTED if kind is Kind.STOP else _SAVE_WANTED] = 1
 
     def announce_writing(self, step: int, writer_pid: int) -> None:
         """Say that the checkpoint of a step is being written, and by whom."""
@@ -145,17 +146,19 @@ class Agreement:
     @property
     def stop_wanted(self) -> bool:
         """Whether a stop was asked for and is not decided yet."""
-        return self._words[_WANTED] == Kind.STOP
+        return self._words[_STOP_WANTED] == 1
 
     # --- whoever decides: the agent, or without one a thread of rank 0 ---
 
     def wanted(self) -> Kind | None:
-        """What was asked for, and is not asked for any more."""
-        kind = self._words[_WANTED]
-        if kind == 0:
-            return None
-        self._words[_WANTED] = 0
-        return Kind(kind)
+        """What was asked for, and is not asked for any more; who asks again meanwhile gets the same appointment."""
+        for word, kind in ((_STOP_WANTED, Kind.STOP), (_SAVE_WANTED, Kind.SAVE)):
+            if self._words[word]:
+                self._words[word] = 0
+                if kind is Kind.STOP:
+                    self._words[_SAVE_WANTED] = 0
+                return kind
+        return None
 
     def appoint(self, kind: Kind) -> Appointment:
         """Make an appointment for one step after the furthest rank."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from runctl import extension
 from runctl.cost import Bill, Rates, bill
 from runctl.encoding import dumps
 from runctl.errors import RunctlError, StorageError
@@ -63,13 +64,19 @@ def of_run(
             bill(
                 one,
                 rates or (None if handle is None else _UNKNOWN),
-                now,
+                now if one.state.ended else _billed_until(rundir, one.number, now),
                 following=following,
                 machine="" if handle is None else str(handle.address.get("machine", "")),
                 estimate_usd=None if plan is None else plan.estimate_usd,
             )
         )
     return found
+
+
+def _billed_until(rundir: RunDir, attempt: int, now: float) -> float:
+    """Until when an attempt that has not ended costs something: its host ends itself, whoever has lost it."""
+    at = extension.host_ends_at(rundir, attempt)
+    return now if at is None else min(now, at)
 
 
 def are_settled(bills: list[Bill]) -> bool:

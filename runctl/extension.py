@@ -55,6 +55,17 @@ def put_off_s(rundir: RunDir, attempt: int) -> float:
     return 0.0 if more is None else more.max_time_s - (rundir.read_spec().limits.max_time_s or more.max_time_s)
 
 
+def host_ends_at(rundir: RunDir, attempt: int) -> float | None:
+    """When the host of an attempt ends itself (seconds since the epoch), put off or not; None where that is not known.
+
+    Raises:
+        StorageError: if the run directory cannot be read.
+    """
+    submitted = rundir.submission(attempt)
+    at = None if submitted is None or submitted[1] is None else deadline(submitted[0], submitted[1])
+    return None if at is None else at + put_off_s(rundir, attempt)
+
+
 def deadline(plan: Plan, handle: RunHandle) -> float | None:
     """When a rented host ends itself, as it was rented (seconds since the epoch); None where nothing was said."""
     told = [one["orders"]["lives_s"] for one in plan.requests if "lives_s" in one.get("orders", {})]

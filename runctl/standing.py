@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from runctl import extension
 from runctl.cost import cost_usd, total_usd
 from runctl.encoding import to_data
 from runctl.lease import TIMEOUT_S
@@ -49,6 +50,8 @@ class Standing:
         metrics: the latest value of each.
         load: how busy the host is: `gpu`, `gpu_memory`, `cpu`, `memory` as shares from 0 to 1, where they are known.
         cost_usd: of all attempts until now; None where a price is not known.
+        host_ends_at: of a lost run, when its host ends itself at the latest (seconds since the epoch); None where that
+            is not known.
         checkpoints: steps of those that the run holds, as the status told last.
         reason: why it ended.
         looked_at: the moment (seconds since the epoch).
@@ -75,6 +78,7 @@ class Standing:
     load: dict[str, float] = field(default_factory=dict)
     price_usd_per_hour: float | None = None
     cost_usd: float | None = None
+    host_ends_at: float | None = None
     checkpoints: tuple[int, ...] = ()
     reason: str = ""
     exit_code: int | None = None
@@ -85,6 +89,11 @@ class Standing:
     def ended(self) -> bool:
         """Whether it does not go on just now; one whose host was lost may yet, see `may_go_on`."""
         return has_ended(self.state)
+
+    @property
+    def billed_until(self) -> float:
+        """Until when an attempt costs something that has not ended, as far as it was looked at."""
+        return self.looked_at if self.host_ends_at is None else min(self.looked_at, self.host_ends_at)
 
     @property
     def eta_s(self) -> float | None:
@@ -144,6 +153,8 @@ def look(rundir: RunDir, spec: LaunchSpec | None = None) -> Standing:
     progress = {key: value for one in sorted(told, key=_at) for key, value in one.items()}
     heard = max(_at(status), _at(beat)) or None
     state = _state(rundir, newest, number, status, heard=heard, now=now)
+    ends_at = extension.host_ends_at(rundir, number) if state == LOST and number else None
+    until = now if ends_at is None else min(now, ends_at)
     return Standing(
         spec.run.id, spec.run.name, rundir.url,
         newest.platform if newest else plan.platform if plan else "local",
@@ -162,7 +173,8 @@ def look(rundir: RunDir, spec: LaunchSpec | None = None) -> Standing:
         metrics=progress.get("metrics") or {},
         load=progress.get("load") or {},
         price_usd_per_hour=newest.price_usd_per_hour if newest else None,
-        cost_usd=total_usd([attempt_cost_usd(one, now) for one in attempts]) if attempts else None,
+        cost_usd=total_usd([attempt_cost_usd(one, until) for one in attempts]) if attempts else None,
+        host_ends_at=ends_at,
         checkpoints=tuple(status.get("checkpoints") or ()),
         reason=newest.end_reason if newest and newest.number == number else "",
         exit_code=newest.exit_code if newest and newest.number == number else None,

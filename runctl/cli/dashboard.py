@@ -195,7 +195,7 @@ def _attempt(one: Attempt, now: Standing) -> Text:
     took = table.duration((one.ended_at or now.looked_at) - one.started_at)
     step = now.step if one.number == now.attempt else one.step
     steps = "" if step is None else f"{one.resumed_from_step or 0}–{step}"
-    cost = f"{table.usd(attempt_cost_usd(one, now.looked_at))} USD" if one.market != "own" else ""
+    cost = f"{table.usd(attempt_cost_usd(one, now.billed_until))} USD" if one.market != "own" else ""
     why = (one.end_reason.splitlines() or [""])[0]
     state = one.state.value
     return Text.assemble(

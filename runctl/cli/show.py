@@ -58,7 +58,7 @@ def show(
     _line("git", _commit(git))
     _line("run dir", rundir.url)
     typer.echo("")
-    rows = [_attempt_row(one, now.looked_at) for one in attempts]
+    rows = [_attempt_row(one, now) for one in attempts]
     table.show_table(("#", "STATE", "STEPS", "TIME", "USD", "WHERE", "WHY IT ENDED"), rows, shrink=(6, 5), states=1)
 
 
@@ -153,15 +153,15 @@ def _progress(now: Standing) -> str:
     return ", ".join(parts)
 
 
-def _attempt_row(one: Attempt, now: float) -> list[str]:
+def _attempt_row(one: Attempt, now: Standing) -> list[str]:
     from runctl.standing import attempt_cost_usd
 
     begin = one.resumed_from_step or 0
     place = " ".join(filter(None, [one.platform, one.market if one.market != "own" else "", one.host]))
     return [
         str(one.number), one.state.value, "" if one.step is None else f"{begin}–{one.step}",
-        table.duration((one.ended_at or now) - one.started_at),
-        table.usd(attempt_cost_usd(one, now)) if one.market != "own" else "", place,
+        table.duration((one.ended_at or now.billed_until) - one.started_at),
+        table.usd(attempt_cost_usd(one, now.billed_until)) if one.market != "own" else "", place,
         (one.end_reason.splitlines() or [""])[0],
     ]  # fmt: skip
 

@@ -103,7 +103,7 @@ def _of_others(now: float, this: str) -> tuple[float, float, list[str]]:
             continue
         try:
             # A host of which nothing is heard may live, and cost something, until it ends itself.
-            until = min(now, _ends_at(entry, seen.attempt)) if lost else now
+            until = min(now, _ends_at(entry.url, seen.attempt)) if lost else now
             of_run = kept.get(entry.url, []) if ended else []
             if not entry.is_billed_by(of_run):
                 of_run = bills.of_run(RunDir(entry.url), until)
@@ -120,14 +120,10 @@ def _of_others(now: float, this: str) -> tuple[float, float, list[str]]:
     return spent, yet, unknown
 
 
-def _ends_at(entry: Entry, attempt: int) -> float:
+def _ends_at(url: str, attempt: int) -> float:
     """When an attempt's host ends itself (seconds since the epoch), if it was told to."""
-    rundir = RunDir(entry.url)
-    submitted = rundir.submission(attempt)
-    if submitted is None or submitted[1] is None:
-        return float("inf")
-    at = extension.deadline(submitted[0], submitted[1])
-    return float("inf") if at is None else at + extension.put_off_s(rundir, attempt)
+    at = extension.host_ends_at(RunDir(url), attempt)
+    return float("inf") if at is None else at
 
 
 def _more(entry: Entry, of_run: list[Bill]) -> float | None:

@@ -153,7 +153,7 @@ def cost(records: Records) -> go.Figure | None:
     for record, colour in _coloured(records):
         total, xs, ys = 0.0, [], []
         for attempt in record.attempts:
-            spent = attempt_cost_usd(attempt, record.now.looked_at)
+            spent = attempt_cost_usd(attempt, record.now.billed_until)
             begin = attempt.billed_since
             xs += [(at - record.began_at) / unit_s for at in (begin, record.end_of(attempt))]
             ys += [total, total + (spent or 0.0)]

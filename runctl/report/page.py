@@ -156,7 +156,7 @@ def _metrics(records: Sequence[RunRecord]) -> list[Any]:
 def _attempts(record: RunRecord, *, several: bool) -> str:
     rows = []
     for one in record.attempts:
-        cost = attempt_cost_usd(one, record.now.looked_at) if one.market != "own" else 0.0
+        cost = attempt_cost_usd(one, record.now.billed_until) if one.market != "own" else 0.0
         steps = "" if one.step is None else f"{one.resumed_from_step or 0}–{one.step}"
         place = " ".join(filter(None, [one.platform, one.market if one.market != "own" else "", one.host]))
         rows.append([

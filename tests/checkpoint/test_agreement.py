@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from runctl import agreement as agreements
 from runctl.agreement import Agreement, Kind
 
 RANKS = 3
@@ -62,7 +65,7 @@ def test_ranks_always_stop_at_the_same_step(tmp_path: Path) -> None:
 
 def test_an_appointment_that_nobody_decides_times_out(tmp_path: Path) -> None:
     agreement = Agreement.create(tmp_path / "a", 1)
-    agreement._words[1] = 1  # raised, and whoever raised it was killed
+    agreement._words[agreements._RAISED] = 1  # raised, and whoever raised it was killed
     with pytest.raises(TimeoutError, match="no decision"):
         agreement.read(0, 0.05)
 
@@ -85,3 +88,20 @@ def test_a_stop_is_not_forgotten_for_a_save_wanted_after_it(tmp_path: Path) -> N
     assert agreement.stop_wanted
     assert agreement.wanted() is Kind.STOP
     assert agreement.wanted() is None
+
+
+def test_a_stop_is_not_lost_to_whoever_asks_for_saves_just_now(tmp_path: Path) -> None:
+    path = tmp_path / "agreement"
+    agreement = Agreement.create(path, 1)
+    program = "from runctl.agreement import *\nimport sys\nours = Agreement(Path(sys.argv[1]))\n"
+    program += "while True: ours.want(Kind.SAVE)"
+    with subprocess.Popen([sys.executable, "-c", program, str(path)]) as rank:
+        try:
+            while agreement.wanted() is not Kind.SAVE:
+                assert rank.poll() is None
+            for _ in range(20_000):
+                agreement.want(Kind.STOP)
+                # Of what a rank was about to write, something may come only now.
+                assert Kind.STOP in {agreement.wanted() for _ in range(3)}
+        finally:
+            rank.kill()

@@ -162,3 +162,21 @@ def test_a_run_that_cannot_be_read_is_named_and_makes_no_sum(home: Home) -> None
 def test_by_and_a_run_are_one_too_many(home: Home) -> None:
     rented(home, "run-1")
     assert "leave out run-1" in home.runctl("cost", "run-1", "--by", "name", expect=2).stderr
+
+
+def test_a_run_that_was_lost_costs_until_its_host_has_ended_itself_and_no_longer(home: Home) -> None:
+    rundir = rented(home, "lost", attempts=1)
+    submitted, record = rundir.submission(1), rundir.read_attempt(1)
+    assert submitted is not None and submitted[1] is not None and record is not None
+    rundir.write_submission(replace(submitted[0], requests=({"orders": {"lives_s": 2 * HOUR}},)), submitted[1])
+    rundir.write_attempt(replace(record, state=RunState.RUNNING, ended_at=None))
+    for name in ("heartbeat.json", "status.json"):
+        rundir.store.write(name, json.dumps({"at": time.time() - 9 * HOUR, "attempt": 1}).encode())
+    home.registry.note(look(rundir).entry())
+    [attempt] = told(home, "lost")["attempts"]
+    assert (attempt["billed_s"], attempt["usd"]) == (pytest.approx(2 * HOUR, abs=1), pytest.approx(0.82, abs=0.001))
+    [row] = [line for line in home.runctl("show", "lost").stdout.splitlines() if line.split()[:1] == ["1"]]
+    assert "0.80" in row and "10h" not in row
+    [seen] = json.loads(home.runctl("ps", "--all", "--json").stdout)
+    assert (seen["state"], seen["cost_usd"]) == ("lost", pytest.approx(0.8, abs=0.001))
+    assert seen["host_ends_at"] == pytest.approx(time.time() - 8 * HOUR, abs=60)

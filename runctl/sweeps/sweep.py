@@ -109,6 +109,9 @@ class Sweep:
                 self._codes.append(launch)
                 return None
             if self._common is None:
+                self._planner = self._composer.planner(launch.cfg)
+                if self._planner.terms.rented:
+                    self._planner.check_ready(launch.spec)  # what is missing for one is missing for all: said once
                 common = Common.of(launch, self._composer)
                 self._open(launch, common)
                 self._common = common
@@ -155,8 +158,7 @@ class Sweep:
         Raises:
             ConfigError: for more than there is.
         """
-        settings, self._planner = common.settings, self._composer.planner(launch.cfg)
-        rented = self._planner.terms.rented
+        settings, rented = common.settings, self._planner.terms.rented
         self._keep_warm_s, self._root = keep_warm_s(launch.cfg), launch.spec.run.root
         host = getattr(launch.cfg.platform, "host", None)
         if host is not None:

@@ -84,3 +84,13 @@ def test_a_drill_needs_a_platform_that_rents(desk):
 
 def test_a_trainer_may_be_typed_with_plus_too(desk):
     assert "torch.distributed.run" in desk.plan("script=train.py", "+trainer=ddp")["plan"]["argv"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "missing"),
+    [("aws", "there are no AWS credentials here"), ("runpod", "there is no RunPod API key here")],
+)
+def test_what_is_missing_for_all_jobs_of_a_sweep_is_said_once_and_starts_none(desk, platform, missing):
+    said = desk.refusal("-m", f"+platform={platform}", "script=train.py", "args.x=1,2,3", "run.root=s3://bucket/runs")
+    assert said.startswith(f"platform={platform}: {missing}")
+    assert not (desk.folder / "runs").exists()

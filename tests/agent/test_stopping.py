@@ -93,10 +93,10 @@ def test_a_second_signal_stops_at_once(launcher: Launcher, ranks: int) -> None:
     launch.ready("ready-0")
     began = time.monotonic()
     launch.process.send_signal(signal.SIGINT)
-    wait_until(lambda: "once more" in launch.err, 3, "the first was heard")
+    wait_until(lambda: "once more" in launch.err, 5, "the first was heard")
     launch.process.send_signal(signal.SIGINT)
-    assert launch.end(5) == 130
-    assert time.monotonic() - began < 5
+    assert launch.end(9) == 130
+    assert time.monotonic() - began < 9, "or else they get ten seconds"
     check_stopped(launch, 130)
 
 
@@ -104,7 +104,7 @@ def test_a_limit_stops_the_ranks(launcher: Launcher) -> None:
     began = time.monotonic()
     code, launch = launcher.run("limits.max_time=2s", script=POLITE)
     assert code == 124
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     check_stopped(launch, 124)
     assert "limits.max_time" in launch.json("outcome.json")["reason"]
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from made import Home
@@ -35,9 +35,9 @@ def interrupted(home: Home, *, ago_s: float = 1.0) -> RunDir:
 
 
 def instead_of_sleeping(monkeypatch: pytest.MonkeyPatch, module: ModuleType, *steps: Callable[[], object]) -> None:
-    """What happens while a command waits, one step each time that it would sleep."""
+    """What happens while a command waits, one step each time that it would sleep; others of this process do sleep."""
     left = iter(steps)
-    monkeypatch.setattr(module.time, "sleep", lambda _: next(left)())
+    monkeypatch.setattr(module, "time", SimpleNamespace(**{**vars(time), "sleep": lambda _: next(left)()}))
 
 
 def begins_again(rundir: RunDir) -> None:

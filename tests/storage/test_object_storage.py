@@ -150,7 +150,7 @@ def test_an_outage_delays_what_is_posted_and_appended_and_nobody_waits(
         stream.append(b"%d\n" % number)
         store.post("heartbeat.json", b"%d" % number)
         stream.flush()
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 5, "each of the hundred would wait"
     eventually(lambda: any("tried again" in record.getMessage() for record in caplog.records))
     s3.open()
     eventually(lambda: store.read("heartbeat.json") == b"99")

@@ -126,7 +126,7 @@ def test_ctrl_c_twice_ends_all_at_once_and_says_what_was_not_started(project) ->
         asked = time.monotonic()
         seen.type("\x03")
         assert seen.end() == 130
-        assert time.monotonic() - asked < 5, "or else they get ten seconds"
+        assert time.monotonic() - asked < 9, "or else they get ten seconds"
         seen.wait_for("sweep.csv")
         shown = plain(seen.shown)
     assert "stopping at once" in shown

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from runctl import extension
 from runctl.cost import Bill, Rates, bill
@@ -111,9 +111,12 @@ def ask(rundir: RunDir, platform: TellsRates, plan: Plan, handle: RunHandle, att
 
 
 def _stays_s(plan: Plan) -> float:
-    """How long its host stays after a failure (platform.keep_on_failure)."""
-    told = [one["orders"] for one in plan.requests if "orders" in one]
-    return float(told[0].get("keep_on_failure_s", 0.0)) if told else 0.0
+    """How long its host stays after a failure for whoever wants to look (platform.keep_on_failure).
+
+    One that waits for the next run is paid by that run, or stands among the waits.
+    """
+    told: dict[str, Any] = next((one["orders"] for one in plan.requests if "orders" in one), {})
+    return 0.0 if told.get("keep_warm_s") else float(told.get("keep_on_failure_s", 0.0))
 
 
 def _is_complete(rates: Rates | None, attempt: Attempt) -> bool:

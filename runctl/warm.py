@@ -83,6 +83,7 @@ class Waiting:
         self._platform = platform
         self._name = name
         self._ours: set[str] = set()
+        self._written: set[str] = set()
 
     def take(self, serves: Callable[[RunHandle], bool]) -> tuple[RunHandle, float] | None:
         """One of this user's that serves, and since when it waits; None as well where that cannot be read.
@@ -107,11 +108,22 @@ class Waiting:
         self._ours.add(_name_of(host, free_since))  # another place of the same launch is not to take it
         with contextlib.suppress(StorageError):
             _write(self._root, Wait(host, getpass.getuser(), free_since, until, self._name))
+            self._written.add(_name_of(host, free_since))
 
-    def drop(self, host: RunHandle, free_since: float) -> None:
-        """Its next run has come."""
-        with contextlib.suppress(StorageError):
-            open_store(self._root).delete(_name_of(host, free_since))
+    def drop(self, host: RunHandle, free_since: float) -> bool:
+        """It waits no more.
+
+        Returns:
+            Whether it was still there for this launch: another one of the same name may have taken it. What could not
+            be written down, or cannot be read, nobody else can have taken.
+        """
+        name = _name_of(host, free_since)
+        with contextlib.suppress(StorageError), _alone():
+            store = open_store(self._root)
+            if name in self._written and store.read(name) is None:
+                return False
+            store.delete(name)
+        return True
 
 
 def leave(root: str, berth: Berth, tell: Callable[[str], None]) -> None:
@@ -122,10 +134,10 @@ def leave(root: str, berth: Berth, tell: Callable[[str], None]) -> None:
         berth: whose host it is.
         tell: takes a line for the user.
     """
-    if berth.host is None or berth.keep_s == 0:
+    host, until = berth.host, berth.until
+    if host is None or not berth.shelf.drop(host, berth.free_since):
         return
-    until = berth.free_since + berth.keep_s
-    wait = Wait(berth.host, getpass.getuser(), berth.free_since, until)
+    wait = Wait(host, getpass.getuser(), berth.free_since, until)
     clock = time.strftime("%H:%M:%S", time.localtime(until))
     most = wait.bill(until).usd
     price = "at a price that is not known" if most is None else f"for {most:.4f} USD at most if nothing comes"

@@ -209,9 +209,10 @@ class Keeper:
         """Leave word of how it ended, and have the host shut down; later if it stays, or somebody is to look."""
         keep_s = 0.0
         with contextlib.suppress(Exception):
-            why = ["keep_on_failure_s"] * (code not in _STOPPED) + ["keep_warm_s"] * (code not in _UNFIT)
-            kept_s = max((self.host.get(one, 0) for one in why), default=0) * (not self.asked_to_end)
-            keep_s = min(max(kept_s, self.host.get("keep_s", 0)), self.host["deadline"] - time.time())
+            asked, told = self.asked_to_end, {"keep_s": 0, "keep_warm_s": 0, "keep_on_failure_s": 0, **self.host}
+            warm_s = 0 if asked or code in _UNFIT else told["keep_warm_s"]  # an end of its own, whatever the deadline
+            look_s = 0 if asked or code in _STOPPED or warm_s else told["keep_on_failure_s"]
+            keep_s = max(warm_s, min(max(look_s, told["keep_s"]), told["deadline"] - time.time()))
         when = "now" if keep_s < 60 else f"+{math.floor(keep_s / 60)}"
         ended = {"agent_exit_code": code, "bring_up_error": error, "ended_at": time.time(), "shutdown": when}
         with contextlib.suppress(OSError):  # a full disk keeps no host

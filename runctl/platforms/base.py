@@ -40,7 +40,7 @@ class Terms:
 
 
 class Shelf(Protocol):
-    """Where it stands written which hosts wait; what cannot be written there is a record less, and no more."""
+    """Where it stands written which hosts wait: who finds the wait of a host there no more has lost it to another."""
 
     def take(self, serves: Callable[[RunHandle], bool]) -> tuple[RunHandle, float] | None:
         """One that an earlier launch has left and that serves, by the handle of its last attempt, and since when it
@@ -49,8 +49,8 @@ class Shelf(Protocol):
     def put(self, host: RunHandle, free_since: float, until: float) -> None:
         """It waits for this launch's next run; or has waited, for nobody."""
 
-    def drop(self, host: RunHandle, free_since: float) -> None:
-        """Its next run has come."""
+    def drop(self, host: RunHandle, free_since: float) -> bool:
+        """It waits no more; whether it was still there for whoever had put it."""
 
 
 @dataclass
@@ -72,23 +72,33 @@ class Berth:
     def keep(self, host: RunHandle, free_since: float) -> None:
         """Have a host wait here."""
         self.host, self.free_since = host, free_since
-        self.shelf.put(host, free_since, free_since + self.keep_s)
+        self.shelf.put(host, free_since, self.until)
+
+    @property
+    def until(self) -> float:
+        """When what waits here ends itself (seconds since the epoch), or its platform ends it."""
+        ends_at = None if self.host is None else self.host.address.get("ends_at")
+        return min(self.free_since + self.keep_s, float("inf") if ends_at is None else ends_at)
 
     def take(self, serves: Callable[[RunHandle], bool]) -> tuple[RunHandle, float] | None:
         """What waits here, or else on the shelf, if it serves; and since when it waits."""
-        if self.host is None:
-            return self.shelf.take(serves)
-        if not serves(self.host):
-            return None
-        found, self.host = (self.host, self.free_since), None
-        self.shelf.drop(*found)
-        return found
-
-    def give_up(self) -> None:
-        """Let go of what waits here: it has ended, or is ended now."""
         if self.host is not None:
-            self.shelf.put(self.host, self.free_since, min(time.time(), self.free_since + self.keep_s))
-            self.host = None
+            if not serves(self.host):
+                return None
+            found, self.host = (self.host, self.free_since), None
+            if self.shelf.drop(*found):
+                return found
+        return self.shelf.take(serves)
+
+    def give_up(self) -> bool:
+        """Let go of what waits here, for it has ended or is to end; whether it was not another launch's by now."""
+        if self.host is None:
+            return False
+        host, until, self.host = self.host, min(time.time(), self.until), None
+        ours = self.shelf.drop(host, self.free_since)
+        if ours:
+            self.shelf.put(host, self.free_since, until)
+        return ours
 
 
 class Platform(ABC):

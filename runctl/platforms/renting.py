@@ -126,14 +126,14 @@ class RentingPlatform(Platform, Generic[W]):
             return self._lives(handle) and self._serves(handle, plan)
 
         found = berth.take(serves)
-        if found is None and (unfit := berth.host) is not None:
-            berth.give_up()
+        if found is None and (unfit := berth.host) is not None and berth.give_up():
             self._clean_up(unfit, 0.0)
         if found is None:
             return None
         handle, free_since = found
         self._tell(f"{handle.address['instance']} is warm")
-        kept = {**handle.address, "launched_at": free_since, "kept": True}
+        # Whoever comes pays for the wait, and has all of a host's time before it: what ends it is armed anew.
+        kept = {**handle.address, "launched_at": time.time(), "billed_from": free_since, "kept": True}
         return RunHandle(self.kind, plan.run_id, plan.attempt, kept)
 
     def _kept_for(self, plan: Plan) -> RunHandle | None:

@@ -52,4 +52,5 @@ def _coming_up_usd(rundir: RunDir, attempts: list[Attempt]) -> float:
     where = submitted[1].address if submitted is not None and submitted[1] is not None else {}
     if "launched_at" not in where or where.get("stays"):  # one that stays was rented for something else
         return 0.0
-    return cost_usd(where.get("price_usd_per_hour"), max(0.0, time.time() - where["launched_at"])) or 0.0
+    since = where.get("billed_from", where["launched_at"])
+    return cost_usd(where.get("price_usd_per_hour"), max(0.0, time.time() - since)) or 0.0

@@ -292,12 +292,12 @@ class Sweep:
     def _give_hosts_back(self) -> None:
         """End the hosts that have stayed, unless they are to wait for the next launch."""
         for berth in self._slots.berths:
-            if self._keep_warm_s is None and berth.host is not None:
+            host = berth.host
+            if self._keep_warm_s is None and host is not None and berth.give_up():
                 try:
-                    self._planner.clean_up(berth.host)
+                    self._planner.clean_up(host)
                 except PlatformError as error:
                     terminal.tell(f"{error}; it ends itself within {berth.keep_s / 60:.0f} minutes")
-                berth.give_up()
             warm.leave(self._root, berth, terminal.tell)
 
     def _collected(self) -> list[Job]:

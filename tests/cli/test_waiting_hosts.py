@@ -82,6 +82,16 @@ def test_a_sweeps_host_waits_for_that_sweep_alone_and_for_whoever_gives_the_comm
     assert at_work.take(lambda _: True) is None, "it waits in a place of this launcher"
     again = warm.Waiting(home.root, "aws", "sweep-a").take(lambda _: True)
     assert again is not None and again[0].address["instance"] == "i-idle"
+    assert berth.take(lambda _: True) is None, "whose it was has lost it"
+
+
+def test_what_another_launch_has_taken_is_given_up_by_nobody_else_nor_offered_again(home: Home) -> None:
+    for lets_go in (Berth.give_up, lambda berth: warm.leave(home.root, berth, lambda _: None)):
+        berth = Berth(600.0, warm.Waiting(home.root, "aws", "sweep-a"))
+        berth.keep(host("i-idle"), time.time() - 10)
+        assert warm.Waiting(home.root, "aws", "sweep-a").take(lambda _: True) is not None
+        assert not lets_go(berth)
+        assert not warm.waits(home.root, 0.0)
 
 
 def test_a_host_whose_next_job_has_come_waits_no_more(home: Home) -> None:

@@ -109,6 +109,19 @@ def test_a_warm_host_waits_for_the_next_run_and_no_longer(host: Host, ends: str,
     assert host.shutdowns == [f"-P {expected}"]
 
 
+def test_a_wait_has_an_end_of_its_own_whatever_else_would_keep_or_end_the_host(host: Host) -> None:
+    words = {"keep_warm_s": 300, "keep_on_failure_s": 900, "deadline": time.time() + 100}
+    host.describe(agent_python=host.agent("sys.exit(3)"), **words)
+    host.run()
+    assert host.shutdowns == ["-P +5"], "not 15 minutes for a look, nor the 100 s that the run before had left"
+
+
+def test_a_host_that_cannot_serve_the_next_run_stays_for_a_look(host: Host) -> None:
+    host.describe(agent_python="/nowhere/python", keep_warm_s=300, keep_on_failure_s=900)
+    host.run()
+    assert host.shutdowns == ["-P +15"]
+
+
 def test_a_warm_host_that_is_asked_to_end_does_not_wait(host: Host) -> None:
     host.describe(agent_python=host.agent("time.sleep(60)"), keep_warm_s=300)
     keeper = host.keep()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runctl import bills
 from runctl.cost import Rates, bill, changing_cost_usd, cost_usd, total_usd, within
 from runctl.outcome import Attempt
 from runctl.plugins import cost as book
-from runctl.spec import RunState
+from runctl.rundir import RunDir
+from runctl.spec import Plan, RunHandle, RunState
 
 
 def test_cost_is_price_times_billed_hours() -> None:
@@ -137,3 +140,20 @@ def test_a_part_of_a_bill_falls_into_a_part_of_its_time() -> None:
 def test_a_host_that_stays_for_a_look_at_a_failure_is_paid_for() -> None:
     one = bill(spot(state=RunState.FAILED), Rates(stays_s=HOUR / 4), BEGIN)
     assert (one.billed_s, one.usd) == (1.25 * HOUR, 0.5)
+
+
+class Told:
+    """A platform that tells of nothing to pay besides the host."""
+
+    def rates(self, plan: Plan, handle: RunHandle, begin: float, end: float) -> Rates:
+        return Rates()
+
+
+@pytest.mark.parametrize(("keep_warm_s", "stays_s"), [(0.0, 900.0), (300.0, 0.0)])
+def test_a_host_that_waits_for_the_next_run_is_not_paid_for_a_look_besides(
+    tmp_path: Path, keep_warm_s: float, stays_s: float
+) -> None:
+    orders = {"keep_on_failure_s": 900.0, "keep_warm_s": keep_warm_s}
+    plan = Plan("one", 1, "aws", ({"orders": orders},), {}, 1, 1, "", str(tmp_path))
+    rates = bills.ask(RunDir(str(tmp_path)), Told(), plan, RunHandle("aws", "one", 1, {}), spot(state=RunState.FAILED))
+    assert rates.stays_s == stays_s

@@ -190,11 +190,12 @@ class AwsPlatform(RentingPlatform[Watch]):
         purchase = Purchase(self._clients, self._tell)
         handle = purchase.find(plan) if (plan.run_id, plan.attempt) in self._watches else None
         if handle is None:
+            # Made with the quote, and sent before a host is taken that waits: it would wait for nobody if this fails.
+            self._parcels[plan.run_id].send(_root(plan), self._tell)
             handle = self._given_host(plan)
             if handle is None:
                 rights.check(self._clients, plan, self._may_launch)
-            self._parcels[plan.run_id].send(_root(plan), self._tell)  # made with the quote
-            handle = handle or purchase.make(plan)
+                handle = purchase.make(plan)
         self._attend(plan, handle)
         if not self._attached:
             self._see_it_started(handle)
@@ -212,7 +213,8 @@ class AwsPlatform(RentingPlatform[Watch]):
 
     def _lives(self, handle: RunHandle) -> bool:
         where = handle.address
-        return Instances(self._clients, where["region"]).get(where["instance"], where["launched_at"]).alive
+        launched_at = 0.0 if where.get("kept") else where["launched_at"]
+        return Instances(self._clients, where["region"]).get(where["instance"], launched_at).alive
 
     def _serves(self, handle: RunHandle, plan: Plan) -> bool:
         like = handle.address.get("like")

@@ -50,7 +50,8 @@ class Watch(HostWatch):
         super().__init__(
             handle, RunDir(run_dir), host=where["instance"], bring_up_s=bring_up_s, tell=tell, shared=shared
         )
-        self._launched_at = where["launched_at"]
+        # One that was rented for an earlier run is known to EC2: what it does not know is gone.
+        self._launched_at = 0.0 if where.get("kept") else where["launched_at"]
         self._instances = Instances(clients, where["region"])
         self._commands = Commands(clients, where["region"])
         self._clients = clients

@@ -154,6 +154,6 @@ def test_a_host_that_waits_for_the_next_run_is_not_paid_for_a_look_besides(
     tmp_path: Path, keep_warm_s: float, stays_s: float
 ) -> None:
     orders = {"keep_on_failure_s": 900.0, "keep_warm_s": keep_warm_s}
-    plan = Plan("one", 1, "aws", ({"orders": orders},), {}, 1, 1, "", str(tmp_path))
+    plan = Plan("one", 1, "aws", (), {}, 1, 1, "", str(tmp_path), requests=({"orders": orders},))
     rates = bills.ask(RunDir(str(tmp_path)), Told(), plan, RunHandle("aws", "one", 1, {}), spot(state=RunState.FAILED))
     assert rates.stays_s == stays_s

@@ -17,6 +17,7 @@ import contextlib
 import json
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from runctl.errors import RunctlError
 ENV = "RUNCTL_HOST_DIR"
 #: A rank's pipes; what comes through `log` was written after what came through the others.
 STREAMS = ("out", "err", "log")
+#: Records of metrics whose last line was not written, or not to its end.
+_TORN: set[Path] = set()
 
 
 class HostDir:
@@ -109,11 +112,17 @@ class HostDir:
         """Append one line of metrics, as it stands in the run's `metrics.jsonl` (rank 0 alone calls this)."""
         entry = {"at": round(time.time(), 3), "attempt": int(os.environ.get("RUNCTL_ATTEMPT", "1"))}
         line = json.dumps({**entry, **{name: finite(value) for name, value in values.items()}}).encode() + b"\n"
-        descriptor = os.open(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        torn, why = self.metrics in _TORN, "there was room for a part of a line"
         try:
-            os.write(descriptor, line)
-        finally:
-            os.close(descriptor)
+            # What broke off ends before the next begins, or both were lost.
+            written = _appended(self.metrics, b"\n" * torn + line)
+        except OSError as error:
+            written, why = False, str(error.strerror)
+        if written:
+            _TORN.discard(self.metrics)
+        elif not torn:  # a full disk must not end a training for a record
+            _TORN.add(self.metrics)
+            sys.stderr.write(f"runctl: metrics cannot be written: {why} ({self.metrics}); the training goes on\n")
 
     def register_worker(self, rank: int, restart: int, status: dict[str, Any]) -> None:
         """A rank says that it lives, and how."""
@@ -171,3 +180,12 @@ class HostDir:
 def finite(value: float) -> float | str:
     """A number as JSON can hold it: it has no word for NaN and the infinities, which are kept as strings."""
     return value if math.isfinite(value) else str(value)
+
+
+def _appended(path: Path, data: bytes) -> bool:
+    """Whether all of it could be appended, at once: others may append too."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        return os.write(descriptor, data) == len(data)
+    finally:
+        os.close(descriptor)

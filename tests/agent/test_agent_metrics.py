@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,27 @@ def test_a_torn_line_in_the_file_of_runctl_log_is_passed_over(metrics: Metrics) 
         file.write(b', "loss": 0.5}\n')
     metrics.log.poll()
     assert [entry["step"] for entry in metrics.kept()] == [3, 4]
+
+
+def test_a_full_disk_ends_no_training_for_a_metric_and_costs_no_later_line(
+    metrics: Metrics, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    metrics.host_dir.log_metrics({"step": 1})
+    size_bytes = metrics.host_dir.metrics.stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes + 20, before[1]))  # stands in for a disk with so much left
+    try:
+        for step in (2, 3, 4):
+            metrics.host_dir.log_metrics({"step": step})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    for step in (5, 6):
+        metrics.host_dir.log_metrics({"step": step})
+    metrics.log.poll()
+    assert metrics.log.step == 6
+    entries = [json.loads(line) for line in metrics.host_dir.metrics.read_text().splitlines() if line.endswith("}")]
+    assert [entry["step"] for entry in entries] == [1, 5, 6]
+    assert capsys.readouterr().err.count("metrics cannot be written") == 1
 
 
 def test_metrics_that_cannot_be_kept_are_a_trouble_and_no_error(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ from runctl.storage import Stream
 
 #: What a stopped attempt's last output may take to be shown to someone who does not read.
 _DRAIN_S = 2.0
+#: A large checkpoint takes minutes to write, and of a training that failed it may be all there is: only a stop hurries.
+_WRITER_S = 600.0
 _LOOK_S = 0.01
 #: What the host may be paid for longer, so that the next attempt need not make the environment again.
 _KEEP_S = 300.0
@@ -207,7 +209,7 @@ class RunningAttempt:
             self._watch(ranks)
             self._milestones.trained()
             stop = self._stopping.stop  # one that comes later cuts the last output short and judges nothing
-            self._wait_while(lambda: self._checkpoints.writer_at_work is not None, spec.checkpoint.grace_s, _LOOK_S)
+            self._wait_while(self._checkpoints.writer_hurries, _WRITER_S, _LOOK_S)
         finally:
             processes.end_descendants(but=[self._checkpoints.upload_pid, self._environment.keeper_pid])
             self._drain(pump)

@@ -194,6 +194,12 @@ class Checkpoints:
         agreement.close()
         return pid if pid is not None and processes.started_at(pid) is not None else None
 
+    def writer_hurries(self) -> bool:
+        """Whether a checkpoint is being written; its writer need stand back no more, for nobody trains."""
+        if (pid := self.writer_at_work) is not None:
+            processes.run_when_idle(pid, False)
+        return pid is not None
+
     def stopped_at_step(self) -> int | None:
         """The step at which the ranks ended because they were asked to, or None."""
         steps = [w["stopped_at_step"] for w in self._host_dir.workers() if "stopped_at_step" in w]

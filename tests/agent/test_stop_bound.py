@@ -102,6 +102,14 @@ def test_it_does_not_bound_the_last_save_of_a_training_that_comes_to_its_end(lau
     assert Catalog(launch.run_dir / "checkpoints").steps() == [5]
 
 
+@pytest.mark.slow
+def test_it_does_not_bound_what_is_being_saved_when_the_script_fails(launcher: Launcher) -> None:
+    fails = LARGE.replace('open("ready", "w")', 'ck.save(); raise ValueError("a bug in the evaluation")')
+    code, launch = launcher.run("checkpoint.grace=10ms", script=fails, run_id="one")
+    assert code == 1, launch.err
+    assert Catalog(launch.run_dir / "checkpoints").steps() == [3]
+
+
 @pytest.mark.parametrize("grace_s", [1, 4, 30, 110])
 def test_each_part_of_a_stop_comes_before_the_next_and_all_of_it_before_its_end(grace_s: float) -> None:
     began = time.monotonic()

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from runctl.agreement import Appointment, Kind
+from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.policy import RankPolicy
 from runctl.errors import CheckpointError
 from runctl.training import randomness
@@ -74,6 +75,7 @@ class Checkpointer:
         self._batches_done = 0
         self._batch_in_hand = False
         self._epoch_random: dict[str, Any] | None = None
+        self._loader_restored = False
         self._pass_done = self._by_batches = False
         begin(policy, self._meeting, self._load)
         self._saved_step = self.step
@@ -140,7 +142,8 @@ class Checkpointer:
             self._epoch_random = here
         batches = iter(self._loader)
         if resumed:
-            skip = 0 if hasattr(self._loader, "state_dict") else self._batches_done
+            skip = 0 if self._loader_restored else self._batches_done
+            self._loader_restored = False
             collections.deque(itertools.islice(batches, skip), maxlen=0)
             # One that was saved within the loop's body had its batch in hand, drawn before the random state was kept.
             in_hand = list(itertools.islice(batches, int(self._batch_in_hand)))
@@ -271,6 +274,9 @@ class Checkpointer:
         self.step, self.epoch = state["step"], state["epoch"]
         self.loss = state["loss"]
         self._batches_done, self._batch_in_hand = state["batches_done"], state["batch_in_hand"]
+        if hasattr(getattr(self._loader, "sampler", None), "num_replicas"):
+            # Each rank has a share of the data: as many batches of it as make up what all of them had done together.
+            self._batches_done = self._batches_done * manifests.read(folder).world_size // self._world_size
         self._restore_rank(folder)
 
     def _restore_rank(self, folder: Path) -> None:
@@ -279,6 +285,7 @@ class Checkpointer:
             saved = torch.load(own, weights_only=True)
             if "loader" in saved and hasattr(self._loader, "load_state_dict"):
                 self._loader.load_state_dict(saved["loader"])
+                self._loader_restored = True
             self._epoch_random = saved["epoch_random"]
             randomness.restore(saved["random"])
         elif first.exists():
@@ -286,7 +293,9 @@ class Checkpointer:
                 f"runctl: {folder.name} has no state of rank {self._rank}: fewer ranks trained it; "
                 "its random state is derived from rank 0's\n"
             )
-            randomness.derive(torch.load(first, weights_only=True)["random"], self._rank)
+            saved = torch.load(first, weights_only=True)
+            self._epoch_random = saved["epoch_random"]  # in the middle of an epoch, as the others are
+            randomness.derive(saved["random"], self._rank)
 
 
 def key_of(name: str) -> str:

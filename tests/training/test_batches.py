@@ -140,3 +140,48 @@ def test_what_follows_an_epochs_last_batch_is_done_after_a_checkpoint_there_and_
     assert printed("die") == []
     assert [path.parent.name for path in tmp_path.glob("checkpoints/step-*/manifest.json")] == ["step-000004"]
     assert printed() == ["0 4 30.0", "1 8 30.0", "2 12 30.0"]
+
+
+SHARED = """
+import os, sys, torch, runctl
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+data = list(range(24))
+sampler = DistributedSampler(data, world, rank, shuffle=True, seed=3)
+ck = runctl.attach(model=torch.nn.Linear(1, 1), loader=DataLoader(data, batch_size=2, sampler=sampler), every="4steps")
+seen = []
+for epoch in ck.epochs(1):
+    for batch in ck.batches():
+        if sys.argv[1:] == ["die"] and ck.step == 4:
+            ck.saver.finish(60.0)
+            os._exit(9)
+        seen += batch.tolist()
+        with open(f"seen-{world}-{rank}", "w") as file:
+            file.write(" ".join(map(str, seen)))
+with open(f"ended-{rank}", "w") as file:
+    file.write(str(ck.step))
+"""
+
+
+@pytest.mark.slow
+def test_an_epoch_that_goes_on_with_more_ranks_has_each_batch_once(tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(SHARED)
+    torchrun = [
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=localhost:0",
+    ]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for words, code in ((["train.py", "die"], 9), ([*torchrun, "train.py"], 0)):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == code, done.stderr
+    seen = [[int(word) for word in (tmp_path / f"seen-{name}").read_text().split()] for name in ("1-0", "2-0", "2-1")]
+    assert [len(one) for one in seen] == [8, 8, 8]
+    assert sorted(index for one in seen for index in one) == list(range(24))
+    assert [(tmp_path / f"ended-{rank}").read_text() for rank in (0, 1)] == ["8", "8"]

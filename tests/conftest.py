@@ -33,6 +33,13 @@ for _number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is known to take long has more time before it counts as hung."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(450))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def nobodys_state(tmp_path_factory: pytest.TempPathFactory) -> None:
     """What is launched here is not noted among the runs of whoever runs the tests."""

@@ -14,7 +14,7 @@ import pytest
 BIN = Path(sys.executable).parent
 SCRIPT = """
 import time
-for step in range(1, 600):
+for step in range(1, 1800):
     print(f"step={step} loss={1 / step:.4f}", flush=True)
     time.sleep(0.1)
 """

@@ -70,14 +70,14 @@ def run(tmp_path: Path) -> Run:
         own = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
         return subprocess.run(
             [sys.executable, "-m", "pytest", "-rA", *words], cwd=tmp_path, env=own,
-            capture_output=True, text=True, timeout=170, check=False,
+            capture_output=True, text=True, timeout=380, check=False,
         )  # fmt: skip
 
     return run
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_a_marked_test_runs_on_every_rank_and_has_their_outcome(run: Run) -> None:
     # As with a project that runs its tests in parallel and leaves some out.
     done = run(RANKS, options="-n2 -m 'not slow'")

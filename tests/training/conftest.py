@@ -66,7 +66,7 @@ class Training:
     def run(self, steps: int, nproc: int | None = None) -> tuple[int, str]:
         """Run to the end: the step it began from, and the digest of the final weights."""
         done = subprocess.run(
-            self.command(steps, nproc), cwd=self.folder, capture_output=True, text=True, timeout=90, check=False
+            self.command(steps, nproc), cwd=self.folder, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stderr
         words = [line.split() for line in done.stdout.splitlines()]

@@ -112,7 +112,7 @@ def test_more_ranks_than_before_resume_and_say_what_is_derived(training) -> None
     grown = training("grown")
     grown.run(10)
     done = subprocess.run(
-        grown.command(20, 2), cwd=grown.folder, capture_output=True, text=True, timeout=90, check=False
+        grown.command(20, 2), cwd=grown.folder, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "start 10" in done.stdout
@@ -125,7 +125,7 @@ def test_nothing_of_a_plain_run_is_left_in_the_temporary_folder(training, tmp_pa
     temporary = tmp_path / "tmp"
     temporary.mkdir()
     subprocess.run(
-        clean.command(10, None), cwd=clean.folder, env={**os.environ, "TMPDIR": str(temporary)}, timeout=90, check=True
+        clean.command(10, None), cwd=clean.folder, env={**os.environ, "TMPDIR": str(temporary)}, timeout=300, check=True
     )
     assert [path for path in temporary.rglob("*") if path.is_file()] == []
 

@@ -31,7 +31,7 @@ print("ended at", ck.step, ck.epoch)
 def run(folder: Path, stop_at: int, workers: int) -> tuple[int, list[str]]:
     done = subprocess.run(
         [sys.executable, "train.py", str(stop_at), str(workers)],
-        cwd=folder, capture_output=True, text=True, timeout=90, check=False,
+        cwd=folder, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode in (0, 9), done.stderr
     return done.returncode, done.stdout.splitlines()
@@ -96,7 +96,7 @@ def test_epochs_of_a_loop_that_iterates_its_data_itself_are_saved_by_the_clock(t
     def begun_at(*words: str) -> int:
         line = [sys.executable, *torchrun, "train.py", *words]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False)
         assert (done.returncode == 0) is ("die" not in words), done.stderr
         return int(done.stdout.split()[1])
 
@@ -133,7 +133,7 @@ def test_what_follows_an_epochs_last_batch_is_done_after_a_checkpoint_there_and_
 
     def printed(*words: str) -> list[str]:
         line = [sys.executable, "train.py", *words]
-        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
         assert (done.returncode == 9) is ("die" in words), done.stderr
         return done.stdout.splitlines()
 
@@ -178,7 +178,7 @@ def test_an_epoch_that_goes_on_with_more_ranks_has_each_batch_once(tmp_path: Pat
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     for words, code in ((["train.py", "die"], 9), ([*torchrun, "train.py"], 0)):
         done = subprocess.run(
-            [sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False
+            [sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == code, done.stderr
     seen = [[int(word) for word in (tmp_path / f"seen-{name}").read_text().split()] for name in ("1-0", "2-0", "2-1")]

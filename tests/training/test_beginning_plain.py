@@ -52,7 +52,7 @@ def train(folder: Path, steps: int, nproc: int = 1, **env: str) -> subprocess.Co
                 "--rdzv-endpoint=localhost:0"] if nproc > 1 else []  # fmt: skip
     return subprocess.run(
         [sys.executable, *torchrun, "train.py", str(steps)], cwd=folder, env={**os.environ, **env},
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def killed_and_again(account: Account, run_id: str, after_s: float) -> None:
     first.wait()
     before = account.instances(run_id)
     again = account.start(*words)
-    wait_until(lambda: re.search(GOES_ON, account.said(again)[1]), 60, "it goes on")
+    wait_until(lambda: re.search(GOES_ON, account.said(again)[1]), 150, "it goes on")
     flag.touch()
     code = again.wait(120)
     out, err = account.said(again)

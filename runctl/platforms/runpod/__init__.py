@@ -166,7 +166,9 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
             at, store = f"{run_url(spec.run.root, spec.run.id)}/{parcel.orders_name(attempt)}", quote.facts["store"]
             asked = [boot.with_fetch(one, rented_s, self._options.bring_up_s, at, store) for one in asked]
         elif self._has_boot:
-            asked = [boot.with_boot(one, rented_s, self._options.start) for one in asked]
+            asked = [
+                boot.with_boot(one, rented_s, self._options.start, bring_up_s=self._options.bring_up_s) for one in asked
+            ]
         asked += [] if host is None else [{"call": USE, "address": host.address()}]
         told = orders.planned(
             parcel.orders(

@@ -210,6 +210,12 @@ def test_the_request_holds_what_was_configured_and_no_value_of_the_users() -> No
     assert sent["terminateAfter"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends))
 
 
+def test_a_pod_over_ssh_does_not_wait_for_longer_than_its_launcher_takes(runpod: Desk) -> None:
+    for options, comes_s in (({"bring_up": "10m"}, "900"), ({"bring_up": "10m", "template": "t1"}, None)):
+        asked = runpod.plan(gpu_type=L4, market=Market.on_demand, **options).requests[0]["arguments"]
+        assert {one["key"]: one["value"] for one in asked["env"]}.get("RUNCTL_COMES_S") == comes_s
+
+
 def test_what_runpod_does_not_tell_is_unknown_and_the_plan_says_so(runpod: Desk) -> None:
     for action in ("gpuTypes", "myself"):
         runpod.cloud.inject(Fault(action, "html", 502, times=9))

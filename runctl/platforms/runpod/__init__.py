@@ -259,7 +259,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         now = time.time()
         return [
             Holding("runpod", "pod", one.id, "", run, attempt, created_at=now - one.uptime_s if one.uptime_s else None,
-                    price_usd_per_hour=one.price_usd_per_hour)
+                    price_usd_per_hour=one.price_usd_per_hour, name=one.name)
             for one in self._pods.ours()
             for run, attempt in [one.made_for or ("", None)]
         ]  # fmt: skip

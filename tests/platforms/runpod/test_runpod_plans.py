@@ -195,7 +195,8 @@ def test_the_request_holds_what_was_configured_and_no_value_of_the_users() -> No
     plan = platform.plan(spec, quote, 3)
     asked, _ = plan.requests
     assert asked["arguments"] == {
-        "name": "runctl-one-a3", "imageName": "me/mine:1", "gpuTypeId": L4, "gpuCount": 2, "cloudType": "SECURE",
+        "name": "runctl-one-a3-ea89b40e",
+        "imageName": "me/mine:1", "gpuTypeId": L4, "gpuCount": 2, "cloudType": "SECURE",
         "containerDiskInGb": 70, "volumeInGb": 20, "volumeMountPath": "/workspace", "ports": "22/tcp,6006/http",
         "supportPublicIp": True, "startSsh": True, "allowedCudaVersions": ["12.8"], "templateId": "t1",
         "minVcpuCount": 12,

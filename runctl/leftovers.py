@@ -123,7 +123,7 @@ class Leftovers:
             *(run_url(root, one.run_id) for root in self._roots),
         ]  # fmt: skip
         found = {rundir.url: rundir for rundir in map(RunDir, urls)}
-        return [rundir for rundir in found.values() if rundir.exists()]
+        return [rundir for rundir in found.values() if rundir.exists() and not _names_another(rundir, one)]
 
     def _other_user(self, one: Holding, now: float) -> str | None:
         """Another run that lives on a host: in a sweep, and on hosts made by hand, one comes after the other."""
@@ -173,6 +173,14 @@ def _of_unknown(one: Holding, now: float) -> tuple[bool, str]:
         young = one.created_at is None or now - one.created_at < _OF_NOBODY_S
         return not young, "a day and more old" if not young else "not a day old"
     return False, "its run is not known here"
+
+
+def _names_another(rundir: RunDir, one: Holding) -> bool:
+    """Whether a run asked for hosts of another name: then one of its id was made for a run of somebody else's."""
+    submitted = rundir.submission(one.attempt) if one.name and one.attempt is not None else None
+    asked = () if submitted is None else submitted[0].requests
+    names = {request["arguments"]["name"] for request in asked if "name" in request.get("arguments", {})}
+    return bool(names) and one.name not in names
 
 
 def _of_run(one: Holding, rundir: RunDir, now: float) -> tuple[bool, str]:

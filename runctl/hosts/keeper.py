@@ -37,7 +37,7 @@ _TRIES, _TIMEOUT_S, _TAIL_BYTES = 5, 30.0, 256 << 10
 _RETRIED = (OSError, http.client.HTTPException)  # urllib's errors and time-outs are OSErrors
 _UNSIGNED = partial(re.compile(r"(https?://[^\s?'\"]*)\?[^\s'\"]*").sub, r"\1")  # of a text whose links open things
 #: Exit codes of an attempt that was stopped, or lost its host: nobody needs to look at that host.
-_STOPPED, _UNFIT = (0, 71, 124, 130, 143), (None, 71, 137)  # and of one after which no other run comes here
+_STOPPED, _UNFIT = (0, 71, 124, 130, 143), (None, 71)  # and of one after which no other run comes here
 _NOTHING, _BUSY = subprocess.DEVNULL, 3  # the exit code of `end` where the host is another attempt's
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 #: A unit of systemd inherits nothing; this is what the agent needs of the host's environment.
@@ -83,7 +83,7 @@ class Keeper:
         # On disk: /tmp may lie in memory, and this is where copies of checkpoints wait for their upload.
         self.env = {"TMPDIR": str(home.parent.parent / "tmp"), **os.environ}
         self.agent: subprocess.Popen[bytes] | None = None
-        self.asked_to_end = False
+        self.asked_to_end = self.spoke = False
 
     def run(self) -> int:
         """Prepare the host, run the agent to its end, and end the host in every case; the agent's exit code."""
@@ -105,7 +105,8 @@ class Keeper:
             self.agent = subprocess.Popen(words, cwd=str(self.home / "runctl"), env=env, stdin=_NOTHING)
             signal.setitimer(signal.ITIMER_REAL, 0)
             code = self.agent.wait()
-            code = code if code >= 0 else 128 - code
+            # One that was killed had no last word; one that ends with 137 tells of a rank that was.
+            self.spoke, code = code >= 0, code if code >= 0 else 128 - code
             # An agent that has begun speaks through the run directory: this comes of one that could not.
             unheard = code != 0 and (self.home / LOG).stat().st_size > logged
             say(f"the agent ended with code {code}")
@@ -210,7 +211,7 @@ class Keeper:
         keep_s = 0.0
         with contextlib.suppress(Exception):
             asked, told = self.asked_to_end, {"keep_s": 0, "keep_warm_s": 0, "keep_on_failure_s": 0, **self.host}
-            warm_s = 0 if asked or code in _UNFIT else told["keep_warm_s"]  # an end of its own, whatever the deadline
+            warm_s = told["keep_warm_s"] * (self.spoke and code not in _UNFIT and not asked)  # past the deadline too
             look_s = 0 if asked or code in _STOPPED or warm_s else told["keep_on_failure_s"]
             keep_s = max(warm_s, min(max(look_s, told["keep_s"]), told["deadline"] - time.time()))
         when = "now" if keep_s < 60 else f"+{math.floor(keep_s / 60)}"

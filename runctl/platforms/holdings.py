@@ -26,6 +26,7 @@ class Holding:
         ends_at: when it ends itself, or None where that is not told.
         price_usd_per_hour: what it costs; None where that is not known.
         in_use: whether something that lives needs it.
+        name: that its rent gave it; empty where that tells nothing.
     """
 
     platform: str
@@ -39,6 +40,7 @@ class Holding:
     ends_at: float | None = None
     price_usd_per_hour: float | None = None
     in_use: bool = False
+    name: str = ""
 
     @classmethod
     def of(cls, host: Host, kind: str) -> Holding:

@@ -101,7 +101,14 @@ def test_a_host_that_is_to_stay_stays_however_its_attempt_ends_until_its_deadlin
 
 @pytest.mark.parametrize(
     ("ends", "expected"),
-    [("sys.exit(0)", "+5"), ("sys.exit(3)", "+5"), ("sys.exit(71)", "now"), ("os.kill(os.getpid(), 9)", "now")],
+    [
+        ("sys.exit(0)", "+5"),
+        ("sys.exit(3)", "+5"),
+        ("sys.exit(137)", "+5"),  # a rank was out of memory
+        ("sys.exit(71)", "now"),
+        ("os.kill(os.getpid(), 9)", "now"),
+        ("os.kill(os.getpid(), 11)", "now"),  # an agent that crashed has had no last word
+    ],
 )
 def test_a_warm_host_waits_for_the_next_run_and_no_longer(host: Host, ends: str, expected: str) -> None:
     host.describe(agent_python=host.agent(ends), keep_warm_s=300)

@@ -143,9 +143,9 @@ def test_what_lies_on_the_pod_alone_is_waited_for(pod: Pod, api: Api, told: dict
 
 
 @contextlib.contextmanager
-def booted(pod: Pod, *, lives_s: float, restarted_s: float) -> Iterator[None]:
+def booted(pod: Pod, *, lives_s: float, restarted_s: float, **more: str) -> Iterator[None]:
     """What ends a pod beside its container's start, as long as it is looked at."""
-    told = {"RUNCTL_LIVES_S": str(lives_s), "RUNCTL_RESTARTED_S": str(restarted_s)}
+    told = {"RUNCTL_LIVES_S": str(lives_s), "RUNCTL_RESTARTED_S": str(restarted_s), **more}
     boot = subprocess.Popen([sys.executable, "-"], stdin=BOOT.open("rb"), env={**pod.env, **told})
     try:
         yield
@@ -180,16 +180,37 @@ def test_a_pod_ends_at_its_deadline_where_nothing_can_be_written(pod: Pod, api: 
         wait_until(lambda: bool(api.asked), 10, "RunPod is asked")
 
 
+def test_a_pod_to_which_nobody_comes_ends_soon(pod: Pod, api: Api) -> None:
+    root = Path(pod.env["RUNCTL_HOST_ROOT"])
+    (root / "booted").write_text(str(time.time() - 50))
+    with booted(pod, lives_s=600, restarted_s=60):  # made by hand: whoever comes comes when they like
+        time.sleep(1.5)
+    assert not api.asked
+    with booted(pod, lives_s=600, restarted_s=60, RUNCTL_COMES_S="49"):
+        wait_until(lambda: bool(api.asked), 10, "RunPod is asked")
+
+
+def test_a_pod_whose_keeper_was_started_is_ended_by_nobody_else_before_its_deadline(pod: Pod, api: Api) -> None:
+    Path(pod.env["RUNCTL_HOST_ROOT"], "booted").write_text(str(time.time() - 50))
+    (pod.home / "started").touch()
+    began = time.time()
+    with booted(pod, lives_s=600, restarted_s=1.5, RUNCTL_COMES_S="49"):
+        wait_until(lambda: bool(api.asked), 10, "RunPod is asked")
+        assert time.time() - began >= 1.5
+
+
 def test_what_a_pod_runs_has_another_root_where_ours_cannot_be_written(tmp_path: Path) -> None:
+    """Below which whoever comes over SSH begins nothing: so nobody is waited for there."""
     (tmp_path / "file").touch()
-    asked = boot_of({"arguments": {"env": []}}, 60.0, 'echo "$RUNCTL_HOST_ROOT"')["arguments"]
+    start = 'echo "$RUNCTL_HOST_ROOT $RUNCTL_COMES_S"'
+    asked = boot_of({"arguments": {"env": []}}, 60.0, start, bring_up_s=900.0)["arguments"]
     env = {one["key"]: one["value"] for one in asked["env"]}
-    for there, root in ((tmp_path / "good", tmp_path / "good"), (tmp_path / "file" / "no", "/tmp/runctl")):
+    for there, told in ((tmp_path / "good", f"{tmp_path / 'good'} 1200"), (tmp_path / "file" / "no", "/tmp/runctl ")):
         said = subprocess.run(
             ["sh", "-c", asked["dockerArgs"]], capture_output=True, text=True, timeout=20, check=True,
             env={**env, "PATH": os.environ["PATH"], "RUNCTL_HOST_ROOT": str(there), "RUNCTL_BOOT": ""},
         ).stdout  # fmt: skip
-        assert said == f"{root}\n"
+        assert said == f"{told}\n"
 
 
 def test_it_needs_nothing_but_an_old_python() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from runctl.errors import PlatformError
 from runctl.platforms.aws.clients import NOT_ALLOWED, Clients, code_of, translated
-from runctl.platforms.aws.requests import TAG_ATTEMPT, TAG_RUN
+from runctl.platforms.aws.requests import TAG_ATTEMPT, TAG_ROOT, TAG_RUN
 
 ALIVE = ("pending", "running", "stopping", "stopped")
 #: An instance that was only just launched may not be known everywhere yet.
@@ -79,15 +79,21 @@ class Instances:
         young = time.time() - launched_at < _KNOWN_AFTER_S
         return Instance(instance_id, "pending" if young else "gone", launched_at=launched_at)
 
-    def of_attempt(self, run_id: str, attempt: int) -> list[Instance]:
-        """The living instances that carry an attempt's tags."""
+    def of_attempt(self, run_id: str, attempt: int, root: str | None) -> list[Instance]:
+        """The living instances that carry an attempt's tags.
+
+        Args:
+            run_id, attempt: whose.
+            root: what the tags tell of where the run directory lies, or None if they do not.
+        """
         filters = [
             {"Name": f"tag:{TAG_RUN}", "Values": [run_id]},
             {"Name": f"tag:{TAG_ATTEMPT}", "Values": [str(attempt)]},
             {"Name": "instance-state-name", "Values": list(ALIVE)},
         ]
         with translated(f"looking for instances of run {run_id}"):
-            return self._described(Filters=filters)
+            found = self._described(Filters=filters)
+        return [one for one in found if one.tags.get(TAG_ROOT) == root]
 
     def ours(self, *ids: str) -> list[Instance]:
         """The living instances that runctl made, or those of them with these ids.

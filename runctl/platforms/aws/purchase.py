@@ -15,7 +15,7 @@ from runctl.errors import MarketClosed, NotAllowed, OfferRefused, PlatformError
 from runctl.platforms.aws.clients import NOT_ALLOWED, Clients, code_of, said, translated
 from runctl.platforms.aws.instances import Instances, only
 from runctl.platforms.aws.refusals import Reaction, quota_of, reaction
-from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN, UNKNOWN_IMAGE, likeness
+from runctl.platforms.aws.requests import TO_BE_MADE, UNKNOWN, UNKNOWN_IMAGE, likeness, root_told
 from runctl.platforms.rented import pause
 from runctl.spec import Offer, Plan, RunHandle
 
@@ -151,7 +151,7 @@ class Purchase:
         offers = {(one.region, one.machine, one.market): one for one in reversed(plan.offers)}
         for region in dict.fromkeys(one.region for one in plan.offers if one.region is not None):
             found = only(
-                Instances(self._clients, region).of_attempt(plan.run_id, plan.attempt),
+                Instances(self._clients, region).of_attempt(plan.run_id, plan.attempt, root_told(plan)),
                 f"attempt {plan.attempt} of run {plan.run_id}",
             )
             if found is None:

@@ -11,6 +11,7 @@ from typing import Any
 from runctl.platforms import containers
 from runctl.platforms.aws.options import AwsOptions
 from runctl.platforms.rented import digest_of, lifetime_s
+from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, Offer, Plan
 
 #: Who made a resource, and what for: we touch only what carries our tags.
@@ -18,7 +19,7 @@ TAG_RUN = "runctl:run"
 TAG_ATTEMPT = "runctl:attempt"
 TAG_OWNER = "runctl:owner"
 TAG_DEADLINE = "runctl:deadline"
-#: Where its run directory lies, for `runctl cleanup` on a machine that does not know the run.
+#: Where its run directory lies: two roots may each hold a run of one id, and a machine may know neither.
 TAG_ROOT = "runctl:root"
 #: What a tag may hold (docs.aws.amazon.com, "Tag restrictions"), in characters.
 _TAG_CHARS = 256
@@ -36,12 +37,12 @@ _TAGGED = ("instance", "volume", "network-interface")
 _ALIKE = ("InstanceType", "ImageId", "IamInstanceProfile", "MetadataOptions", "BlockDeviceMappings")
 
 
-def client_token(run_id: str, attempt: int, offer: Offer, subnet: str | None) -> str:
+def client_token(run_dir: str, attempt: int, offer: Offer, subnet: str | None) -> str:
     """What makes a second request for the same thing start nothing: the same in every process, for one attempt's offer.
 
     At most 64 ASCII characters (EC2's limit).
     """
-    told = (run_id, attempt, offer.market, offer.machine, offer.region, offer.zone, subnet)
+    told = (run_dir, attempt, offer.market, offer.machine, offer.region, offer.zone, subnet)
     return hashlib.sha256("/".join(map(str, told)).encode()).hexdigest()
 
 
@@ -60,6 +61,15 @@ def tags(spec: LaunchSpec, attempt: int, owner: str, lives_s: float) -> list[dic
     }
     both = {"Name": ours["Name"], "Project": ours["Project"], **spec.tags}
     return [{"Key": key, "Value": value} for key, value in ({**ours, **both} | _kept(ours)).items()]
+
+
+def root_told(plan: Plan) -> str | None:
+    """What the tags of a plan's host tell of where its run directory lies; None if they do not, as earlier ones'."""
+    for request in plan.requests:
+        if request["call"] == "RunInstances":
+            told = request["arguments"]["TagSpecifications"][0]["Tags"]
+            return next((one["Value"] for one in told if one["Key"] == TAG_ROOT), None)
+    return None
 
 
 def after_launch(lives_s: float) -> str:
@@ -172,7 +182,7 @@ def _run_instances(  # noqa: PLR0917 (as above, for one subnet)
     image = region.get("images", {}).get(offer.machine) or {"id": options.ami, "root_device": "/dev/sda1"}
     mine = tags(spec, attempt, owner, life[0])
     request: dict[str, Any] = {
-        "ClientToken": client_token(spec.run.id, attempt, offer, subnet),
+        "ClientToken": client_token(run_url(spec.run.root, spec.run.id), attempt, offer, subnet),
         "MinCount": 1,
         "MaxCount": 1,
         "InstanceType": offer.machine,

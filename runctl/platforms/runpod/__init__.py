@@ -166,7 +166,9 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
             at, store = f"{run_url(spec.run.root, spec.run.id)}/{parcel.orders_name(attempt)}", quote.facts["store"]
             asked = [boot.with_fetch(one, rented_s, self._options.bring_up_s, at, store) for one in asked]
         elif self._has_boot:
-            asked = [boot.with_boot(one, rented_s, self._options.start) for one in asked]
+            asked = [
+                boot.with_boot(one, rented_s, self._options.start, bring_up_s=self._options.bring_up_s) for one in asked
+            ]
         asked += [] if host is None else [{"call": USE, "address": host.address()}]
         told = orders.planned(
             parcel.orders(
@@ -257,7 +259,7 @@ class RunpodPlatform(RentingPlatform[PodWatch]):
         now = time.time()
         return [
             Holding("runpod", "pod", one.id, "", run, attempt, created_at=now - one.uptime_s if one.uptime_s else None,
-                    price_usd_per_hour=one.price_usd_per_hour)
+                    price_usd_per_hour=one.price_usd_per_hour, name=one.name)
             for one in self._pods.ours()
             for run, attempt in [one.made_for or ("", None)]
         ]  # fmt: skip

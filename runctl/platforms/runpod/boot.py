@@ -17,10 +17,14 @@ from runctl.platforms.parcel import ROOT_THERE
 _HOSTS = Path(hosts.__file__).parent
 #: How long a pod lives whose container was started again, and has lost what ran in it (seconds).
 RESTARTED_S = 60.0
-#: `wait` ends when a signal comes, and the container must not.
+#: How much longer than its bring-up a pod waits for its keeper: its launcher counts from before the container's start,
+#: and may have slept, or be another by now.
+_SPARE_S = 300.0
+#: `wait` ends when a signal comes, and the container must not. Whoever logs in may begin below the first root all the
+#: same, and where that cannot be seen from here nobody is waited for.
 _SCRIPT = """
 root={root}
-mkdir -p "$root" 2> /dev/null && test -w "$root" || {{ root=/tmp/runctl; mkdir -p "$root"; }}
+mkdir -p "$root" 2> /dev/null && test -w "$root" || {{ root=/tmp/runctl; mkdir -p "$root"; unset RUNCTL_COMES_S; }}
 export RUNCTL_HOST_ROOT="$root"
 trap 'touch "$root/notice"' TERM
 (echo "$RUNCTL_BOOT" | base64 -d | python3 -) &
@@ -38,8 +42,9 @@ FETCH = 'echo "$RUNCTL_FETCH" | base64 -d | exec python3 -'
 
 
 def with_boot(
-    request: Mapping[str, Any], lives_s: float, start: str, more: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+    request: Mapping[str, Any], lives_s: float, start: str, more: Mapping[str, str] | None = None, *,
+    bring_up_s: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """A request for a pod whose container is started so.
 
     Args:
@@ -47,12 +52,14 @@ def with_boot(
         lives_s: how long the pod may live.
         start: what the container is for, in the shell's words.
         more: further variables of the container.
+        bring_up_s: how long somebody may take to come and start a keeper in it; None if nobody need come.
     """
     variables = {
         "RUNCTL_START": _encoded(_SCRIPT.format(root=ROOT_THERE, start=start).encode()),
         "RUNCTL_BOOT": _encoded((_HOSTS / "runpod_boot.py").read_bytes()),
         "RUNCTL_LIVES_S": f"{lives_s:.0f}",
         "RUNCTL_RESTARTED_S": f"{RESTARTED_S:g}",
+        **({"RUNCTL_COMES_S": f"{bring_up_s + _SPARE_S:.0f}"} if bring_up_s is not None else {}),
         **(more or {}),
     }
     arguments = request["arguments"]

@@ -18,8 +18,8 @@ _ENDED = ("EXITED", "TERMINATED", "DEAD", "STOPPED")
 _KNOWN_AFTER_S = 60.0
 _TERMINATE_TRIES = 6
 _PAUSE_S = 1.0
-#: As `requests.pod_name` makes it.
-_NAME = re.compile(r"runctl-(?P<run>.+)-a(?P<attempt>\d+)")
+#: As `requests.pod_name` makes it; earlier ones ended with the attempt.
+_NAME = re.compile(r"runctl-(?P<run>.+)-a(?P<attempt>\d+)(-[0-9a-f]{8})?")
 FIELDS = (
     "id name desiredStatus podType costPerHr uptimeSeconds machine { gpuDisplayName } "
     "runtime { ports { ip isIpPublic privatePort publicPort type } }"

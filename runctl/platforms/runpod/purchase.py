@@ -1,8 +1,9 @@
 """Renting one pod: the plan's requests in their order, until one is granted.
 
-RunPod takes no token that makes a request idempotent, and lets names repeat. So a pod's name tells its run and attempt,
-the run directory says before the first request that it was asked for, and before every request we look for a living pod
-of that name. Nothing here waits for capacity; whoever wants to wait asks again. Who retries: this module alone.
+RunPod takes no token that makes a request idempotent, and lets names repeat. So a pod's name tells its run, attempt and
+run directory, that directory says before the first request that it was asked for, and before every request we look for
+a living pod of that name. Nothing here waits for capacity; whoever wants to wait asks again. Who retries: this module
+alone.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from runctl.platforms.runpod.api import Api, mutation
 from runctl.platforms.runpod.keys import RENTED_FOR
 from runctl.platforms.runpod.pods import FIELDS, Pod, Pods, only
 from runctl.platforms.runpod.refusals import Transient
-from runctl.platforms.runpod.requests import CALLS, UNKNOWN, completed, is_known, likeness, of_offer, pod_name
+from runctl.platforms.runpod.requests import CALLS, UNKNOWN, completed, is_known, likeness, name_of, of_offer
 from runctl.rundir import RunDir
 from runctl.spec import Offer, Plan, RunHandle
 
@@ -86,8 +87,7 @@ class Purchase:
         Raises:
             PlatformError: if RunPod cannot be asked, or there are several.
         """
-        name = pod_name(plan.run_id, plan.attempt)
-        found = only(self._pods.named(name), f"attempt {plan.attempt} of run {plan.run_id}")
+        found = only(self._pods.named(name_of(plan)), f"attempt {plan.attempt} of run {plan.run_id}")
         return None if found is None else _handle(plan, _offer_of(plan, found), found.id, time.time() - found.uptime_s)
 
     def _send(self, plan: Plan, offer: Offer, request: dict[str, Any], made: Mapping[str, str]) -> RunHandle | str:
@@ -134,7 +134,7 @@ class Purchase:
     def _only_one(self, plan: Plan, granted: RunHandle) -> RunHandle:
         """After a lost answer, to whichever offer: end those of our name that an earlier request made late."""
         if self._is_unsure:
-            for one in self._pods.named(pod_name(plan.run_id, plan.attempt)):
+            for one in self._pods.named(name_of(plan)):
                 if one.id != granted.address["instance"]:
                     self._tell(f"pod {one.id} was made twice; ending it")
                     self._pods.terminate(one.id)

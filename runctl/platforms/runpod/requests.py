@@ -5,6 +5,8 @@ What is secret stands in none of them: they hold names, and RunPod puts its own 
 
 from __future__ import annotations
 
+import hashlib
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +16,7 @@ from runctl.errors import PlatformError
 from runctl.hosts.secrets import RUNPOD
 from runctl.platforms.rented import digest_of, lifetime_s
 from runctl.platforms.runpod.options import MOUNT_PATH, SSH_PORT, RunpodOptions, Transport
+from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, Offer, Plan
 
 #: RunPod's mutations by market.
@@ -26,11 +29,24 @@ UNKNOWN_TYPE = "auto"
 UNKNOWN = "unknown: "
 #: What two pods need not have in common that are as good as each other.
 _UNLIKE = ("name", "bidPerGpu", "env")
+#: This machine; once, for a laptop may be called otherwise in another network.
+_HERE = socket.gethostname()
 
 
-def pod_name(run_id: str, attempt: int) -> str:
-    """By which a pod is found again: the same in every process, for one attempt."""
-    return f"runctl-{run_id}-a{attempt}"
+def pod_name(run_dir: str, attempt: int) -> str:
+    """By which a pod is found again: the same in every process, for one attempt of the run in one run directory.
+
+    Colleagues of one account may each have a run of one id, on machines of their own even below one path.
+    """
+    whose = run_dir if "://" in run_dir else f"{_HERE}:{run_dir}"
+    digest = hashlib.blake2b(whose.encode(), digest_size=4).hexdigest()
+    return f"runctl-{run_dir.rsplit('/', 1)[-1]}-a{attempt}-{digest}"
+
+
+def name_of(plan: Plan) -> str:
+    """The name of the pod that a plan asks for, which may be an earlier runctl's plan, or one made elsewhere."""
+    asked = (one["arguments"]["name"] for one in plan.requests if one["call"] in CALLS.values())
+    return next(asked, None) or pod_name(plan.run_dir, plan.attempt)
 
 
 def rent(
@@ -51,7 +67,7 @@ def rent(
     count = facts["gpu_count"]
     over_ssh = options.transport is Transport.ssh
     arguments: dict[str, Any] = {
-        "name": pod_name(spec.run.id, attempt),
+        "name": pod_name(run_url(spec.run.root, spec.run.id), attempt),
         "imageName": options.image,
         "gpuTypeId": offer.machine,
         "gpuCount": count,

@@ -7,11 +7,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from rehearsal import Rehearsal, rehearsal
+from rehearsal import ROOT, Rehearsal, rehearsal
 
 from runctl.drill.faults import Fault
 from runctl.errors import ConfigError, NoCapacity, NotAllowed, PlatformError, RunctlError
+from runctl.platforms.aws import AwsPlatform
+from runctl.platforms.aws.clients import Clients
+from runctl.platforms.aws.options import AwsConfig
+from runctl.platforms.aws.purchase import Purchase
 from runctl.platforms.rented import Market
+from runctl.spec import LaunchSpec, Limits, Plan, Program, RunHandle, RunIdentity
 
 ALWAYS = 10_000
 
@@ -206,6 +211,26 @@ def test_a_security_group_is_made_or_the_launch_ends(
         assert launch.count("RunInstances") == 0
     assert launch.count("CreateSecurityGroup") <= 4
     launch.check_that_nothing_is_left()
+
+
+def test_a_run_of_the_same_id_below_another_root_has_an_instance_of_its_own(aws: Rehearsal) -> None:
+    platform = AwsPlatform(aws.project, AwsConfig(instance_type="t3.medium", region="us-east-1"), lambda _: None)
+    purchase = Purchase(Clients(), lambda _: None)
+    made: dict[str, tuple[Plan, RunHandle]] = {}
+    for root in (ROOT, f"{ROOT}-of-another"):
+        identity, limits = RunIdentity("two-roots", "two", root), Limits(max_time_s=600.0)
+        spec = LaunchSpec(identity, Program("train.py", None), limits=limits)
+        plan = platform.plan(spec, platform.quote(spec), 1)
+        assert purchase.find(plan) is None
+        handle = purchase.make(plan)
+        assert purchase.make(plan).address["instance"] == handle.address["instance"]
+        made[root] = plan, handle
+    assert len({handle.address["instance"] for _, handle in made.values()}) == 2
+    for plan, handle in made.values():
+        found = purchase.find(plan)
+        assert found is not None and found.address["instance"] == handle.address["instance"]
+    for _, handle in made.values():
+        platform.clean_up(handle)
 
 
 #: What looking asks, and what there is no launch without.

@@ -6,15 +6,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from renting import A5000, L4, MADE, Desk
+from renting import A5000, L4, MADE, Desk, with_requests
 
 from runctl.drill.faults import Fault
 from runctl.drill.runpod.cloud import KEY
 from runctl.errors import NoCapacity, NotAllowed, OfferRefused, PlatformError, RunctlError
 from runctl.platforms.rented import Market
-from runctl.platforms.runpod import purchase
+from runctl.platforms.runpod import purchase, requests
 from runctl.platforms.runpod.api import Api, mutation
 from runctl.platforms.runpod.pods import Pod, Pods
+from runctl.platforms.runpod.requests import name_of
 from runctl.spec import Offer
 
 ALWAYS = 10_000
@@ -162,8 +163,38 @@ def test_a_second_submit_of_the_same_attempt_finds_the_first_ones_pod(runpod: De
     times = {"launched_at": 0, "ends_at": 0}  # by what the pod tells of its age
     assert {**told, **times} == {**rented.handle.address, **times}
     assert abs(told["launched_at"] - rented.handle.address["launched_at"]) < 3
-    assert runpod.platform().purchase.find(replace(rented.plan, attempt=2)) is None
+    assert runpod.platform().purchase.find(replace(rented.plan, attempt=2, requests=())) is None
     assert len(rented.pods) == 1
+
+
+@pytest.mark.parametrize("other", ["machine", "root"])
+def test_a_run_of_the_same_id_elsewhere_has_a_pod_of_its_own(
+    runpod: Desk, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    spec = runpod.spec()
+    first = runpod.plan(spec=spec)
+    theirs = runpod.platform().purchase.make(first, MADE)
+    if other == "machine":
+        monkeypatch.setattr(requests, "_HERE", "another")
+    else:
+        spec = replace(spec, run=replace(spec.run, root=f"{spec.run.root}-others"))
+    second = runpod.plan(spec=spec)
+    assert runpod.platform().purchase.find(second) is None
+    ours = runpod.platform().purchase.make(second, MADE)
+    assert ours.address["instance"] != theirs.address["instance"]
+    for plan, handle in ((first, theirs), (second, ours)):
+        found = runpod.platform().purchase.find(plan)
+        assert found is not None and found.address["instance"] == handle.address["instance"]
+
+
+def test_a_pod_that_an_earlier_runctl_asked_for_is_found_by_the_name_in_its_plan(runpod: Desk) -> None:
+    plan = runpod.plan()
+    earlier = with_requests(plan, name=f"runctl-{plan.run_id}-a1")
+    handle = runpod.platform().purchase.make(earlier, MADE)
+    found = runpod.platform().purchase.find(earlier)
+    assert found is not None and found.address["instance"] == handle.address["instance"]
+    [pod] = [one for one in Pods(Api()).ours() if one.id == handle.address["instance"]]
+    assert pod.made_for == (plan.run_id, 1)
 
 
 def test_a_pod_that_exited_is_no_living_one(runpod: Desk) -> None:
@@ -173,7 +204,7 @@ def test_a_pod_that_exited_is_no_living_one(runpod: Desk) -> None:
     Api().ask("stopping it", mutation("podStop", {"podId": rented.handle.address["instance"]}, "id"))
     assert pods.get(rented.handle.address["instance"]).state == "EXITED"
     assert runpod.platform().purchase.find(rented.plan) is None
-    [left] = pods.named(f"runctl-{rented.run_id}-a1")
+    [left] = pods.named(name_of(rented.plan))
     assert not left.alive
     pods.terminate(left.id)
     assert pods.named(left.name) == []
@@ -182,7 +213,7 @@ def test_a_pod_that_exited_is_no_living_one(runpod: Desk) -> None:
 def test_two_pods_of_one_attempt_are_said(runpod: Desk) -> None:
     rented = runpod.rent(keep=True)
     assert rented.plan is not None
-    twin = mutation("podFindAndDeployOnDemand", {"name": f"runctl-{rented.run_id}-a1", "gpuTypeId": L4}, "id")
+    twin = mutation("podFindAndDeployOnDemand", {"name": name_of(rented.plan), "gpuTypeId": L4}, "id")
     Api().ask("renting a second one", twin)
     with pytest.raises(PlatformError, match=f"attempt 1 of run {rented.run_id} has 2 pods: .*; end those that should"):
         runpod.platform().submit(rented.plan)

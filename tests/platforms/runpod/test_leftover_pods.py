@@ -12,9 +12,10 @@ from renting import L4, Desk
 from runctl.leftovers import Leftovers
 from runctl.outcome import Attempt
 from runctl.platforms.runpod.api import Api, mutation
+from runctl.platforms.runpod.requests import name_of
 from runctl.registry import Registry
 from runctl.rundir import RunDir, run_url
-from runctl.spec import LaunchSpec, Program, RunIdentity, RunState
+from runctl.spec import LaunchSpec, Limits, Program, RunIdentity, RunState
 
 HOUR = 3600.0
 
@@ -46,6 +47,24 @@ def test_only_pods_of_ours_whose_run_has_ended_go(
     states = {one["id"]: one["state"] for one in runpod.cloud.pods()}
     assert states[over] == "terminated"
     assert {states[one] for one in others} == {"running"}
+
+
+def test_a_pod_of_somebody_elses_run_of_the_same_id_is_not_judged_by_ours(
+    runpod: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    root = str(tmp_path / "runs")
+    spec = LaunchSpec(RunIdentity("mine", "mine", root), Program("train.py", None), limits=Limits(max_time_s=60.0))
+    plan, rundir = runpod.plan(spec=spec), RunDir(run_url(root, "mine"))
+    rundir.write_spec(spec)
+    rundir.write_submission(plan, None)
+    at = time.time() - 3 * HOUR
+    rundir.write_attempt(Attempt(1, "runpod", "h", "spot", at, at + HOUR, RunState.FAILED))
+    ours, theirs = pod(name_of(plan)), pod("runctl-mine-a1-0123abcd")
+    judged = Leftovers({"runpod": runpod.platform()}, Registry(), [root]).look()
+    told = {one.holding.id: (one.left, one.why) for one in judged}
+    assert told[ours][0], told
+    assert told[theirs] == (False, "its run is not known here")
 
 
 def test_a_pods_bill_holds_its_disk_and_what_it_costs_on_demand(runpod: Desk) -> None:

@@ -195,7 +195,8 @@ def test_the_request_holds_what_was_configured_and_no_value_of_the_users() -> No
     plan = platform.plan(spec, quote, 3)
     asked, _ = plan.requests
     assert asked["arguments"] == {
-        "name": "runctl-one-a3", "imageName": "me/mine:1", "gpuTypeId": L4, "gpuCount": 2, "cloudType": "SECURE",
+        "name": "runctl-one-a3-ea89b40e",
+        "imageName": "me/mine:1", "gpuTypeId": L4, "gpuCount": 2, "cloudType": "SECURE",
         "containerDiskInGb": 70, "volumeInGb": 20, "volumeMountPath": "/workspace", "ports": "22/tcp,6006/http",
         "supportPublicIp": True, "startSsh": True, "allowedCudaVersions": ["12.8"], "templateId": "t1",
         "minVcpuCount": 12,
@@ -208,6 +209,12 @@ def test_the_request_holds_what_was_configured_and_no_value_of_the_users() -> No
     assert sent["env"][0] == {"key": "PUBLIC_KEY", "value": MADE[requests.PUBLIC_KEY]}
     ends = 1_000_000.0 + 3600 + 900 + spec.checkpoint.grace_s + 600
     assert sent["terminateAfter"] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ends))
+
+
+def test_a_pod_over_ssh_does_not_wait_for_longer_than_its_launcher_takes(runpod: Desk) -> None:
+    for options, comes_s in (({"bring_up": "10m"}, "900"), ({"bring_up": "10m", "template": "t1"}, None)):
+        asked = runpod.plan(gpu_type=L4, market=Market.on_demand, **options).requests[0]["arguments"]
+        assert {one["key"]: one["value"] for one in asked["env"]}.get("RUNCTL_COMES_S") == comes_s
 
 
 def test_what_runpod_does_not_tell_is_unknown_and_the_plan_says_so(runpod: Desk) -> None:

@@ -94,7 +94,8 @@ class Supervisor:
                 if tried >= self._platform.terms.max_attempts or not self._goes_on(attempt):
                     break
                 self._tell(f"attempt {attempt.number}: {attempt.end_reason}")
-                plan, found = self._buyer.plan(plan.attempt + 1, self._lost), None
+                with (self._signals or StopSignals()).caught() as signals, signals.raised():
+                    plan, found = self._buyer.plan_again(plan.attempt + 1, self._lost), None
             except (RunctlError, KeyboardInterrupt) as error:
                 if attempt is None:
                     raise
@@ -137,10 +138,14 @@ class Supervisor:
                 self._tell(f"{plan.run_id} runs on {where}: following it · {self._rundir.url}")
             events.append(event_line("submitted" if found is None else "found", attempt=plan.attempt,
                                      platform=plan.platform))  # fmt: skip
-            # Until there is a host, Ctrl-C ends the launch.
-            with signals.raised() if rented and found is None else contextlib.nullcontext():
-                if found is None:
-                    plan, found = self._buyer.buy(plan, self._lost)
+            try:
+                # Until there is a host, Ctrl-C ends the launch.
+                with signals.raised() if rented and found is None else contextlib.nullcontext():
+                    if found is None:
+                        plan, found = self._buyer.buy(plan, self._lost, detach=detach)
+            except KeyboardInterrupt:
+                self._buyer.undo(plan)  # out of reach of a second one
+                raise
             offer = self._platform.offer(plan, found)
             attempt = Attempt(
                 plan.attempt, plan.platform, plan.host or str(found.address.get("instance", "")),

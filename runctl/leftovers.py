@@ -39,7 +39,7 @@ class Holder(Protocol):
     """A platform, as far as this goes."""
 
     def holdings(self, roots: Sequence[str]) -> Iterable[Holding]:
-        """What carries our mark."""
+        """What carries our mark; raises, in the end, if not everything could be looked at."""
 
     def release(self, holding: Holding) -> None:
         """End it."""
@@ -63,7 +63,7 @@ class Leftovers:
         roots: below which run directories may lie besides.
 
     Attributes:
-        unseen: why a platform could not be looked at, by its kind.
+        unseen: why a platform could not be looked at, or not at all of it, by its kind.
         failed: whether one of them ought to have answered: one without credentials is not the user's.
     """
 
@@ -75,11 +75,12 @@ class Leftovers:
         self.failed = False
 
     def look(self) -> list[Judged]:
-        """Everything that carries our mark, judged; of a platform that does not answer, `unseen` says why."""
-        found = []
+        """Everything that carries our mark, judged; of what could not be looked at, `unseen` says why."""
+        found: list[Holding] = []
         for kind, platform in self._platforms.items():
             try:
-                found += list(platform.holdings(self._roots))
+                for one in platform.holdings(self._roots):
+                    found.append(one)  # one by one: a platform that answers in part does so before it raises
             except RunctlError as error:
                 self.unseen[kind] = str(error)
                 self.failed |= not isinstance(error, ConfigError)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
-from runctl import asking, bills
+from runctl import asking, bills, unrecorded
 from runctl.buying import Buyer
 from runctl.checkpoint.manifest import folder_name
 from runctl.cost import total_usd
@@ -95,7 +94,8 @@ class Supervisor:
                 if tried >= self._platform.terms.max_attempts or not self._goes_on(attempt):
                     break
                 self._tell(f"attempt {attempt.number}: {attempt.end_reason}")
-                plan, found = self._buyer.plan(plan.attempt + 1, self._lost), None
+                with (self._signals or StopSignals()).caught() as signals, signals.raised():
+                    plan, found = self._buyer.plan_again(plan.attempt + 1, self._lost), None
             except (RunctlError, KeyboardInterrupt) as error:
                 if attempt is None:
                     raise
@@ -138,10 +138,14 @@ class Supervisor:
                 self._tell(f"{plan.run_id} runs on {where}: following it · {self._rundir.url}")
             events.append(event_line("submitted" if found is None else "found", attempt=plan.attempt,
                                      platform=plan.platform))  # fmt: skip
-            # Until there is a host, Ctrl-C ends the launch.
-            with signals.raised() if rented and found is None else contextlib.nullcontext():
-                if found is None:
-                    plan, found = self._buyer.buy(plan, self._lost)
+            try:
+                # Until there is a host, Ctrl-C ends the launch.
+                with signals.raised() if rented and found is None else contextlib.nullcontext():
+                    if found is None:
+                        plan, found = self._buyer.buy(plan, self._lost, detach=detach)
+            except KeyboardInterrupt:
+                self._buyer.undo(plan)  # out of reach of a second one
+                raise
             offer = self._platform.offer(plan, found)
             attempt = Attempt(
                 plan.attempt, plan.platform, plan.host or str(found.address.get("instance", "")),
@@ -156,7 +160,7 @@ class Supervisor:
         if state is None:
             return plan, None
         try:
-            attempt = self._record_of(attempt, found, state)
+            attempt = unrecorded.settled(self._platform, self._rundir, attempt, plan=plan, handle=found, state=state)
         finally:
             if rented:
                 self._end_host(found, state, attempt)
@@ -256,41 +260,6 @@ class Supervisor:
             self._tell(
                 f"{handle.address.get('instance')} stays for {keep_s / 60:.0f} minutes (platform.keep_on_failure)"
             )
-
-    def _record_of(self, attempt: Attempt, handle: RunHandle, state: RunState) -> Attempt:
-        """The agent's own record, or one for an agent that could not write it."""
-        rundir = self._rundir
-        record = rundir.read_attempt(attempt.number)
-        if record is not None and record.state.ended:
-            return record
-        if not self._platform.terms.rented:
-            # Whoever else holds the lease now carries the run out: then this launch came second.
-            rundir.lease.check(besides=os.getpid())
-            self._platform.clean_up(handle)
-        record = record or attempt
-        record.ended_at = time.time()
-        why = self._platform.why(handle)
-        if state is RunState.INTERRUPTED:
-            record.end_reason = f"interrupted: {why}"
-            record.exit_code = int(ExitCode.HOST_LOST)
-        else:
-            record.end_reason = why or f"{state.value}: the agent could not leave a record of the attempt"
-            record.exit_code = {RunState.SUCCEEDED: 0, RunState.STOPPED: int(ExitCode.STOPPED)}.get(
-                state, int(ExitCode.FAILED)
-            )
-        record.state = state
-        status = rundir.read_status() or {}
-        kept = ("step", "metrics", "checkpoints", "resumed_from_step")
-        progress = {key: status[key] for key in kept if key in status}
-        record.step = self._last_step(record)
-        with contextlib.suppress(StorageError):  # told at the end
-            rundir.write_status(record.state, record.number, reason=record.end_reason, **progress)
-        return record
-
-    def _last_step(self, record: Attempt) -> int | None:
-        """The last step that the metrics of an attempt tell of."""
-        steps = [e["step"] for e in self._rundir.metrics() if e["attempt"] == record.number and "step" in e]
-        return max(steps, default=None)
 
 
 def outcome_of(

@@ -62,6 +62,7 @@ LAYER_3 = [
     "buying",
     "signals",
     "stops",
+    "unrecorded",
     "supervisor",
     "report",
     "leftovers",

@@ -40,21 +40,24 @@ def extend(
         raise ConfigError(f"{now.run_id} is {now.state}: only a run that is running can be given more time")
     if launched_with_s is None:
         raise ConfigError(f"{now.run_id} has no limit of time (limits.max_time): there is nothing to extend")
-    before = extension.asked(rundir, now.attempt)
-    max_time_s = (launched_with_s if before is None else before.max_time_s) + more_s
+    # More than it has, by its own word: what was asked for and never heard of is not added to by asking again. Nor is
+    # it taken back, for it may be heard of yet.
+    beat, before = rundir.heartbeat() or {}, extension.asked(rundir, now.attempt)
+    has_s = beat.get("max_time_s", launched_with_s) if beat.get("attempt") == now.attempt else launched_with_s
+    max_time_s = max(has_s + more_s, 0.0 if before is None else before.max_time_s)
     deadline = _on_its_platform(rundir, spec, now.attempt, max_time_s - launched_with_s)
     extension.ask(rundir, now.attempt, max_time_s)
-    beat = _heard(rundir, now.attempt, max_time_s)
+    answer = _heard(rundir, now.attempt, max_time_s)
     told = {
-        "run_id": now.run_id, "attempt": now.attempt, "heard": beat is not None, "max_time_s": max_time_s,
-        "ends_at": (beat or {}).get("ends_at"), "deadline": (beat or {}).get("deadline", deadline),
-        "more_usd_at_most": _costs_at_most(rundir, now.attempt, now.price_usd_per_hour, more_s),
+        "run_id": now.run_id, "attempt": now.attempt, "heard": answer is not None, "max_time_s": max_time_s,
+        "ends_at": (answer or {}).get("ends_at"), "deadline": (answer or {}).get("deadline", deadline),
+        "more_usd_at_most": _costs_at_most(rundir, now.attempt, now.price_usd_per_hour, max_time_s - has_s),
     }  # fmt: skip
     if as_json:
         table.show_json(told)
     else:
         _tell(told, spec)
-    if beat is None:
+    if answer is None:
         raise typer.Exit(int(ExitCode.FAILED))
 
 

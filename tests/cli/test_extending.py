@@ -66,6 +66,22 @@ def test_it_says_until_when_and_what_that_costs_at_most_once_the_agent_has_said_
     assert asked is not None and asked.max_time_s == 14 * 3600.0, "more is more than was asked for before"
 
 
+def test_what_was_never_heard_of_is_not_added_to_by_asking_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extend, "_HEARD_S", 0.0)
+    rundir = living(home)
+
+    def asked_for(more: str) -> tuple[float, float]:
+        told = json.loads(home.runctl("extend", "run-1", more, "--json", expect=1).stdout)
+        asked = extension.asked(rundir, 1)
+        assert asked is not None and asked.max_time_s == told["max_time_s"] and not told["heard"]
+        return asked.max_time_s / 3600, told["more_usd_at_most"]
+
+    assert [asked_for("12h") for _ in range(3)] == [(13.0, pytest.approx(12 * 0.4))] * 3
+    assert asked_for("1h") == (13.0, pytest.approx(12 * 0.4)), "nor taken back: it may be heard of yet"
+    rundir.store.write("heartbeat.json", json.dumps({"at": time.time(), "attempt": 1, "max_time_s": 7200.0}).encode())
+    assert asked_for("12h") == (14.0, pytest.approx(12 * 0.4)), "more than it has by its own word"
+
+
 def test_who_has_ended_or_no_limit_gets_none(home: Home) -> None:
     home.run("over")
     assert "over is succeeded" in home.runctl("extend", "over", "1h", expect=2).stderr

@@ -253,6 +253,19 @@ def test_an_account_that_could_not_be_looked_at_is_no_clean_one(
     assert "not looked at: aws: no credentials here" in home.runctl("cleanup", "--dry-run").stdout
 
 
+def test_what_a_platform_told_before_it_failed_is_judged_all_the_same(
+    home: Home, held: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def holdings(self: Holder, roots: Sequence[str]) -> Iterable[Holding]:
+        yield from self.held
+        raise PlatformError("1 of 2 looks failed")
+
+    monkeypatch.setattr(Holder, "holdings", holdings)
+    told = json.loads(home.runctl("cleanup", "-y", "--json", expect=1).stdout)
+    assert told["not_looked_at"]["aws"] == "1 of 2 looks failed"
+    assert [one["holding"]["id"] for one in told["left"]] == held.ended == ["vol-1"]
+
+
 def test_nothing_is_ended_without_a_yes(home: Home, held: Holder) -> None:
     assert "nobody is there to be asked" in home.runctl("cleanup", expect=2).stderr
     assert "--json asks no question" in home.runctl("cleanup", "--json", expect=2).stderr

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
 
-from runctl.errors import RunctlError
+from runctl.errors import PlatformError, RunctlError
 from runctl.platforms.aws import prices
 from runctl.platforms.aws.clients import Clients, code_of, translated
 from runctl.platforms.aws.hosts import living
@@ -48,6 +48,9 @@ def look(
         regions: where to look.
         roots: below which run directories lie.
         tell: takes what could not be looked at, and why.
+
+    Raises:
+        PlatformError: once all else has been yielded, if something could not be looked at.
     """
     for region in regions:
         clients.ec2(region), clients.ssm(region)  # making clients is not thread-safe
@@ -59,12 +62,17 @@ def look(
     for root in dict.fromkeys(roots):
         if root.startswith("s3://"):
             looks.append(lambda root=root: _uploads(clients, root))  # type: ignore[misc]
+    troubles = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for future in [pool.submit(one) for one in looks]:
             try:
                 yield from future.result()
             except RunctlError as error:
+                troubles.append(str(error))
                 tell(str(error))
+    if troubles:
+        # Each has been told in full: a right that is missing is missing in every region.
+        raise PlatformError(f"{len(troubles)} of {len(looks)} looks failed, the first one: {troubles[0]}")
 
 
 def release(clients: Clients, one: Holding) -> None:

@@ -15,9 +15,12 @@ from rehearsal import BUCKET, ROOT
 from typer.testing import CliRunner
 
 from runctl import bills
+from runctl.errors import PlatformError
 from runctl.outcome import Attempt
-from runctl.platforms.aws import AwsPlatform, policies
+from runctl.platforms.aws import AwsPlatform, holdings, policies
+from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.options import AwsConfig
+from runctl.platforms.holdings import Holding
 from runctl.registry import Registry
 from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec, Plan, Program, RunHandle, RunIdentity, RunState
@@ -116,7 +119,8 @@ def test_only_what_is_ours_and_left_over_ends(account: Granted, monkeypatch: pyt
     for url in ("silent", "over", "lives"):
         Registry().note(look(RunDir(run_url(ROOT, url))).entry())
 
-    told = cleanup("--dry-run")
+    told = cleanup("--dry-run", expect=1)
+    assert told["not_looked_at"]["aws"].startswith("3 of 5 looks failed, the first one: looking for volumes")
     ids = {one["holding"]["id"] for one in told["left"]}
     assert {one for one in ids if one.startswith("i-")} == mix.left, "instances need no more rights than launches"
     for right in ("ec2:DescribeVolumes", "ssm:DescribeParameters", "s3:ListBucketMultipartUploads"):
@@ -148,6 +152,30 @@ def test_only_what_is_ours_and_left_over_ends(account: Granted, monkeypatch: pyt
     uploads = account.root("s3").list_multipart_uploads(Bucket=BUCKET)["Uploads"]
     assert {one["Key"] for one in uploads} == {"runs/lives/checkpoints/x", "elsewhere/over/x"}
     assert cleanup("-y")["ended"] == [], "nothing is left over any more"
+
+
+def test_a_region_that_does_not_answer_is_not_clean(account: Granted, monkeypatch: pytest.MonkeyPatch) -> None:
+    def looks(kind: str, *, throttled: bool) -> Any:
+        def look(_: Any, region: str) -> list[Holding]:
+            if throttled and region == "us-east-1":
+                raise PlatformError(f"looking for {kind} in {region}: RequestLimitExceeded")
+            return [Holding("aws", kind, f"x-{region}", region)]
+
+        return look
+
+    monkeypatch.setattr(holdings, "_instances", looks("instance", throttled=True))
+    monkeypatch.setattr(holdings, "_volumes", looks("volume", throttled=True))
+    monkeypatch.setattr(holdings, "_security_groups", looks("security group", throttled=False))
+    monkeypatch.setattr(holdings, "_parameters", lambda *_: [])
+    told: list[str] = []
+    found = []
+    with pytest.raises(
+        PlatformError, match="2 of 8 looks failed, the first one: looking for instance in us-east-1: Req"
+    ):
+        for one in holdings.look(Clients(), ("us-east-1", "eu-west-1"), [], told.append):
+            found.append(one.id)
+    assert sorted(found) == ["x-eu-west-1", "x-eu-west-1", "x-eu-west-1", "x-us-east-1"]
+    assert len(told) == 2, "each is told in full"
 
 
 def test_foreign_things_are_not_even_allowed_to_be_ended(account: Granted) -> None:

@@ -18,7 +18,7 @@ from runctl.platforms.aws.requests import TAG_ATTEMPT, TAG_ROOT, TAG_RUN
 from runctl.platforms.holdings import Holding
 
 _OURS = [{"Name": "tag:CreatedBy", "Values": ["runctl"]}]
-_PARAMETER = re.compile(r"/runctl/(?P<run>[^/]+)/a(?P<attempt>\d+)/[^/]+")
+_PARAMETER = re.compile(r"/runctl/(?P<run>[^/]+)/a(?P<attempt>\d+)(-\w+)?/[^/]+")
 _AT_ONCE = 8
 
 

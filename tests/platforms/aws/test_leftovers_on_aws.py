@@ -89,7 +89,7 @@ class Mix:
                         "foreign": volume()}  # fmt: skip
         named = {"GroupName": "runctl-over", "Description": "x"}
         self.group = ec2.create_security_group(**named, **tags("over", "security-group"))["GroupId"]
-        for name in ("/runctl/over/a1/TOKEN", "/runctl/lives/a1/TOKEN", "/runctl/x/a1/T"):
+        for name in ("/runctl/over/a1-0a1b2c3d/TOKEN", "/runctl/lives/a1-0a1b2c3d/TOKEN", "/runctl/x/a1/T"):
             mine = name.endswith("TOKEN")
             marks = [{"Key": "CreatedBy", "Value": "runctl"}] if mine else []
             ssm.put_parameter(Name=name, Value="x", Type="SecureString", Tags=marks)
@@ -139,7 +139,7 @@ def test_only_what_is_ours_and_left_over_ends(account: Granted, monkeypatch: pyt
     assert [one for one in told["ended"] if one["error"]] == []
     ended = {one["id"].split("#")[0] for one in told["ended"]}
     assert ended == {
-        *mix.left, mix.volumes["over"], mix.group, "/runctl/over/a1/TOKEN", f"s3://{BUCKET}/runs/over/checkpoints/x",
+        *mix.left, mix.volumes["over"], mix.group, "/runctl/over/a1-0a1b2c3d/TOKEN", f"s3://{BUCKET}/runs/over/checkpoints/x",
     }  # fmt: skip
 
     states = {one["id"]: one["state"] for one in account.aws.cloud.instances()}
@@ -148,7 +148,7 @@ def test_only_what_is_ours_and_left_over_ends(account: Granted, monkeypatch: pyt
     volumes = {one["VolumeId"] for one in account.root("ec2").describe_volumes()["Volumes"]}
     assert mix.volumes["over"] not in volumes
     assert volumes >= {mix.volumes["lives"], mix.volumes["foreign"]}
-    assert set(account.parameters()) >= {"/runctl/lives/a1/TOKEN", "/runctl/x/a1/T"}
+    assert set(account.parameters()) >= {"/runctl/lives/a1-0a1b2c3d/TOKEN", "/runctl/x/a1/T"}
     uploads = account.root("s3").list_multipart_uploads(Bucket=BUCKET)["Uploads"]
     assert {one["Key"] for one in uploads} == {"runs/lives/checkpoints/x", "elsewhere/over/x"}
     assert cleanup("-y")["ended"] == [], "nothing is left over any more"

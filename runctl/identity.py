@@ -1,4 +1,4 @@
-"""Which run a launch belongs to: a name goes on with its run, other arguments under one name are refused.
+"""Which run a launch belongs to: a name goes on with its run; another script or other arguments under it are refused.
 
 <root>/.names/<name>.json     which run carries a name
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import posixpath
 from dataclasses import replace
 from typing import Any
 
 from runctl.errors import ConfigError
 from runctl.outcome import Attempt
 from runctl.rundir import RunDir
-from runctl.spec import LaunchSpec, RunIdentity, RunState
+from runctl.spec import LaunchSpec, Program, RunIdentity, RunState
 from runctl.storage import open_store
 
 
@@ -55,10 +56,10 @@ def going_on(spec: LaunchSpec, rundir: RunDir, attempts: list[Attempt], platform
         rundir: the run's directory.
         attempts: its attempts so far.
         platform: where it is to go on.
-        accept: take changed arguments (`run.changed=accept`).
+        accept: take another script and changed arguments (`run.changed=accept`).
 
     Raises:
-        ConfigError: for changed arguments, with the difference and the ways on.
+        ConfigError: for either, with the difference and the ways on.
     """
     before = rundir.read_spec()
     moved = bool(attempts) and attempts[-1].platform != platform
@@ -72,17 +73,18 @@ def going_on(spec: LaunchSpec, rundir: RunDir, attempts: list[Attempt], platform
 
 
 def script_changed(spec: LaunchSpec, rundir: RunDir) -> bool:
-    """Whether the script is another one than when the run was launched last."""
-    before = rundir.read_spec().program
-    return None not in (before.digest, spec.program.digest) and before.digest != spec.program.digest
+    """Whether the text of the run's script is another one than when the run was launched last."""
+    before, now = rundir.read_spec().program, spec.program
+    return None not in (before.digest, now.digest) and before.digest != now.digest and _place(before) == _place(now)
 
 
 def _differences(before: LaunchSpec, now: LaunchSpec, which: str) -> list[str]:
-    """`lr: 0.1 → 0.01` for every argument that differs."""
+    """`lr: 0.1 → 0.01` for every argument that differs, and `script: a.py → b.py` for another program."""
     old: dict[str, Any] = {name: getattr(arg, which) for name, arg in before.args.items()}
     new: dict[str, Any] = {name: getattr(arg, which) for name, arg in now.args.items()}
     names = [*old, *(name for name in new if name not in old)]
-    told = [
+    told = _other_program(before.program, now.program)
+    told += [
         f"{name}: {old.get(name, 'not given')} → {new.get(name, 'not given')}"
         for name in names
         if (name in old, old.get(name)) != (name in new, new.get(name))
@@ -92,3 +94,16 @@ def _differences(before: LaunchSpec, now: LaunchSpec, which: str) -> list[str]:
         if was != are:
             told.append(f"words: {' '.join(was) or 'none'} → {' '.join(are) or 'none'}")
     return told
+
+
+def _other_program(before: Program, now: Program) -> list[str]:
+    """What differs if it is another one; a script that has the same text at another place is the same one, moved."""
+    pairs = {"script": (_place(before), _place(now)), "module": (before.module, now.module)}
+    if before.digest is not None and before.digest == now.digest:
+        del pairs["script"]
+    return [f"{key}: {was or 'not given'} → {are or 'not given'}" for key, (was, are) in pairs.items() if was != are]
+
+
+def _place(program: Program) -> str | None:
+    """Where the script lies in the project: the same from whichever folder it is launched."""
+    return program.script and posixpath.normpath(posixpath.join(program.workdir, program.script))

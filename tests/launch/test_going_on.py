@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from runctl import identity
+from runctl.errors import ConfigError
+from runctl.rundir import RunDir
+from runctl.spec import LaunchSpec, Program, RunIdentity
 
 SCRIPT = """
 import sys
@@ -63,6 +69,49 @@ def test_other_arguments_under_a_name_are_refused_with_the_difference(launch: Ca
     assert "run.changed=accept" in launched.err
     assert "another run.name" in launched.err
     assert "Traceback" not in launched.err
+
+
+A = Program("a.py", None, digest="1")
+
+
+@pytest.mark.parametrize(
+    ("now", "told"),
+    [
+        (Program("b.py", None, digest="2"), "script: a.py → b.py"),
+        (Program(None, "pkg.train"), "script: a.py → not given; module: not given → pkg.train"),
+        (Program("a.py", None, workdir="other", digest="2"), "script: a.py → other/a.py"),
+    ],
+)
+def test_another_script_under_a_name_is_refused(tmp_path: Path, now: Program, told: str) -> None:
+    rundir, spec = kept_as(tmp_path, A)
+    other = replace(spec, program=now)
+    with pytest.raises(ConfigError, match=f"run one exists with other arguments: {told}. run.changed=accept"):
+        identity.going_on(other, rundir, [], "local", accept=False)
+    assert identity.going_on(other, rundir, [], "local", accept=True) == other
+    assert not identity.script_changed(other, rundir), "it was never in this run"
+
+
+@pytest.mark.parametrize(
+    ("now", "changed"),
+    [
+        (replace(A, digest="2"), True),
+        (replace(A, script="../a.py", workdir="below", digest="2"), True),
+        (replace(A, script="moved/a.py"), False),
+    ],
+)
+def test_the_same_script_goes_on_from_wherever_it_is_launched(tmp_path: Path, now: Program, changed: bool) -> None:
+    rundir, spec = kept_as(tmp_path, A)
+    again = replace(spec, program=now)
+    assert identity.going_on(again, rundir, [], "local", accept=False) == again
+    assert identity.script_changed(again, rundir) == changed
+
+
+def kept_as(folder: Path, program: Program) -> tuple[RunDir, LaunchSpec]:
+    """A run of that program."""
+    spec = LaunchSpec(RunIdentity("one", "one", str(folder)), program)
+    rundir = RunDir(str(folder / "one"))
+    rundir.write_spec(spec)
+    return rundir, spec
 
 
 def test_a_launch_without_a_name_is_a_new_run(project: Path, launch: Callable) -> None:

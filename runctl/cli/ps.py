@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import gc
+import os
 import time
 from typing import TYPE_CHECKING, Optional
 
@@ -11,7 +12,7 @@ import typer
 
 from runctl.cli import table
 from runctl.cli.looking import at_once
-from runctl.errors import ConfigError, RunctlError
+from runctl.errors import ConfigError, ExitCode, RunctlError
 
 if TYPE_CHECKING:
     from runctl.registry import Entry, Registry
@@ -82,27 +83,50 @@ def reindex(
     """Make the index of runs anew from their run directories, also of those launched from another machine."""
     from runctl.platforms import registry as platforms
     from runctl.registry import Registry
-    from runctl.storage import check_place, open_store
+    from runctl.storage import open_store
 
     registry = Registry()
     counts: dict[str, int] = {}
-    for root in roots or list(dict.fromkeys([*registry.roots(), "runs", platforms.load("aws").default_root()])):
-        if roots:
-            check_place("ROOT", root)
+    away: dict[str, int] = {}
+    known = registry.roots()
+    for root in roots or [*known, "runs", platforms.load("aws").default_root()]:
         store = open_store(root)
+        if store.url in counts or store.url in away:
+            continue
+        if not _is_there(store.url) and (roots or store.url in known):
+            # A disk that is not mounted, or a slip of the pen, is no reason to forget anything.
+            away[store.url] = sum(_root_of(one.url) == store.url for one in registry.entries())
+            continue
         ids = [name for name in store.names("") if not name.startswith(".")]
         entries, unread = _read_all(store.url, ids)
         registry.note_all(entries)
         # What is there and could not be read just now stays: its bills and its project stand nowhere else.
         for gone in {one.url for one in registry.entries()} - {one.url for one in entries} - unread:
-            if gone.rsplit("/", 1)[0] == store.url:
+            if _root_of(gone) == store.url:
                 registry.forget(gone)
         counts[store.url] = len(entries)
     if as_json:
         table.show_json(counts)
-        return
-    for url, count in counts.items():
-        typer.echo(f"{count:>6} {'run' if count == 1 else 'runs'} in {url}")
+    for url, count in counts.items() if not as_json else ():
+        typer.echo(f"{count:>6} {_runs(count)} in {url}")
+    for url, count in away.items():
+        kept = f"; what is known of its {count} {_runs(count)} is kept, and forgotten if the folder is empty"
+        typer.echo(f"runctl: there is no folder {url}{kept if count else ''}", err=True)
+    if away:
+        raise typer.Exit(int(ExitCode.CONFIG if roots else ExitCode.FAILED))
+
+
+def _is_there(url: str) -> bool:
+    """Whether a root is a folder of this machine; a bucket that is not there says so when it is listed."""
+    return "://" in url or os.path.isdir(url)  # noqa: PTH112 (`Path.is_dir` raises for what may not be looked at)
+
+
+def _runs(count: int) -> str:
+    return "run" if count == 1 else "runs"
+
+
+def _root_of(url: str) -> str:
+    return url.rsplit("/", 1)[0]
 
 
 def looked_at(registry: Registry, entries: list[Entry]) -> tuple[dict[str, Standing], dict[str, str]]:

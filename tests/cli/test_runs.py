@@ -324,6 +324,26 @@ def test_reindex_keeps_what_it_could_not_read(home: Home, name: str) -> None:
     assert kept is not None and kept.project == "/home/me/project"
 
 
+def test_reindex_forgets_no_run_of_a_folder_that_is_not_there(home: Home, tmp_path: Path) -> None:
+    rundir = home.run("kept")
+    home.registry.note(Entry.begun(rundir.url, rundir.read_spec(), "local", "/home/me/project"))
+    home.run("other", root=str(tmp_path / "others"))
+    Path(home.root).rename(tmp_path / "away")
+    result = home.runctl("reindex", "--json", expect=1)
+    assert json.loads(result.stdout) == {str(tmp_path / "others"): 1}
+    assert f"there is no folder {home.root}; what is known of its 1 run is kept" in result.stderr
+    assert "is kept" in home.runctl("reindex", home.root, expect=2).stderr
+    (tmp_path / "away").rename(home.root)
+    assert json.loads(home.runctl("reindex", "--json").stdout)[home.root] == 1
+    kept = home.registry.at(rundir.url)
+    assert kept is not None and kept.project == "/home/me/project"
+
+
+def test_reindex_of_a_folder_that_never_was_says_so(home: Home) -> None:
+    assert f"there is no folder {home.folder / 'nosuch'}\n" in home.runctl("reindex", "nosuch", expect=2).stderr
+    assert home.runctl("reindex").stdout.split()[:2] == ["0", "runs"], "the project has had no run yet"
+
+
 def test_what_a_shell_completes_a_run_by_are_ids_and_latest(home: Home) -> None:
     from runctl.cli.reference import complete
 

@@ -18,6 +18,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from runctl.arguments import quote_for_hydra
 from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import FREE_MAPS, LaunchConfig
+from runctl.config.shapes import wrong_in_file, wrong_in_override
 from runctl.errors import ConfigError
 
 #: What composing a configuration raises. Hydra has plain ValueErrors among them.
@@ -79,13 +80,18 @@ def _said(chain: list[BaseException], platform: type[PlatformConfig]) -> str:
     missing = next((e for e in chain if isinstance(e, MissingConfigException)), None)
     if missing is not None:
         return _missing(missing)
+    override = re.match(r"Error merging override (.*)", str(chain[0]), re.DOTALL)
+    if override is not None and (wrong := wrong_in_override(override[1])) is not None:
+        return wrong
     # The first one that names its key; those below it are the same complaint before its blanks were filled in.
-    told = next((e for e in chain if isinstance(e, OmegaConfBaseException) and e.full_key), None)
+    # The key of an item alone, 0, names nothing.
+    found = [e for e in chain if isinstance(e, OmegaConfBaseException)]
+    told = next((e for e in found if e.full_key and not str(e.full_key).isdigit()), None)
     if told is not None:
-        typed = re.match(r"Error merging override \+*([^=]+)=", str(chain[0]))
+        typed = override and re.match(r"\+*([^=]+)=", override[1])
         return _about_key(str(told.full_key), typed[1] if typed else "", told, platform)
-    if "Merge error: " in str(chain[0]):
-        return "holds a list; it must be a mapping, such as `kind: ddp`"
+    if found:
+        return _without_key(str(found[-1]).splitlines()[0])
     lines = str(chain[0]).strip().splitlines()
     return _about_override(lines) or " ".join(line.strip() for line in lines)
 
@@ -104,7 +110,25 @@ def _about_key(key: str, typed_key: str, error: OmegaConfBaseException, platform
         return f"{key} holds keys of its own and takes no value; write {key}.KEY=VALUE"
     if key.startswith("secrets."):
         return f"{key}: write where the secret is kept, as in {key}=env:NAME"  # not the value: it may be the secret
+    if "is not a ListConfig" in str(error):
+        return f"{key} takes a list; write {key}=[…]"
     return f"{key}: {str(error).splitlines()[0]}"
+
+
+def _without_key(line: str) -> str:
+    """What OmegaConf says of a file of a group without naming a key."""
+    if line.startswith("Merge error: list "):
+        return "holds a list; it must be a mapping, such as `kind: ddp`"
+    merged = re.match(r"Merge error: \w+ is not a subclass of (\w+)\. value: (.*)", line)
+    if merged is not None:
+        sections = {**_fields(LaunchConfig), "platform": PlatformConfig}
+        key = next((name for name, hint in sections.items() if getattr(hint, "__name__", "") == merged[1]), merged[1])
+        return wrong_in_file({key: merged[2]}) or f"{key}: {merged[2]} is no mapping"
+    if line.startswith("Cannot merge DictConfig with ListConfig"):
+        return "holds a list where keys belong, or keys where a list does"
+    if line.startswith("Cannot assign"):
+        return "a list holds words where mappings belong, such as {from: s3://bucket/data, to: data}"
+    return line
 
 
 def _about_override(lines: list[str]) -> str | None:

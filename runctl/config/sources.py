@@ -22,10 +22,8 @@ from omegaconf import OmegaConf
 
 from runctl.config.complaints import unreadable_yaml
 from runctl.config.files import GROUPS, ConfigFiles
+from runctl.config.shapes import CHOSEN_ALREADY, wrong_in_file
 from runctl.errors import ConfigError
-
-#: Groups of which our own defaults list chooses an option; another choice overrides that one.
-_CHOSEN_ALREADY = ("/trainer", "/platform", "/drill")
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,8 @@ def load(files: ConfigFiles) -> list[Source]:
         The files that exist, the strongest first.
 
     Raises:
-        ConfigError: for a file that is no YAML mapping, or one that would replace our primary configuration.
+        ConfigError: for a file that is no YAML mapping, holds a value of the wrong shape, or would replace our primary
+            configuration.
     """
     store = ConfigStore.instance()
     for group in GROUPS:
@@ -62,6 +61,8 @@ def load(files: ConfigFiles) -> list[Source]:
         content = _read(path, label)
         if "defaults" in content:
             content["defaults"] = _from_the_top(content["defaults"], label)
+        if (wrong := wrong_in_file(content)) is not None:
+            raise ConfigError(f"{label}: {wrong}")
         store.store(group=group, name="file", package="_global_", node=OmegaConf.create(content))
         sources.append(Source(label, content))
     for path in filter(None, (files.project, files.user)):
@@ -104,7 +105,7 @@ def _entry_from_the_top(entry: Any, label: str) -> Any:
     (key, option), *_ = entry.items()
     *words, group = str(key).split()
     group = f"/{group.lstrip('/')}"
-    if group in _CHOSEN_ALREADY:
+    if group[1:] in CHOSEN_ALREADY:
         words = ["override"]
     return {" ".join([*words, group]): option}
 

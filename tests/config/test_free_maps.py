@@ -135,3 +135,68 @@ def test_a_wrong_type_in_a_file_names_the_file(desk):
 )
 def test_an_unknown_option_names_the_known_ones(desk, word, told):
     assert told in desk.refusal("script=train.py", word)
+
+
+ITEM = "{from: s3://bucket/data, to: data}"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("trainer: ddp", 'trainer: ddp chooses an option; write "defaults: [override /trainer: ddp]"'),
+        ("platform: aws", 'platform: aws chooses an option; write "defaults: [override /platform: aws]"'),
+        ("drill: spot", 'drill: spot chooses an option; write "defaults: [override /drill: spot]"'),
+        (
+            "platform:",
+            "platform holds keys of its own (args, kind, mean_time_to_interruption, multipliers) and takes no",
+        ),
+        ("tags: [a, b]", "tags holds keys of its own and takes no list; write tags: {KEY: VALUE}"),
+        ("args: [--lr, 3]", "write args: {KEY: VALUE}; words without a key go into argv"),
+        ("trainer: {env: [a]}", "trainer.env holds keys of its own and takes no list; write env: {KEY: VALUE}"),
+        ("argv: fit", "argv takes a list; write argv: [fit]"),
+        ("argv:", "argv takes a list; write argv: []"),
+        ("data: {inputs: [data]}", f"data.inputs[0]=data: write {ITEM}"),
+        ("data: {inputs: data}", f"data.inputs takes a list; write inputs: [{ITEM}]"),
+        ("data: {inputs: {from: a, to: b}}", "data.inputs takes a list; write inputs: [{from: a, to: b}]"),
+        ("notify: slack://token", "notify takes a list; write notify: [env:NAME]"),
+    ],
+)
+def test_a_value_of_the_wrong_shape_in_a_file_names_its_key_and_the_right_one(desk, text, told):
+    desk.project(f"script: train.py\n{text}\n")
+    refused = desk.refusal()
+    assert refused.startswith("conf/runctl.yaml: ") and told in refused
+    assert "token" not in refused, "an address for notifications is a secret"
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("argv=fit", "argv takes a list; write 'argv=[fit]'"),
+        ("++plugins.disable=cost", "plugins.disable takes a list; write 'plugins.disable=[cost]'"),
+        ("notify=env:X", "notify takes a list; write 'notify=[env:X]'"),
+        ("notify=slack://token", "notify takes a list; write 'notify=[env:NAME]'"),
+        ("data.inputs=[data]", f"data.inputs[0]=data: write {ITEM}"),
+        ("data=[a]", "data holds keys of its own (inputs, outputs) and takes no list; write data.KEY=VALUE"),
+        ("args=[fit]", "args holds keys of its own and takes no list; write args.KEY=VALUE; words without a key go"),
+    ],
+)
+def test_a_value_of_the_wrong_shape_that_was_typed_is_answered_with_the_right_one(desk, word, told):
+    assert desk.refusal("script=train.py", word).startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("platform: aws", 'platform: aws chooses an option; write "defaults: [override /platform: aws]"'),
+        ("tags: [a]", "holds a list where keys belong"),
+        ("data: {inputs: [a]}", "a list holds words where mappings belong"),
+    ],
+)
+def test_a_value_of_the_wrong_shape_in_a_group_names_the_file(desk, text, told):
+    desk.project(f"# @package _global_\n{text}\n", "runctl/experiment/big.yaml")
+    assert desk.refusal("script=train.py", "+experiment=big").startswith(f"experiment/big.yaml: {told}")
+
+
+def test_a_list_of_a_platforms_says_that_it_is_one(desk):
+    told = "platform.zones takes a list; write platform.zones=[…]"
+    assert desk.refusal("script=train.py", "platform=aws", "platform.zones=a") == told

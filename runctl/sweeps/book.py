@@ -55,6 +55,11 @@ class Book:
         usd: float | None = self._before.get(run_id, {}).get("cost_usd")
         return usd
 
+    def values_of(self, run_id: str) -> dict[str, float | None]:
+        """What is known that a job came to, by whatever metrics earlier commands judged it."""
+        values: dict[str, float | None] = self._before.get(run_id, {}).get("metrics", {})
+        return {metric: value for metric, value in values.items() if value is not None}
+
     def spent_usd(self, but: Iterable[str]) -> float:
         """What jobs cost that other commands began, as far as it is known.
 

@@ -33,7 +33,7 @@ class Job:
         state: `waiting`, `running`, `not started`, or as its run ended.
         exit_code: that a launch of it alone would have had.
         reason: why it ended, in a line.
-        values: of the sweep's objectives, by metric.
+        values: by metric: of the sweep's objectives, and of those by which earlier commands judged it.
         step: the last one that its run is known to have completed.
         time_s: that its attempts took together.
         cost_usd: of its attempts; None where that is not known.

@@ -198,6 +198,7 @@ class Sweep:
             len(self._jobs) + 1, overrides_of(launch.swept), spec.run.id, run_url(spec.run.root, spec.run.id), launch
         )
         job.code, job.cost_usd = book.code_of(spec.run.id), book.cost_of(spec.run.id)
+        job.values = book.values_of(spec.run.id)
         return job
 
     def _look(self) -> None:

@@ -87,7 +87,8 @@ class Turn:
                 job.done_before = True
                 job.note(attempts)
             else:
-                job.state, job.code = "running", common.code
+                # What it came to before is not what it comes to now.
+                job.state, job.code, job.values = "running", common.code, {}
                 carried = self._carried(job, launch, manner)
                 if attempts := rundir.attempts():  # one that was left to itself may not have begun
                     job.note(attempts)
@@ -95,7 +96,8 @@ class Turn:
                 job.reason = str((carried.outcome or {}).get("reason", job.reason))
             if common.settings.objectives:
                 metrics = rundir.metrics()
-                job.values = {one.metric: value_of(one, metrics) for one in common.settings.objectives}
+                values = {one.metric: value_of(one, metrics) for one in common.settings.objectives}
+                job.values |= {key: one for key, one in values.items() if one is not None or key not in job.values}
         except (KeyboardInterrupt, Stopped):
             job.state, job.exit_code, job.reason = "stopped", int(ExitCode.USER_INTERRUPT), "stopped before it began"
         except RunctlError as error:

@@ -72,6 +72,20 @@ def test_whatever_else_is_swept_tells_jobs_apart(project) -> None:
     assert [job["metrics"]["seed"] for job in done.jobs] == [1.0, 2.0]
 
 
+def test_what_a_job_came_to_stays_when_the_sweep_is_judged_by_something_else(project) -> None:
+    project.sweep("args.x=1,2", "sweep.metric=loss")
+    project.sweep("args.x=2,3", "sweep.metric=los")
+    again = project.sweep("args.x=1,2", "sweep.metric=accuracy")
+    assert project.done() == ["1", "2", "3"]
+    assert [(row["loss"], row["accuracy"]) for row in again.table] == [("2.0", "-2.0"), ("3.0", "-3.0"), ("", "")]
+    assert [job["metrics"] for job in again.jobs[:2]] == [
+        {"loss": 2.0, "accuracy": -2.0},
+        {"loss": 3.0, "accuracy": -3.0},
+    ]
+    anew = project.sweep("args.x=1", "sweep.metric=accuracy", "checkpoint.resume=never")
+    assert anew.jobs[0]["metrics"] == {"accuracy": -2.0}, "what it came to before is not what it comes to now"
+
+
 def test_what_failed_is_done_again_only_if_that_is_said(project) -> None:
     assert project.sweep("args.fail=3", "args.x=1,2").code == 3
     again = project.sweep("args.fail=3", "args.x=1,2")

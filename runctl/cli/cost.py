@@ -69,8 +69,8 @@ def cost(
     waits, not_read = _waits(registry, began)
     silent |= not_read
     for one in waits:
-        groups.setdefault(one.platform if by is By.platform else _WAITS, []).append(("", one))
-    sums = {name: _summed([one for _, one in of_group], {url for url, _ in of_group if url})
+        groups.setdefault(one.platform if by is By.platform else _WAITS, []).append(("", [one]))
+    sums = {name: _summed([one for _, bills in of_group for one in bills], {url for url, _ in of_group if url})
             for name, of_group in groups.items()}  # fmt: skip
     # What cannot be read may have cost something: nothing of it is in a sum, and so the sum is not known.
     total = _summed([*(one for _, bills in told for one in bills), *waits], set(found))
@@ -190,17 +190,18 @@ def _platform(kind: str) -> bills.TellsRates | None:
         return None
 
 
-def _groups(told: list[tuple[Entry, list[Bill]]], by: By) -> dict[str, list[tuple[str, Bill]]]:
-    """Bills by what is to be added up, each with its run directory."""
-    groups: dict[str, list[tuple[str, Bill]]] = {}
+def _groups(told: list[tuple[Entry, list[Bill]]], by: By) -> dict[str, list[tuple[str, list[Bill]]]]:
+    """Bills by what is to be added up, each with its run directory; a run that has had no host yet has none."""
+    groups: dict[str, list[tuple[str, list[Bill]]]] = {}
     for entry, bills in told:
+        platforms = dict.fromkeys(one.platform for one in bills) or [entry.platform]
         words = {
-            By.run: [entry.id], By.name: [entry.name],
+            By.run: [entry.id], By.name: [entry.name], By.platform: platforms,
             By.tag: [f"{key}={value}" for key, value in entry.tags.items()] or ["no tag"],
         }  # fmt: skip
-        for one in bills:
-            for word in [one.platform] if by is By.platform else words[by]:
-                groups.setdefault(word, []).append((entry.url, one))
+        for word in words[by]:
+            counted = [one for one in bills if by is not By.platform or one.platform == word]
+            groups.setdefault(word, []).append((entry.url, counted))
     return groups
 
 

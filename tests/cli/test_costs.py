@@ -95,6 +95,15 @@ def test_all_of_a_time_are_added_up_by_name_platform_or_tag(home: Home) -> None:
     assert max(map(len, home.runctl("cost").stdout.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("by", ["run", "name", "platform", "tag"])
+def test_a_run_that_has_had_no_host_yet_is_a_line_of_its_own_and_costs_nothing(home: Home, by: str) -> None:
+    rented(home, "run-1", name="a", tags={"team": "red"})
+    home.run("none", name="b", attempts=0)
+    one = told(home, "--by", by)
+    assert [(group["runs"], group["usd"]) for group in one["groups"]] == [(1, 0.0), (1, 0.82)]
+    assert (one["total"]["runs"], one["total"]["usd"], len(one["runs"])) == (2, 0.82, 2)
+
+
 def test_what_is_not_known_makes_no_sum(home: Home, silent_aws: list[str]) -> None:
     rented(home, "known")
     rented(home, "unknown", rates=None, attempts=1)

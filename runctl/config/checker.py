@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from runctl.config import complaints
+from runctl.config import complaints, shapes
 from runctl.config.platform import PlatformConfig
 from runctl.config.schemas import LaunchConfig
+from runctl.errors import ConfigError
 
 _SCHEMAS: dict[type, DictConfig] = {}
 
@@ -36,7 +37,7 @@ class Checker:
             cfg: the composed configuration.
 
         Raises:
-            ConfigError: for such a key, and for an interpolation that leads nowhere.
+            ConfigError: for such a key, an interpolation that leads nowhere, and a list of words that holds others.
         """
         schema: type[PlatformConfig] = PlatformConfig
         try:
@@ -48,6 +49,8 @@ class Checker:
         except OmegaConfBaseException as error:
             raise complaints.translate(error, schema) from error
         assert isinstance(objects, LaunchConfig)
+        if (wrong := shapes.no_word(objects)) is not None:
+            raise ConfigError(wrong)
         return objects
 
     def _merged(self, schema: type[PlatformConfig], given: dict[Any, Any]) -> DictConfig:

@@ -63,6 +63,26 @@ def wrong_in_override(word: str) -> str | None:
     return _about_item(key, value) or f"{_about_keys(key, value, hint, f'{key}.KEY=VALUE')}"
 
 
+def no_word(checked: Any, prefix: str = "") -> str | None:
+    """What to say of the first item of a list of words that is a mapping or a list, which OmegaConf lets pass.
+
+    Args:
+        checked: objects of the schema.
+        prefix: of their keys.
+    """
+    for name, value in vars(checked).items():
+        key = f"{prefix}{name}"
+        if dataclasses.is_dataclass(value):
+            if (found := no_word(value, f"{key}.")) is not None:
+                return found
+        elif isinstance(value, list) and key not in _ITEMS:
+            for number, one in enumerate(value):
+                if isinstance(one, (dict, list)):
+                    shown = f"={one}" if _may_be_shown(key, one) else ""
+                    return f"{key}[{number}]{shown}: one word, not a {'map' if isinstance(one, dict) else 'list'}"
+    return None
+
+
 def _wrong(value: Any, hint: Any, key: str) -> Iterator[tuple[str, Any, Any]]:
     """Key, value and type of whatever has another shape than its type; keys that do not exist are others' matter."""
     if isinstance(value, str) and ("${" in value or value == "???"):

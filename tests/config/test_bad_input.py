@@ -67,3 +67,17 @@ def console(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [LAUNCH, *words], env=dict(os.environ), capture_output=True, text=True, timeout=60, check=False
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("before_train=[{a: 1}]", "before_train[0]={'a': 1}: one word, not a map"),
+        ("argv=[a,[b]]", "argv[1]=['b']: one word, not a list"),
+        ("notify=[{slack: x}]", "notify[0]: one word, not a map"),
+        ("platform.setup=[{a: 1}]", "platform.setup[0]={'a': 1}: one word, not a map"),
+    ],
+)
+def test_a_list_of_words_takes_no_map(desk, word: str, said: str) -> None:
+    words = ["+platform=aws"] if word.startswith("platform.") else []
+    assert desk.refusal("script=train.py", *words, word) == said

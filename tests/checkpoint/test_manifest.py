@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -13,14 +14,21 @@ from runctl.errors import CheckpointCorrupt
 from runctl.spec import Retention
 
 
-def make(folder: Path, step: int, payload: bytes = b"weights", metrics: dict[str, float] | None = None) -> Path:
+def make(
+    folder: Path,
+    step: int,
+    payload: bytes = b"weights",
+    metrics: dict[str, float] | None = None,
+    created_at: float | None = None,
+) -> Path:
     """A finished checkpoint with one file of data."""
     aside = folder / f".tmp-{step}"
     aside.mkdir(parents=True)
     (aside / "data.pt").write_bytes(payload)
     name = manifests.best_hash()
     files = {"data.pt": manifests.hash_file(aside / "data.pt", name)}
-    return manifests.publish(aside, Manifest("run", 1, step, 0, 1, name, files, metrics=metrics or {}))
+    at = time.time() if created_at is None else created_at
+    return manifests.publish(aside, Manifest("run", 1, step, 0, 1, name, files, at, metrics=metrics or {}))
 
 
 def test_what_was_published_verifies(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -137,3 +138,19 @@ def test_retention(tmp_path: Path, retention: Retention, kept: list[int]) -> Non
         make(tmp_path, step, metrics={"loss": abs(step - 3) / 10})
     Catalog(tmp_path).prune(retention)
     assert Catalog(tmp_path).steps() == kept
+
+
+@pytest.mark.parametrize(("best", "kept"), [("loss", [2, 4, 5]), ("-loss", [3, 4, 5])])
+@pytest.mark.parametrize("without", [1, 4])
+def test_a_metric_that_is_no_number_is_never_the_best(tmp_path: Path, best: str, kept: list[int], without: int) -> None:
+    for step, loss in enumerate([0.4, 0.1, 0.9, 0.5, 0.6], start=1):
+        make(tmp_path, step, metrics={"loss": math.nan if step == without else loss})
+    Catalog(tmp_path).prune(Retention(keep_last=2, keep_best=best))
+    assert Catalog(tmp_path).steps() == kept
+
+
+def test_where_no_metric_is_a_number_none_is_the_best(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        make(tmp_path, step, metrics={"loss": math.nan})
+    Catalog(tmp_path).prune(Retention(keep_last=2, keep_best="loss"))
+    assert Catalog(tmp_path).steps() == [2, 3]

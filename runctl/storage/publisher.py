@@ -135,6 +135,7 @@ class Publisher:
         """Nothing older that was posted under `name` comes after what the caller writes now."""
         self._posted.pop(name, None)
         with self._putting:
+            self._posted.pop(name, None)  # one that was on its way just now failed, and waits again
             yield
 
     def _run(self) -> None:

@@ -257,3 +257,37 @@ def test_a_late_status_never_comes_after_the_final_one(s3, monkeypatch: pytest.M
     assert status["state"] == "succeeded"
     time.sleep(0.6)
     assert rundir.read_status() == status
+
+
+def test_a_late_status_whose_request_fails_never_comes_after_the_final_one(monkeypatch) -> None:
+    objects, under_way, fail, lock = Objects(), threading.Event(), threading.Event(), threading.Lock()
+
+    def put(name: str, data: bytes) -> None:
+        if data == b"stopping" and not fail.is_set():
+            under_way.set()
+            assert fail.wait(15)
+            raise StorageError("timed out")
+        objects[name] = data
+
+    class Putting:
+        """The publisher's lock; a request that is under way fails as soon as somebody else waits for it."""
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is threading.main_thread():
+                fail.set()
+            lock.acquire()
+
+        def __exit__(self, *ended_by: object) -> None:
+            lock.release()
+
+    monkeypatch.setattr(Publisher, "INTERVAL_S", 0.5)  # a time in which the final one gets the lock, on any machine
+    monkeypatch.setattr(objects, "put", put)
+    publisher = Publisher(objects)
+    monkeypatch.setattr(publisher, "_putting", Putting())
+    publisher.post("status.json", b"stopping")
+    assert under_way.wait(15)
+    with publisher.overtaken("status.json"):
+        objects["status.json"] = b"succeeded"
+    publisher.post("heartbeat.json", b"1")  # sent after whatever waits
+    eventually(lambda: "heartbeat.json" in objects)
+    assert objects["status.json"] == b"succeeded"

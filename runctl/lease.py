@@ -54,6 +54,7 @@ class Lease:
                 "host": socket.gethostname(),
                 "pid": pid,
                 "started_at": processes.started_at(pid),
+                "birth": processes.birth(pid),
                 "at": time.time(),
                 **({} if attempt is None else {"attempt": attempt}),
             }
@@ -86,10 +87,12 @@ class Lease:
 
     def _holder_lives(self, lease: dict[str, Any]) -> bool:
         if lease["host"] == socket.gethostname():
-            started_at = processes.started_at(int(lease["pid"]))
+            started_at, birth = processes.started_at(int(lease["pid"])), processes.birth(int(lease["pid"]))
             if started_at is None or lease["started_at"] is None:  # gone by now, or when it was to take the run
                 return False
-            # Start times are reckoned from the clock, which may have been set meanwhile.
+            if birth is not None and lease.get("birth") is not None:
+                return bool(birth == lease["birth"])
+            # On a Mac, and in leases of earlier versions, by the clock alone, which may have been set a little.
             return abs(started_at - float(lease["started_at"])) < _CLOCK_STEP_S
         beat = self._heartbeat() or {"at": 0.0}  # its first one may be on its way
         return time.time() - max(float(beat["at"]), float(lease["at"])) < TIMEOUT_S

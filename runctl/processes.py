@@ -136,6 +136,21 @@ def started_at(pid: int) -> float | None:
         return None
 
 
+def birth(pid: int) -> str | None:
+    """What tells a process from every other that has had or will have its pid, or None where the system has no such.
+
+    When it started, in ticks since the system did (Linux), and which start of the system that was. `started_at` is
+    reckoned from the clock: if that is set, it differs from what it was for the same process.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        # Its name, in parentheses, may hold spaces and parentheses.
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return f"{boot} {fields[19]}"
+    except (OSError, IndexError):
+        return None
+
+
 def lives(pid: int) -> bool:
     """Whether a process runs; where there is no psutil, one that ended and waits to be collected counts as well."""
     try:

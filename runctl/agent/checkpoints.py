@@ -257,11 +257,13 @@ class Checkpoints:
         self._bar.clear()
         self._uploader.end()
         folder, steps = self._catalog.folder, self._catalog.steps()
-        if self._staged and (self._uploader.finished or not steps):
+        # An upload finishes also if it has refused the newest checkpoint, whose bytes are not those of its manifest.
+        there = not steps or steps[-1] in self._uploader.durable
+        if self._staged and there and (self._uploader.finished or not steps):
             shutil.rmtree(folder, ignore_errors=True)
             with contextlib.suppress(OSError):
                 folder.parent.rmdir()
-        elif not self._uploader.finished and self._uploader.durable[-1:] != steps[-1:]:
+        elif not there:
             why = f" ({self._uploader.failing})" if self._uploader.failing else ""
             self._bar.say(f"the checkpoint of step {steps[-1]} is not in {self._remote.place}{why}")
             self._bar.say(

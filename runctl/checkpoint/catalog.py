@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -32,6 +33,8 @@ def kept(steps: list[int], retention: Retention, metrics: Callable[[int], dict[s
     if retention.keep_best:
         name, sign = retention.keep_best.removeprefix("-"), -1 if retention.keep_best.startswith("-") else 1
         values = {step: sign * said[name] for step in steps if name in (said := metrics(step))}
+        # Nothing is less than NaN, which would stay the best for ever: a loss that overflows in the first steps.
+        values = {step: value for step, value in values.items() if not math.isnan(value)}
         keep |= {min(values, key=lambda step: values[step])} if values else set()
     return keep
 

@@ -6,10 +6,10 @@ A process of its own and no thread of the agent: only so can it run at idle prio
 thread of the agent would hold the agent's interpreter lock while the ranks have the processors, and they would wait
 for an agent that cannot read their output.
 
-It looks into the folder by itself and always takes the checkpoint that was finished last, so at most that one waits
-behind the one in flight. What fails is tried again, with pauses of up to `PAUSE_AT_MOST_S`, for as long as the agent
-lets it: a checkpoint that came meanwhile takes the failed one's place. It is told one thing, `finish` on its standard
-input: carry what there is, then end. What it says are lines of JSON: {"durable": steps}, {"error": text or null},
+It looks into the folder by itself and always takes the newest checkpoint, so at most that one waits behind the one in
+flight. What fails is tried again, with pauses of up to `PAUSE_AT_MOST_S`, for as long as the agent lets it: a
+checkpoint that came meanwhile takes the failed one's place. It is told one thing, `finish` on its standard input:
+carry what there is, then end. What it says are lines of JSON: {"durable": steps}, {"error": text or null},
 {"skipped": text}, {"step": step, "moved": bytes, "size": bytes}, {"finished": true}.
 """
 
@@ -84,17 +84,17 @@ class Upload:
         self.durable = self._remote.durable()
 
     def pending(self) -> Manifest | None:
-        """The checkpoint that was finished last, unless it is there already."""
-        finished = []
-        for step in self._local.steps():
+        """The newest checkpoint that can be carried, unless it is there already."""
+        # By step, as everyone looks for the newest who restores or prunes, and not by time: the clocks of hosts differ,
+        # and are set. Steps beyond the one that an attempt begins from are superseded, so none of them comes first.
+        for step in reversed(self._local.steps()):
             with contextlib.suppress(CheckpointCorrupt):  # pruned just now
-                finished.append(manifests.read(self._local.path(step)))
-        # By time and not by step: after a resume from an earlier step there may be later ones from before.
-        last = max(finished, key=lambda manifest: manifest.created_at, default=None)
-        if last is None or _identity(last) in self._refused:
-            return None
-        there = self.durable.get(last.step)
-        return None if there is not None and there.files == last.files else last
+                newest = manifests.read(self._local.path(step))
+                if _identity(newest) in self._refused:
+                    continue  # the one before it is the newest that can be used
+                there = self.durable.get(newest.step)
+                return None if there is not None and there.files == newest.files else newest
+        return None
 
     def carry(self, manifest: Manifest) -> None:
         """Carry one checkpoint, and remove what the retention does not keep.

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from runctl.errors import StorageError
 from runctl.storage.base import Stream, translated
 
 _log = logging.getLogger(__name__)
@@ -40,18 +39,23 @@ class SegmentStream(Stream):
         self._writer = f"{writer}-" if writer else ""
         mine = (re.fullmatch(rf"{re.escape(self._writer)}(\d+)", found) for found in store.names(name))
         self._next = 1 + max((int(match[1]) for match in mine if match is not None), default=-1)
-        # On disk, for an outage may last longer than memory; nameless, so that nothing stays behind.
-        self._spool = tempfile.TemporaryFile(prefix="runctl-")  # noqa: SIM115 (closed in close)
+        # On disk, for an outage may last longer than memory; nameless, so that nothing stays behind. Unbuffered: what a
+        # full disk does not take would wait in the buffer, and nothing could be read, sent and cut off before it.
+        self._spool = tempfile.TemporaryFile(prefix="runctl-", buffering=0)  # noqa: SIM115 (closed in close)
         self._sent = 0
         self._segment = b""
         self._appending, self._sending = threading.Lock(), threading.Lock()
         publisher.add(self)
 
     def append(self, data: bytes) -> None:
-        where = f"cannot keep output in {tempfile.gettempdir()}"
-        with translated(where, "TMPDIR chooses another place"), self._appending:
-            self._spool.seek(0, os.SEEK_END)
-            self._spool.write(data)
+        with _spooling("keep output in"), self._appending:
+            end, view = self._spool.seek(0, os.SEEK_END), memoryview(data)
+            try:
+                while view:
+                    view = view[self._spool.write(view) :]
+            except OSError:
+                self._spool.truncate(end)  # no half a line, which the next one would follow
+                raise
         self._publisher.wake()
 
     def flush(self) -> None:
@@ -76,7 +80,7 @@ class SegmentStream(Stream):
                 self._segment = b""
 
     def _take(self) -> bool:
-        with self._appending:
+        with _spooling("read output from"), self._appending:
             self._spool.seek(self._sent)
             self._segment = self._spool.read(self.MAX_SEGMENT_BYTES)
             self._sent += len(self._segment)
@@ -84,6 +88,10 @@ class SegmentStream(Stream):
                 self._spool.truncate(0)
                 self._sent = 0
         return bool(self._segment)
+
+
+def _spooling(verb: str) -> contextlib.AbstractContextManager[None]:
+    return translated(f"cannot {verb} {tempfile.gettempdir()}", "TMPDIR chooses another place")
 
 
 class Publisher:
@@ -127,6 +135,7 @@ class Publisher:
         """Nothing older that was posted under `name` comes after what the caller writes now."""
         self._posted.pop(name, None)
         with self._putting:
+            self._posted.pop(name, None)  # one that was on its way just now failed, and waits again
             yield
 
     def _run(self) -> None:
@@ -136,7 +145,7 @@ class Publisher:
             try:
                 self._send()
                 failing = False
-            except StorageError as error:
+            except Exception as error:  # noqa: BLE001 (whatever it is: nobody starts this thread again)
                 if not failing:
                     _log.warning("%s (tried again until it works; the run goes on)", error)
                 failing = True
@@ -150,7 +159,7 @@ class Publisher:
                 if data is not None:
                     try:
                         self._store.put(name, data)
-                    except StorageError:
+                    except Exception:
                         self._posted.setdefault(name, data)
                         raise
         for stream in list(self._streams):

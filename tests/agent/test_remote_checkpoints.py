@@ -202,6 +202,21 @@ def test_a_stop_is_heard_while_a_checkpoint_is_downloaded(remote: Remote, tmp_pa
     wait_until(lambda: not list((tmp_path / "runctl-0").rglob("*")), 5, "nothing is left")
 
 
+def test_what_is_refused_as_corrupt_stays_here_and_is_said(remote: Remote, tmp_path: Path, capsys) -> None:
+    spec = LaunchSpec(RunIdentity("one", "one", remote.root), Program("train.py", None))
+    bar = ProgressBar(attached=False)
+    checkpoints = Checkpoints(spec, remote.rundir, HostDir(tmp_path / "runctl-0/one/a1"), 1, ranks=1, bar=bar)
+    checkpoints.begin(lambda: False)
+    make(checkpoints.catalog.folder, 1)
+    (make(checkpoints.catalog.folder, 2) / "data.pt").write_bytes(b"no weights")
+    checkpoints.finish_upload()
+    wait_until(lambda: not checkpoints.upload_goes_on(), 60, "the upload has ended")
+    checkpoints.close()
+    assert remote.checkpoints.steps() == [1]
+    assert checkpoints.catalog.steps() == [1, 2], "there is no other copy of it"
+    assert "the checkpoint of step 2 is not in s3://" in capsys.readouterr().err
+
+
 @pytest.mark.soak
 def test_an_outage_delays_the_upload_and_not_the_training(s3, remote: Remote) -> None:
     launch = remote.start(step_s=0.1)

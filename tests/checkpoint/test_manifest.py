@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from pathlib import Path
 
 import pytest
@@ -13,14 +15,21 @@ from runctl.errors import CheckpointCorrupt
 from runctl.spec import Retention
 
 
-def make(folder: Path, step: int, payload: bytes = b"weights", metrics: dict[str, float] | None = None) -> Path:
+def make(
+    folder: Path,
+    step: int,
+    payload: bytes = b"weights",
+    metrics: dict[str, float] | None = None,
+    created_at: float | None = None,
+) -> Path:
     """A finished checkpoint with one file of data."""
     aside = folder / f".tmp-{step}"
     aside.mkdir(parents=True)
     (aside / "data.pt").write_bytes(payload)
     name = manifests.best_hash()
     files = {"data.pt": manifests.hash_file(aside / "data.pt", name)}
-    return manifests.publish(aside, Manifest("run", 1, step, 0, 1, name, files, metrics=metrics or {}))
+    at = time.time() if created_at is None else created_at
+    return manifests.publish(aside, Manifest("run", 1, step, 0, 1, name, files, at, metrics=metrics or {}))
 
 
 def test_what_was_published_verifies(tmp_path: Path) -> None:
@@ -129,3 +138,19 @@ def test_retention(tmp_path: Path, retention: Retention, kept: list[int]) -> Non
         make(tmp_path, step, metrics={"loss": abs(step - 3) / 10})
     Catalog(tmp_path).prune(retention)
     assert Catalog(tmp_path).steps() == kept
+
+
+@pytest.mark.parametrize(("best", "kept"), [("loss", [2, 4, 5]), ("-loss", [3, 4, 5])])
+@pytest.mark.parametrize("without", [1, 4])
+def test_a_metric_that_is_no_number_is_never_the_best(tmp_path: Path, best: str, kept: list[int], without: int) -> None:
+    for step, loss in enumerate([0.4, 0.1, 0.9, 0.5, 0.6], start=1):
+        make(tmp_path, step, metrics={"loss": math.nan if step == without else loss})
+    Catalog(tmp_path).prune(Retention(keep_last=2, keep_best=best))
+    assert Catalog(tmp_path).steps() == kept
+
+
+def test_where_no_metric_is_a_number_none_is_the_best(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        make(tmp_path, step, metrics={"loss": math.nan})
+    Catalog(tmp_path).prune(Retention(keep_last=2, keep_best="loss"))
+    assert Catalog(tmp_path).steps() == [2, 3]

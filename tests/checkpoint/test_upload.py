@@ -154,7 +154,6 @@ def test_a_step_that_is_reached_again_is_no_checkpoint_while_it_changes(store, r
 
 
 def test_a_checkpoint_that_is_corrupt_here_is_not_carried(remote, local) -> None:
-    make(local.folder, 1)
     upload = Upload(local, remote, Retention())
     (make(local.folder, 2) / "data.pt").write_bytes(b"wrong..")
     manifest = upload.pending()
@@ -183,12 +182,47 @@ def test_what_ranks_prune_while_it_travels_arrives_whole(store, remote, local, m
     assert remote.manifest(1).step == 1
 
 
-def test_the_checkpoint_finished_last_is_pending_though_there_are_later_steps(remote, local) -> None:
-    for step in (10, 20, 15):  # 15 after a resume from 10
+def test_what_a_clock_that_is_behind_dates_before_what_is_there_is_pending(remote, local, tmp_path) -> None:
+    now = time.time()
+    remote.publish(make(local.folder, 100, created_at=now + 300), set())  # restored from a host whose clock was ahead
+    upload = Upload(local, remote, Retention())
+    upload.begin()
+    for step in (110, 120):
+        make(local.folder, step, created_at=now - step)
+        upload.carry(upload.pending())
+        found = restore(tmp_path / f"host-{step}", remote).newest()
+        assert found is not None
+        assert found.manifest.step == step
+    assert upload.pending() is None
+
+
+def test_after_a_resume_from_an_earlier_step_what_comes_since_is_pending(remote, local) -> None:
+    for step in (10, 20):
+        remote.publish(make(local.folder, step), set())
+    local.supersede([20], attempt=2)  # checkpoint.resume=10, as an attempt begins
+    remote.supersede([20])
+    upload = Upload(local, remote, Retention())
+    upload.begin()
+    assert upload.pending() is None
+    for step in (15, 20):
+        make(local.folder, step, b"other weights")
+        upload.carry(upload.pending())
+    assert upload.pending() is None
+    assert remote.manifest(20) == manifests.read(local.path(20))
+
+
+def test_a_corrupt_checkpoint_does_not_keep_the_one_before_it_here(remote, local) -> None:
+    for step in (1, 2):
         make(local.folder, step)
-    pending = Upload(local, remote, Retention()).pending()
-    assert pending is not None
-    assert pending.step == 15
+    (make(local.folder, 3) / "data.pt").write_bytes(b"wrong..")
+    upload = Upload(local, remote, Retention())
+    for _ in range(2):
+        upload.carry(upload.pending())
+    assert upload.pending() is None
+    assert remote.steps() == [2]
+    make(local.folder, 3, b"saved anew")
+    upload.carry(upload.pending())
+    assert remote.steps() == [2, 3]
 
 
 # --- the end of things ---
@@ -206,8 +240,8 @@ def test_retention(remote, local, retention: Retention, kept: list[int]) -> None
     assert remote.steps() == kept == sorted(upload.durable)
 
 
-def test_pruning_does_not_count_what_is_not_whole(store, remote, local) -> None:
-    published(remote, local.folder, 1, 2, 8, 9)
+def test_pruning_does_not_count_what_is_not_whole(store, remote, local, tmp_path) -> None:
+    published(remote, tmp_path / "other host", 1, 2, 8, 9)
     store.delete("checkpoints/step-000008/data.pt")
     store.write("checkpoints/step-000009/data.pt", b"cut")
     upload = Upload(local, remote, Retention(keep_last=2))

@@ -57,8 +57,33 @@ def test_a_holder_that_was_gone_before_it_held_anything_is_none(rundir: RunDir) 
 def test_a_pid_used_again_by_another_process_is_no_holder(rundir: RunDir) -> None:
     rundir.lease.take(os.getpid())
     lease = json.loads(rundir.store.read("lease.json") or b"")
-    rundir.store.write("lease.json", json.dumps({**lease, "started_at": lease["started_at"] - 100}).encode())
+    other = {"started_at": lease["started_at"] - 100, "birth": lease["birth"] and f"{lease['birth']}0"}
+    rundir.store.write("lease.json", json.dumps({**lease, **other}).encode())
     rundir.lease.check()
+
+
+def test_a_lease_of_an_earlier_version_holds_by_when_its_holder_started(rundir: RunDir) -> None:
+    rundir.lease.take(os.getpid())
+    lease = json.loads(rundir.store.read("lease.json") or b"")
+    del lease["birth"]
+    rundir.store.write("lease.json", json.dumps(lease).encode())
+    assert rundir.lease.is_held()
+    rundir.store.write("lease.json", json.dumps({**lease, "started_at": lease["started_at"] - 100}).encode())
+    assert not rundir.lease.is_held()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the clock is all there is to go by")
+def test_a_step_of_the_clock_frees_no_living_holders_lease(rundir: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    rundir.lease.take(os.getpid())
+    started_at = processes.started_at
+    # As a process that starts later reckons it: the kernel's own start, which that counts from, moves with the clock.
+    monkeypatch.setattr(processes, "started_at", lambda pid: (at := started_at(pid)) and at + 3600)
+    assert rundir.lease.is_held()
+    with pytest.raises(LeaseHeld):
+        rundir.lease.take(os.getpid())
+    lease = json.loads(rundir.store.read("lease.json") or b"")
+    rundir.store.write("lease.json", json.dumps({**lease, "birth": f"another-{lease['birth']}"}).encode())
+    assert not rundir.lease.is_held(), "after the system was started anew"
 
 
 def test_a_holder_on_another_host_lives_by_its_heartbeat(rundir: RunDir) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +17,7 @@ from runctl.errors import StorageError
 from runctl.rundir import RunDir
 from runctl.spec import RunState
 from runctl.storage import Store, open_store
+from runctl.storage.publisher import Publisher, SegmentStream
 
 BOUND_S = 20.0
 
@@ -159,6 +164,69 @@ def test_an_outage_delays_what_is_posted_and_appended_and_nobody_waits(
     assert len([record for record in caplog.records if "tried again" in record.getMessage()]) == 1, "said once"
 
 
+class Disk(io.FileIO):
+    """A file on a disk that has room for so many more bytes."""
+
+    room = 1 << 30
+
+    def write(self, data: bytes | memoryview) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fits = memoryview(data)[: self.room]
+        self.room -= len(fits)
+        return super().write(fits)
+
+
+class Objects(dict[str, bytes]):
+    """A store's objects, as the publisher puts them."""
+
+    def names(self, folder: str) -> list[str]:
+        return [name.removeprefix(f"{folder}/") for name in self if name.startswith(f"{folder}/")]
+
+    def put(self, name: str, data: bytes) -> None:
+        self[name] = data
+
+
+def test_a_disk_that_is_full_for_a_while_costs_only_what_it_did_not_take(tmp_path, monkeypatch) -> None:
+    disk = Disk(tmp_path / "spool", "w+")
+
+    def spool(*, buffering: int = -1, **named: object) -> io.FileIO | io.BufferedRandom:
+        return disk if buffering == 0 else io.BufferedRandom(disk)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", spool)
+    monkeypatch.setattr(Publisher, "INTERVAL_S", 0.01)
+    objects = Objects()
+    publisher = Publisher(objects)
+    stream = SegmentStream(objects, publisher, "train.log", "")
+    disk.room = 8
+    stream.append(b"one\n")
+    with pytest.raises(StorageError, match=r"cannot keep output in .*: No space left on device; TMPDIR chooses"):
+        stream.append(b"2" * 100_000 + b"\n")
+    publisher.post("heartbeat.json", b"1")
+    eventually(lambda: objects.get("train.log/000000") == b"one\n")  # and makes room that way
+    disk.room = 1 << 30
+    publisher.post("heartbeat.json", b"2")
+    eventually(lambda: objects.get("heartbeat.json") == b"2")
+    stream.append(b"three\n")
+    stream.close()
+    assert [objects[name] for name in sorted(objects) if name != "heartbeat.json"] == [b"one\n", b"three\n"]
+
+
+def test_whatever_goes_wrong_the_publisher_goes_on(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(Publisher, "INTERVAL_S", 0.01)
+    objects, wrong = Objects(), [RuntimeError("nobody thought of it")]
+
+    def put(name: str, data: bytes) -> None:
+        if wrong:
+            raise wrong.pop()
+        objects[name] = data
+
+    monkeypatch.setattr(objects, "put", put)
+    Publisher(objects).post("heartbeat.json", b"1")
+    eventually(lambda: objects.get("heartbeat.json") == b"1")
+    assert "nobody thought of it (tried again until it works" in caplog.text
+
+
 def test_an_outage_at_the_end_of_a_stream_is_told(s3, store: Store) -> None:
     stream = store.stream("train.log")
     s3.shut()
@@ -189,3 +257,37 @@ def test_a_late_status_never_comes_after_the_final_one(s3, monkeypatch: pytest.M
     assert status["state"] == "succeeded"
     time.sleep(0.6)
     assert rundir.read_status() == status
+
+
+def test_a_late_status_whose_request_fails_never_comes_after_the_final_one(monkeypatch) -> None:
+    objects, under_way, fail, lock = Objects(), threading.Event(), threading.Event(), threading.Lock()
+
+    def put(name: str, data: bytes) -> None:
+        if data == b"stopping" and not fail.is_set():
+            under_way.set()
+            assert fail.wait(15)
+            raise StorageError("timed out")
+        objects[name] = data
+
+    class Putting:
+        """The publisher's lock; a request that is under way fails as soon as somebody else waits for it."""
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is threading.main_thread():
+                fail.set()
+            lock.acquire()
+
+        def __exit__(self, *ended_by: object) -> None:
+            lock.release()
+
+    monkeypatch.setattr(Publisher, "INTERVAL_S", 0.5)  # a time in which the final one gets the lock, on any machine
+    monkeypatch.setattr(objects, "put", put)
+    publisher = Publisher(objects)
+    monkeypatch.setattr(publisher, "_putting", Putting())
+    publisher.post("status.json", b"stopping")
+    assert under_way.wait(15)
+    with publisher.overtaken("status.json"):
+        objects["status.json"] = b"succeeded"
+    publisher.post("heartbeat.json", b"1")  # sent after whatever waits
+    eventually(lambda: "heartbeat.json" in objects)
+    assert objects["status.json"] == b"succeeded"

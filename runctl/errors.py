@@ -79,6 +79,12 @@ class StorageError(RunctlError):
     exit_code = ExitCode.CONFIG
 
 
+class OutputLost(RunctlError, OSError):
+    """Standard output could not be written, as on a full disk; `OSError` too, for whoever can do without it."""
+
+    exit_code = ExitCode.FAILED
+
+
 class DataError(RunctlError):
     """Data could not be brought to the host or from it, or prepared there."""
 

@@ -14,9 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runctl import streams
 from runctl.config.argv import CommandLine, parse
 from runctl.config.files import ConfigFiles
-from runctl.errors import ConfigError, ExitCode, NotBuiltYet, RunctlError
+from runctl.errors import ConfigError, NotBuiltYet
 from runctl.variables import changed
 
 if TYPE_CHECKING:
@@ -29,15 +30,7 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """The console script: launches, and exits with the launch's code."""
-    try:
-        code = launch(sys.argv[1:])
-    except RunctlError as error:
-        sys.stderr.write(f"runctl-launch: {error}\n")
-        code = int(error.exit_code)
-    except KeyboardInterrupt:
-        code = int(ExitCode.USER_INTERRUPT)
-    sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(streams.run("runctl-launch", lambda: launch(sys.argv[1:])))
 
 
 def launch(argv: list[str]) -> int:
@@ -229,7 +222,11 @@ class _Launch:
         as_json = launch.cfg.output.value == "json"
         carried = carry_out_alone(launch, self._composer)
         if as_json:
-            terminal.show_json(carried.to_json())
+            try:
+                terminal.show_json(carried.to_json())
+            except OSError:  # what the training came to is no other for that
+                if carried.outcome is not None:
+                    terminal.tell(f"the outcome stands in {carried.url}/outcome.json")
         return carried.exit_code
 
     def _is_rehearsed(self) -> bool:

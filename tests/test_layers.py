@@ -32,6 +32,7 @@ LAYER_0 = [
     "milestones",
 ]
 LAYER_1 = [
+    "streams",
     "processes",
     "storage",
     "lease",

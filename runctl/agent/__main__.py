@@ -10,13 +10,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from runctl import processes
+from runctl import processes, streams
 from runctl.agent.inbox import Inbox
 from runctl.agent.ranks import TorchrunRanks
 
 
 def main() -> int:
     """Start what can be started ahead, wait for the order, and carry it out."""
+    streams.open_closed()
     words = sys.argv[1:]
     processes.adopt_orphans()
     warm = TorchrunRanks() if "--warm-torchrun" in words else None

@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from runctl import streams
 from runctl.cli import (
     aws_hosts,
     checkpoint,
@@ -29,7 +30,6 @@ from runctl.cli import (
     show,
     steer,
 )
-from runctl.errors import ExitCode, RunctlError
 
 _RUNS, _MONEY, _ACCOUNTS = "Runs", "Money", "Places to run"
 
@@ -80,10 +80,4 @@ def _version(version: bool = typer.Option(False, "--version", help="Print the ve
 
 def main() -> None:
     """The console script: runs a command, and exits with its code."""
-    try:
-        app()
-    except RunctlError as error:
-        sys.stderr.write(f"runctl: {error}\n")
-        sys.exit(int(error.exit_code))
-    except KeyboardInterrupt:
-        sys.exit(int(ExitCode.USER_INTERRUPT))
+    sys.exit(streams.run("runctl", app))

@@ -9,6 +9,7 @@ from typing import Any
 
 from runctl import identity, terminal, warm
 from runctl.composed import Composed, Composer, Manner, keep_warm_s
+from runctl.holdings import check_resumed
 from runctl.platforms import registry
 from runctl.platforms.base import Berth, Platform
 from runctl.rundir import RunDir, run_url
@@ -103,6 +104,7 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
         plan, handle = living
         outcome = supervisor.run(plan, found=handle)
     else:
+        check_resumed(spec, rundir)
         plan = supervisor.first_plan(1 + (earlier[-1].number if earlier else 0))
         if not platform.terms.rented:
             rundir.lease.take(os.getpid())  # the agent inherits it; until here nothing was written

@@ -16,7 +16,7 @@ from runctl.checkpoint.progress import ProgressBar
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.transfer import Transfer, readable
 from runctl.encoding import to_data
-from runctl.errors import CheckpointCorrupt, CheckpointError
+from runctl.errors import CheckpointCorrupt, CheckpointError, ConfigError
 from runctl.rundir import RunDir, run_url
 from runctl.spec import LaunchSpec, Retention
 from runctl.storage import Store, open_store
@@ -87,13 +87,13 @@ class Holdings:
         """The step that is meant: the newest if none is named.
 
         Raises:
-            CheckpointError: if there is none of that step, or none at all.
+            ConfigError: if there is none of that step, or none at all.
         """
         steps = self.steps()
         if not steps or (step is not None and step not in steps):
             have = ", ".join(map(str, steps)) or "none"
             which = "" if step is None else f" of step {step}"
-            raise CheckpointError(f"{self.place}: there is no checkpoint{which}; there are {have}")
+            raise ConfigError(f"{self.place}: there is no checkpoint{which}; there are {have}")
         return steps[-1] if step is None else step
 
     def listed(self) -> list[Listed]:
@@ -247,6 +247,25 @@ class Holdings:
             thread.join()
         if failed:
             raise failed[0]
+
+
+def check_resumed(spec: LaunchSpec, rundir: RunDir) -> None:
+    """See that a launch finds the checkpoint without which it is not to begin.
+
+    Raises:
+        ConfigError: if there is none of the step that it names, or none at all where it requires one.
+        StorageError: if they cannot be listed.
+    """
+    resume = spec.checkpoint.resume
+    # What another run's checkpoint would have to begin from is looked at on the host, which brings it.
+    if not resume.isdigit() and (resume != "require" or spec.checkpoint.origin is not None):
+        return
+    elsewhere = carried_to(spec)
+    stores = [rundir.store] if elsewhere is None else [rundir.store, elsewhere]
+    try:
+        Holdings(stores, spec.checkpoint.retention).chosen(int(resume) if resume.isdigit() else None)
+    except ConfigError as error:
+        raise ConfigError(f"checkpoint.resume={resume}: {error}") from error
 
 
 def carried_to(spec: LaunchSpec) -> Store | None:

@@ -16,9 +16,10 @@ from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.manifest import Manifest
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.sealed import place
-from runctl.holdings import Holdings
+from runctl.errors import ConfigError
+from runctl.holdings import Holdings, check_resumed
 from runctl.rundir import RunDir
-from runctl.spec import CheckpointPolicy, Retention, RunState
+from runctl.spec import CheckpointPolicy, LaunchSpec, Program, Retention, RunIdentity, RunState
 from runctl.storage import open_store
 
 
@@ -118,7 +119,7 @@ def test_list_and_show_tell_of_each(home: Home) -> None:
     assert "loss=0.025" in shown and max(map(len, shown.splitlines()[:-1])) <= 80
     assert "blake2b" in home.runctl("checkpoint", "show", "run").stdout
     assert json.loads(home.runctl("checkpoint", "show", "run", "40", "--json").stdout)["step"] == 40
-    assert "there are 20, 40" in home.runctl("checkpoint", "show", "run", "30", expect=70).stderr
+    assert "there are 20, 40" in home.runctl("checkpoint", "show", "run", "30", expect=2).stderr
 
 
 def test_verify_looks_at_every_byte(home: Home) -> None:
@@ -175,7 +176,7 @@ def test_those_that_were_carried_to_a_bucket_are_found_there(home: Home, s3: obj
 
 def test_of_a_step_that_is_not_there_nothing_is_said_to_be_whole(home: Home) -> None:
     rundir = with_checkpoints(home, 20, 40)
-    said = home.runctl("checkpoint", "verify", "run", "999", expect=70)
+    said = home.runctl("checkpoint", "verify", "run", "999", expect=2)
     assert "no checkpoint of step 999; there are 20, 40" in said.stderr and "whole" not in said.stdout
     assert "no checkpoint of step 999" in Holdings.of(rundir).trouble(999), "it may have been pruned just now"
 
@@ -252,5 +253,25 @@ def test_rm_takes_checkpoints_along_that_were_carried_away(home: Home) -> None:
 @pytest.mark.parametrize("words", [("list", "run"), ("pull", "run"), ("show", "run")])
 def test_a_run_without_checkpoints_says_so(home: Home, words: tuple[str, ...]) -> None:
     home.run("run")
-    result = home.runctl("checkpoint", *words, expect=0 if words[0] == "list" else 70)
+    result = home.runctl("checkpoint", *words, expect=0 if words[0] == "list" else 2)
     assert "no checkpoint" in result.output + (result.stderr or "")
+
+
+def test_one_that_was_carried_elsewhere_is_found_by_a_launch_that_asks_for_it(tmp_path: Path) -> None:
+    url = str(tmp_path / "carried")
+    RemoteCatalog(open_store(f"{url}/one")).publish(commit(tmp_path, 5), set())
+    rundir = RunDir(f"{tmp_path}/one")  # of another machine's, and not here
+
+    def look(resume: str, origin: str | None = None) -> None:
+        policy = CheckpointPolicy(resume=resume, origin=origin, url=url)
+        identity = RunIdentity("one", "one", str(tmp_path))
+        check_resumed(LaunchSpec(identity, Program("train.py", None), checkpoint=policy), rundir)
+
+    look("5")
+    look("require")
+    with pytest.raises(ConfigError, match=r"checkpoint\.resume=6: .*of step 6; there are 5"):
+        look("6")
+    url = str(tmp_path / "elsewhere")
+    look("require", origin=str(tmp_path / "another"))
+    with pytest.raises(ConfigError, match=r"checkpoint\.resume=require: .*no checkpoint; there are none"):
+        look("require")

@@ -142,18 +142,24 @@ def test_resume_never_runs_a_finished_run_again(project: Path, launch: Callable)
     assert "from 0" in again.err
 
 
-def test_resume_require_ends_without_a_checkpoint(project: Path, launch: Callable) -> None:
+@pytest.mark.parametrize("resume", ["require", "5"])
+def test_a_checkpoint_that_a_new_run_has_not_is_refused_before_it_begins(
+    project: Path, launch: Callable, resume: str
+) -> None:
     (project / "train.py").write_text(SCRIPT)
-    launched = launch("script=train.py", "checkpoint.resume=require")
-    assert launched.code != 0
-    assert "there is no checkpoint" in launched.err
+    launched = launch("script=train.py", f"checkpoint.resume={resume}")
+    assert launched.code == 2
+    assert f"checkpoint.resume={resume}: " in launched.err and "there is no checkpoint" in launched.err
+    assert not (project / "runs").exists()
 
 
 @pytest.mark.usefixtures("failed")
-def test_resume_from_a_step_of_choice(launch: Callable) -> None:
+def test_resume_from_a_step_of_choice(project: Path, launch: Callable) -> None:
     launched = launch("run.name=base", "checkpoint.resume=77")
-    assert launched.code != 0
-    assert "no checkpoint of step 77; there are" in launched.err
+    assert launched.code == 2
+    assert "no checkpoint of step 77; there are 3" in launched.err
+    [rundir] = (project / "runs").glob("base-*")
+    assert len(list((rundir / "attempts").glob("*.json"))) == 1
 
 
 @pytest.mark.usefixtures("failed")

@@ -173,6 +173,7 @@ class _Launch:
     def _told(self, launch: Composed) -> int | None:
         """Say what there is to say before a run; the exit code if nothing else is wanted."""
         from runctl import terminal
+        from runctl.hosts import secrets
         from runctl.scaling import describe
 
         cfg, spec = launch.cfg, launch.spec
@@ -187,6 +188,13 @@ class _Launch:
             terminal.tell("what stands behind -- is handed over verbatim and never scaled")
             if cfg.args and not spec.args:
                 terminal.tell("args from files are left out: the script was named behind --")
+        try:
+            secrets.check(spec.secrets, os.environ)
+        except ConfigError as error:
+            if not cfg.dry_run and not cfg.explain:
+                raise
+            if first:
+                terminal.tell(f"{error}; the launch itself needs it")
         if cfg.explain and not as_json:
             terminal.show_arguments(spec.args)
         if cfg.explain and not cfg.dry_run and not as_json:

@@ -61,6 +61,21 @@ def resolve(references: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
+def check(references: Mapping[str, str], environ: Mapping[str, str]) -> None:
+    """See that what is kept in the launcher's environment is there, before anything begins.
+
+    Args:
+        references: by variable, where each is kept.
+        environ: the launcher's environment.
+
+    Raises:
+        ConfigError: for the first one that is not set, by its name alone.
+    """
+    for name, kept in references.items():
+        if kept.startswith(ENV) and kept.removeprefix(ENV) not in environ:
+            raise ConfigError(f"secrets.{name}={kept}: {kept.removeprefix(ENV)} is not set in the environment")
+
+
 def own_value(named: str, kept: str, environ: Mapping[str, str]) -> str:
     """The value of a secret that is kept in the launcher's environment, which must have one to send.
 

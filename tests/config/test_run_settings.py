@@ -126,6 +126,18 @@ def test_a_secret_stays_out_of_the_plan(desk, monkeypatch):
     assert "hunter2" not in out + err
 
 
+@pytest.mark.parametrize("words", [(), ("-m", "args.x=1,2")])
+def test_a_secret_that_is_not_set_is_refused_before_a_run_begins(desk, words):
+    text = desk.refusal(*words, "script=train.py", "secrets.TOKEN=env:NO_TOKEN_HERE")
+    assert text == "secrets.TOKEN=env:NO_TOKEN_HERE: NO_TOKEN_HERE is not set in the environment"
+    assert not (desk.folder / "runs").exists()
+
+
+def test_a_plan_needs_no_secret_and_tells_of_one_that_is_not_set(desk):
+    _, err = desk.run("-m", "script=train.py", "args.x=1,2", "secrets.TOKEN=env:NO_TOKEN_HERE", "dry_run=true")
+    assert err.count("secrets.TOKEN=env:NO_TOKEN_HERE: NO_TOKEN_HERE is not set in the environment; the launch") == 1
+
+
 def composed(desk, monkeypatch, *words):
     """The spec of a launch that is not carried out."""
     seen = []

@@ -111,6 +111,7 @@ HOME = {
         "runctl/terminal.py",
         "runctl/checkpoint/progress.py",
         "runctl/cli/dashboard.py",
+        "runctl/cli/table.py",
         "runctl/cli/monitor.py",
         "runctl/sweeps/board.py",
         "runctl/sweeps/table.py",

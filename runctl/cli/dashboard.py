@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ _LOAD_NAMES = {"gpu": "GPU", "gpu_memory": "GPU memory", "cpu": "CPU", "memory":
 _METRICS, _ALERTS, _ATTEMPTS = 8, 4, 4
 #: Lines of the log where there is no terminal, and at least.
 _LOG_LINES, _LEAST_LINES = 12, 3
+_CONTROLS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
 _BUSY, _FULL = 0.6, 0.9
 
 
@@ -196,7 +198,7 @@ def _attempt(one: Attempt, now: Standing) -> Text:
     step = now.step if one.number == now.attempt else one.step
     steps = "" if step is None else f"{one.resumed_from_step or 0}–{step}"
     cost = f"{table.usd(attempt_cost_usd(one, now.billed_until))} USD" if one.market != "own" else ""
-    why = (one.end_reason.splitlines() or [""])[0]
+    why = _printed((one.end_reason.splitlines() or [""])[0])
     state = one.state.value
     return Text.assemble(
         f"{one.number:>2} ", (f"{state:<12}", table.COLOURS.get(state, "")), f"{steps:<15} {took:>6}  {cost:<10} {why}",
@@ -210,7 +212,7 @@ def _alerts(seen: Seen) -> list[RenderableType]:
     for one in shown:
         count = f" (×{one.count})" if one.count > 1 else ""
         at = table.moment(one.at)[11:]
-        lines.append(Text(f"{at} {one.what}{count}", "red", no_wrap=True, overflow="ellipsis"))
+        lines.append(Text(f"{at} {_printed(one.what)}{count}", "red", no_wrap=True, overflow="ellipsis"))
     if len(seen.alerts) > len(shown):
         lines.append(Text(f"and {len(seen.alerts) - len(shown)} before", "bright_black"))
     return lines
@@ -220,7 +222,12 @@ def _is_alarming(line: str, seen: Seen) -> bool:
     return any(one.what == line.strip() for one in seen.alerts)
 
 
+def _printed(text: str) -> str:
+    """Without what takes no column of a terminal, and would have a frame stand askew: colours, other controls."""
+    return _CONTROLS.sub("", text)
+
+
 def _cut(line: str, width: int, style: str = "") -> Text:
-    text = Text(line.expandtabs(), style, no_wrap=True, overflow="ellipsis")
+    text = Text(_printed(line.expandtabs()), style, no_wrap=True, overflow="ellipsis")
     text.truncate(width, overflow="ellipsis")
     return text

@@ -24,6 +24,8 @@ LOOK_S = 5.0
 _AT_ONCE = 16
 _ENDED_KEPT = 50
 _HEADINGS = ("RUN", "STATE", "STEP", "LOSS", "STEP/S", "ETA", "USD", "WHERE", "SEEN")
+#: Columns that a narrow terminal does without: speed, place, loss and so on, but not the id, by which a run is named.
+_SPARE = (4, 7, 3, 8, 5, 6, 2)
 
 
 def ps(
@@ -69,7 +71,7 @@ def ps(
         return
     rows = [_row(one, now, seen=one.url in silent) for one in standings]
     rows += [_waiting_row(one, now) for one in waiting]
-    table.show_table(_HEADINGS, rows, shrink=(7, 0), right=(2, 3, 4, 5, 6), states=1)
+    table.show_table(_HEADINGS, rows, shrink=(7,), spare=_SPARE, right=(2, 3, 4, 5, 6), states=1)
     for url, why in silent.items():
         typer.echo(f"runctl: {url.rsplit('/', 1)[-1]} as it was seen last: {why}", err=True)
 

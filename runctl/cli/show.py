@@ -59,7 +59,9 @@ def show(
     _line("run dir", rundir.url)
     typer.echo("")
     rows = [_attempt_row(one, now) for one in attempts]
-    table.show_table(("#", "STATE", "STEPS", "TIME", "USD", "WHERE", "WHY IT ENDED"), rows, shrink=(6, 5), states=1)
+    table.show_table(
+        ("#", "STATE", "STEPS", "TIME", "USD", "WHERE", "WHY IT ENDED"), rows, shrink=(6, 5), spare=(5, 3), states=1
+    )
 
 
 def diff(
@@ -78,7 +80,7 @@ def diff(
         table.show_json(differing)
     elif differing:
         rows = [[key, _value(before, key), _value(after, key)] for key in differing]
-        table.show_table(("KEY", _id(first), _id(second)), rows, shrink=(2, 1, 0))
+        table.show_table(("KEY", _id(first), _id(second)), rows, shrink=(2, 1))
     else:
         typer.echo("Their effective configurations are the same.")
     if differing:

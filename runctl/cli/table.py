@@ -40,7 +40,7 @@ def coloured(text: str, colour: str | None) -> str:
 
 
 def show_table(
-    headings: Sequence[str], rows: Sequence[Sequence[str]], *, shrink: Sequence[int] = (0,),
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, shrink: Sequence[int] = (), spare: Sequence[int] = (),
     right: Sequence[int] = (), states: int | None = None,
 ) -> None:  # fmt: skip
     """Print rows in columns.
@@ -49,28 +49,66 @@ def show_table(
         headings: of the columns; one that is empty in every row is left out.
         rows: their cells.
         shrink: columns that may be cut, in this order, when the table is wider than the terminal.
+        spare: columns that are left out, in this order, when that is not enough.
         right: columns whose cells stand to the right.
         states: the column whose words have the colours of states.
     """
     kept = [column for column in range(len(headings)) if any(row[column] for row in rows)]
-    widths = {c: max(len(headings[c]), *(len(row[c]) for row in rows)) if rows else len(headings[c]) for c in kept}
-    over = sum(widths.values()) + _GAP * (len(kept) - 1) - shutil.get_terminal_size((80, 24)).columns
-    for column in shrink:
-        if over > 0 and column in widths:
-            cut = min(over, max(0, widths[column] - max(_LEAST, len(headings[column]))))
-            widths[column] -= cut
-            over -= cut
+    filled = {column: max(_width(row[column]) for row in rows) for column in kept}
+    widths = _fitted({column: _width(headings[column]) for column in kept}, filled, shrink, spare)
     lines = []
     for number, row in enumerate([headings, *rows]):
         cells = []
-        for column in kept:
-            width = widths[column]
-            text = row[column] if len(row[column]) <= width else row[column][: width - 1] + "…"
-            padded = text.rjust(width) if column in right else text.ljust(width)
+        for column, width in widths.items():
+            text = _cut(row[column], width)
+            blank = " " * (width - _width(text))
+            padded = blank + text if column in right else text + blank
             colour = COLOURS.get(text.split()[0] if text else "") if column == states and number else None
             cells.append(coloured(padded, colour))
         lines.append((" " * _GAP).join(cells).rstrip() + "\n")
     sys.stdout.write("".join(lines))
+
+
+def _fitted(
+    headed: dict[int, int], filled: dict[int, int], shrink: Sequence[int], spare: Sequence[int]
+) -> dict[int, int]:
+    """The widths of columns on this terminal, of what their headings and their cells take."""
+    room = shutil.get_terminal_size((80, 24)).columns
+    for left_out in range(len(spare) + 1):
+        widths = {column: max(headed[column], filled[column]) for column in headed if column not in spare[:left_out]}
+        if _narrowed(widths, shrink, headed, room) <= 0:
+            return widths
+    for least in (filled, dict.fromkeys(widths, 0)):  # rather a heading is cut than what stands below it
+        _narrowed(widths, shrink, least, room)
+    return widths
+
+
+def _narrowed(widths: dict[int, int], shrink: Sequence[int], least: dict[int, int], room: int) -> int:
+    """Narrow columns until they fit; returns how much is missing."""
+    over = sum(widths.values()) + _GAP * (len(widths) - 1) - room
+    for column in shrink:
+        if over > 0 and column in widths:
+            cut = min(over, max(0, widths[column] - max(_LEAST, least[column])))
+            widths[column] -= cut
+            over -= cut
+    return over
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _cut(text: str, width: int) -> str:
+    if _width(text) <= width:
+        return text
+    from rich.cells import set_cell_size
+
+    return set_cell_size(text, width - 1).rstrip() + "…"
 
 
 def duration(seconds: float | None) -> str:

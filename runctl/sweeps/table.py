@@ -40,14 +40,19 @@ def show(jobs: Sequence[Job], objectives: Sequence[Objective]) -> None:
     terminals = sys.stderr.isatty()
     metrics = [one.metric for one in objectives]
     priced = any(job.cost_usd for job in jobs)
-    headings = ("state", *metrics, "step", "time", *(["cost"] if priced else []))
+    headings = ["state", *metrics, "step", "time", *(["cost"] if priced else [])]
     console = Console(file=sys.stderr)
     shown = ordered(jobs, objectives)
     if terminals:
         shown = _fitting(shown, max(_FEWEST_ROWS, console.height - _MARGIN))
     rows = [_row(job, metrics, priced=priced) for job in shown]
     room = max((len(job.label) for job in shown), default=0)
-    taken = sum(max(len(one) for one in column) + _GAP for column in zip(headings, *rows, strict=True)) + 2
+    least = min(room, _LEAST_LABEL)
+    # A narrow terminal does without the last ones, rather than with all of them cut.
+    while terminals and len(headings) > 1 + len(metrics) and _taken(headings, rows) + least > console.width:
+        spare = 1 + len(metrics)
+        headings, rows = _without(headings, spare), [_without(row, spare) for row in rows]
+    taken = _taken(headings, rows)
     if terminals:
         room = min(room, max(_LEAST_LABEL, console.width - taken))
     else:
@@ -82,6 +87,15 @@ def _row(job: Job, metrics: Sequence[str], *, priced: bool) -> list[str]:
         terminal.duration(job.time_s) if job.time_s else "",
         *(["" if job.cost_usd is None else f"{job.cost_usd:.4f}"] if priced else []),
     ]
+
+
+def _taken(headings: list[str], rows: list[list[str]]) -> int:
+    """Columns of the terminal that all but the labels take."""
+    return sum(max(len(one) for one in column) + _GAP for column in zip(headings, *rows, strict=True)) + 2
+
+
+def _without(cells: list[str], place: int) -> list[str]:
+    return [*cells[:place], *cells[place + 1 :]]
 
 
 def _fitting(jobs: list[Job], room: int) -> list[Job]:

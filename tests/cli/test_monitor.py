@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from made import Home
+from rich.cells import cell_len
 
 from runctl import standing
 from runctl.cli import monitored
@@ -57,6 +58,14 @@ def test_a_run_at_a_glance(home: Home) -> None:
     ):
         assert part in text, text
     assert "alerts" not in text
+
+
+def test_control_letters_of_a_log_leave_the_frame_straight(home: Home) -> None:
+    home.run("odd", log="\0nul \x1b[31mred\x1b[0m \x07bell \x7f実験\nplain\n")
+    lines = home.runctl("monitor", "odd").output.splitlines()
+    [odd, plain] = [line for line in lines if "bell" in line or "plain" in line]
+    assert "nul red bell 実験" in odd
+    assert cell_len(odd) == len(odd) + 2 == len(plain)
 
 
 def test_what_it_tells_programs(home: Home) -> None:

@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from made import Home
 
-from runctl.cli import logs, ps, steer
+from runctl.cli import logs, ps, steer, table
 from runctl.outcome import Attempt, Outcome
 from runctl.registry import Entry
 from runctl.rundir import RunDir
@@ -116,10 +116,44 @@ def test_ps_shows_what_goes_on_within_80_columns(home: Home) -> None:
     shown = home.runctl("ps").stdout.splitlines()
     assert all(len(line) <= 80 for line in shown)
     assert len(shown) == 2
-    assert shown[0].split() == ["RUN", "STATE", "STEP", "LOSS", "STEP/S", "ETA", "USD", "WHERE"]
+    assert shown[0].split() == ["RUN", "STATE", "STEP", "LOSS", "ETA", "USD", "WHERE"]
     row = shown[1]
-    for part in ("running #2", "400/1000", "0.1235", " 2 ", "5m", "0.006"):
+    for part in ("running #2", "400/1000", "train-20261125-121500-abcd ", "0.1235", "5m", "0.006"):
         assert part in row, row
+
+
+def test_on_a_narrow_terminal_ps_leaves_columns_out_and_no_id_is_cut(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.run("train-20261125-121500-abcd", state=RunState.RUNNING, step=400, attempts=2)
+    monkeypatch.setenv("COLUMNS", "48")
+    heading, row = home.runctl("ps").stdout.splitlines()
+    assert heading.split() == ["RUN", "STATE", "STEP"] and max(len(heading), len(row)) <= 48
+    assert row.split() == ["train-20261125-121500-abcd", "running", "#2", "400/1000"]
+    monkeypatch.setenv("COLUMNS", "20")
+    assert home.runctl("ps").stdout.splitlines()[1].split() == ["train-20261125-121500-abcd", "running", "#2"]
+
+
+def test_show_and_diff_keep_on_a_narrow_terminal_what_is_needed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = "train-20261125-121500-abcd", "train-20261125-121500-efgh"
+    home.run(first, config="sweep: {max_parallel_jobs: 1, name: x}\n", state=RunState.FAILED)
+    home.run(other, config="sweep: {max_parallel_jobs: 2, name: x}\n")
+    monkeypatch.setenv("COLUMNS", "40")
+    heading, row = home.runctl("diff", first, other, expect=1).stdout.splitlines()
+    assert row.split() == ["sweep.max_parallel_jobs", "1", "2"] and max(len(heading), len(row)) <= 40
+    heading = home.runctl("show", first).stdout.split("\n\n")[1].splitlines()[0]
+    assert heading.split("  ")[-1].strip() == "WHY IT ENDED" and "WHERE" not in heading and len(heading) <= 40
+
+
+def test_columns_stand_below_each_other_whatever_letters_are_wide(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [["実験 一", "1", "x"], ["plain", "22", "e\u0301"]]
+    table.show_table(("NAME", "N", "Z"), rows, right=(1,))
+    assert capsys.readouterr().out == "NAME      N  Z\n実験 一   1  x\nplain    22  e\u0301\n"
+    monkeypatch.setenv("COLUMNS", "11")
+    table.show_table(("NAME", "N"), [rows[0], ["実験実験", "22"]], shrink=(0,))
+    assert capsys.readouterr().out == "NAME     N\n実験 一  1\n実験実…  22\n"
 
 
 def test_ps_all_has_the_ended_ones_and_filters_them(home: Home) -> None:

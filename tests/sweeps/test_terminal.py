@@ -16,6 +16,7 @@ import termios
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,6 +187,17 @@ def test_the_last_table_fits_the_terminal_with_the_best_and_what_failed(monkeypa
     rows = [line.split()[0] for line in told.splitlines() if line.startswith(" x=")]
     assert rows == [*(f"x={x}" for x in range(13)), "x=199"]
     assert "14 of 200 jobs are shown" in told
+
+
+@pytest.mark.parametrize(("columns", "left"), [(46, "0.1 s"), (36, "0.1 s"), (30, "12.5")])
+def test_on_a_narrow_terminal_the_last_table_has_fewer_columns_and_cuts_no_number(
+    monkeypatch, columns: int, left: str
+) -> None:
+    jobs = [replace(job, values={"loss": 12.5}, step=1000, time_s=0.1) for job in jobs_of(3)]
+    told = plain(shown(jobs, monkeypatch, screen=True, columns=columns))
+    rows = [line for line in told.splitlines() if line.startswith(" x=")]
+    assert max(map(len, rows)) <= columns and "…" not in told
+    assert all(row.rstrip().endswith(left) and "12.5" in row for row in rows)
 
 
 def test_a_file_gets_every_row_whole_and_without_colours(monkeypatch) -> None:

@@ -72,18 +72,22 @@ def stop(
 
 def rm(
     runs: list[str] = typer.Argument(..., help=RUN_HELP, metavar="RUN…", autocompletion=complete),
-    force: bool = typer.Option(False, "--force", "-f", help="Ask no question."),
+    force: bool = typer.Option(False, "--force", "-f", "--yes", "-y", help="Ask no question."),
     keep_files: bool = typer.Option(False, "--keep-files", help="Only leave it out of the index."),
+    as_json: bool = _JSON,
 ) -> None:
     """Remove runs that have ended: their logs, metrics and checkpoints, also those that checkpoint.url had carried."""
     from runctl import standing
     from runctl.checkpoint.transfer import readable
     from runctl.registry import Registry
 
+    if as_json and not (force or keep_files):
+        raise ConfigError("--json asks no question: add -y to remove them for good")
     registry = Registry()
     for word in runs:
         entry = entry_of(word, registry)
         rundir = run_of(entry.url) if not keep_files else None
+        removed: dict[str, object] = {"run_id": entry.id, "url": entry.url, "files": 0, "size_bytes": 0, "places": []}
         if rundir is not None:
             now = standing.look(rundir)
             if standing.may_go_on(rundir, now) or rundir.lease.is_held():
@@ -99,8 +103,12 @@ def rm(
                 for name in sorted(sizes, key=lambda name: name == "spec.json"):
                     store.delete(name)
                 store.remove_folder()
-            typer.echo(f"removed {told}")
+            removed |= {"files": count, "size_bytes": size_bytes, "places": [store.url for store, _ in files]}
+            if not as_json:
+                typer.echo(f"removed {told}")
         registry.forget(entry.url)
+        if as_json:  # a line for each at once, for the next one may not be removable
+            table.show_json(removed)
 
 
 def _stores(rundir: RunDir) -> list[Store]:

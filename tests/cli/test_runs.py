@@ -337,6 +337,18 @@ def test_rm_without_a_yes_removes_nothing(home: Home) -> None:
     assert Path(ended.url, "spec.json").exists()
 
 
+def test_rm_tells_programs_what_it_removed_and_asks_them_nothing(home: Home) -> None:
+    one, other = home.run("one"), home.run("other")
+    assert "add -y" in home.runctl("rm", "one", "--json", expect=2).stderr and Path(one.url, "spec.json").exists()
+    sizes = one.store.sizes("")
+    told = json.loads(home.runctl("rm", "one", "--json", "--yes").stdout)
+    assert told == {
+        "run_id": "one", "url": one.url, "files": len(sizes), "size_bytes": sum(sizes.values()), "places": [one.url],
+    }  # fmt: skip
+    assert json.loads(home.runctl("rm", "other", "--json", "--keep-files").stdout)["files"] == 0
+    assert not Path(one.url).exists() and Path(other.url).exists() and home.registry.entries() == []
+
+
 def test_reindex_makes_the_index_anew_from_run_directories(home: Home) -> None:
     home.run("a", noted=False)
     home.run("b", noted=False, state=RunState.FAILED)

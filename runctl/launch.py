@@ -78,6 +78,7 @@ class _Launch:
         self._composer: Composer
         self._sweep: Sweep | None = None
         self._told_of: set[str] = set()
+        self._plans: list[dict[str, Any]] = []
         self._code = 0
         self._error: Exception | None = None
 
@@ -114,6 +115,7 @@ class _Launch:
                 hydra.main(config_path="pkg://runctl.conf", config_name="runctl", version_base="1.3")(self._job)()
             if self._error is not None:
                 raise self._error
+            self._show_plans()
             return self._code if self._sweep is None else self._sweep.finish()
         except KeyboardInterrupt:
             if self._sweep is None:
@@ -137,7 +139,9 @@ class _Launch:
         """
         with changed(HYDRA_FULL_ERROR=None):
             if self._sweep is not None:
-                return self._sweep.carry_out_here(cfg)
+                value = self._sweep.carry_out_here(cfg)
+                self._show_plans()  # those of other processes would not come back
+                return value
             try:
                 ready = self._ready(cfg)
                 self._code = ready if isinstance(ready, int) else self._carry_out(ready)
@@ -158,7 +162,7 @@ class _Launch:
         checked = composer.checked(cfg)
         hooks = composer.hooks(checked)
         if checked.plugins.list:
-            terminal.show_plugins(hooks.plugins())
+            terminal.show_plugins(hooks.plugins(), as_json=checked.output.value == "json")
             return 0
         spec = composer.spec(checked)
         if drill != "none" and not self._is_rehearsed():
@@ -203,11 +207,22 @@ class _Launch:
             platform = self._composer.planner(cfg)
             plan = platform.plan(spec, platform.quote(spec), 1)
             if as_json:
-                terminal.show_json(terminal.plan_json(plan, spec.args))
+                self._plans.append(terminal.plan_json(plan, spec.args))
+                if self._sweep is None:
+                    self._show_plans()
             else:
                 terminal.show_plan(plan)
             return 0
         return self._try_out(launch) if cfg.smoke else None
+
+    def _show_plans(self) -> None:
+        """Those for programs, in one object: the one, or under `-m` those of all jobs."""
+        from runctl import terminal
+
+        if self._plans:
+            all_of_them = {"schema": self._plans[0]["schema"], "plans": self._plans}
+            terminal.show_json(self._plans[0] if self._sweep is None else all_of_them)
+            self._plans = []
 
     def _try_out(self, launch: Composed) -> int:
         """A launch proved before it is long."""

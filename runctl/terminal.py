@@ -111,8 +111,11 @@ def show_arguments(args: Mapping[str, Argument]) -> None:
     Console(file=sys.stdout).print(table)
 
 
-def show_plugins(plugins: list[PluginInfo]) -> None:
-    """The table of `plugins.list=true`."""
+def show_plugins(plugins: list[PluginInfo], *, as_json: bool) -> None:
+    """What `plugins.list=true` shows."""
+    if as_json:
+        show_json({"schema": SCHEMA, "plugins": [to_data(plugin) for plugin in plugins]})
+        return
     width = max((len(plugin.name) for plugin in plugins), default=0)
     place = max((len(plugin.source) for plugin in plugins), default=0)
     for plugin in plugins:

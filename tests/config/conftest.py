@@ -39,7 +39,8 @@ class Desk:
         """The JSON plans of a dry run, one for each run of a multirun. What Hydra reads comes first."""
         cut = words.index("--") if "--" in words else len(words)
         out, _ = self.run(*words[:cut], "dry_run=true", "output=json", *words[cut:])
-        return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        told = json.loads(out.splitlines()[-1])
+        return told.get("plans", [told])
 
     def plan(self, *words: str) -> dict[str, Any]:
         """The JSON plan of a dry run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -111,6 +112,16 @@ def test_a_root_that_cannot_be_written_is_refused(desk, root):
     text = desk.refusal("script=train.py", f"run.root={root}")
     assert root in text
     assert "choose another place with run.root=" in text
+
+
+def test_for_programs_there_is_one_object(desk):
+    one, _ = desk.run("script=train.py", "dry_run=true", "output=json")
+    assert list(json.loads(one)) == ["schema", "plan", "args"]
+    all_of_them, _ = desk.run("-m", "script=train.py", "args.x=1,2", "dry_run=true", "output=json")
+    told = json.loads(all_of_them.splitlines()[-1])
+    assert (told["schema"], [plan["args"]["x"]["effective"] for plan in told["plans"]]) == (1, [1, 2])
+    plugins, _ = desk.run("script=train.py", "plugins.list=true", "output=json")
+    assert {"name", "source", "hooks"} == set(json.loads(plugins)["plugins"][0])
 
 
 @pytest.mark.parametrize("reference", ["hunter2", "env:", "env:A B", "'sk-${x}'", "{a: hunter2}", "[hunter2]", "''"])

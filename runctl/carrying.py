@@ -13,7 +13,7 @@ from runctl.holdings import check_resumed
 from runctl.platforms import registry
 from runctl.platforms.base import Berth, Platform
 from runctl.rundir import RunDir, run_url
-from runctl.spec import Plan, RunHandle
+from runctl.spec import LaunchSpec, Plan, RunHandle
 from runctl.storage import check_place
 from runctl.supervisor import Supervisor, outcome_of
 
@@ -123,6 +123,30 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
         return Carried(spec.run.id, 0, None, url=rundir.url)
     terminal.show_outcome(outcome, rundir, tell)
     return Carried(spec.run.id, outcome.exit_code, outcome.to_json(), url=rundir.url)
+
+
+def foreseen(launch: Composed, platform: Platform) -> tuple[LaunchSpec, int, bool]:
+    """What a launch would carry out, for a plan of it: its spec, the number of its attempt, whether it has finished.
+
+    Raises:
+        ConfigError: for what the launch itself would refuse of a run that exists.
+        StorageError: if the run directory cannot be read.
+    """
+    cfg, spec = launch.cfg, launch.spec
+    if launch.key is None and cfg.run.id is None:  # a new run, of which nothing can lie anywhere
+        check_resumed(spec, RunDir(run_url(spec.run.root, spec.run.id)))
+        return spec, 1, False
+    known = identity.known_run(spec.run.root, launch.key) if launch.key else None
+    spec = spec if known is None else identity.under_id(spec, known)
+    rundir = RunDir(run_url(spec.run.root, spec.run.id))
+    earlier = rundir.attempts()
+    done = False
+    if rundir.exists() and cfg.checkpoint.resume != "never":
+        spec = identity.going_on(spec, rundir, earlier, platform.kind, accept=cfg.run.changed.value == "accept")
+        done = identity.finished(earlier) and not spec.checkpoint.resume.isdigit()
+    if not done:
+        check_resumed(spec, rundir)
+    return spec, 1 + (earlier[-1].number if earlier else 0), done
 
 
 def _living(platform: Platform, rundir: RunDir) -> tuple[Plan, RunHandle] | None:

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 from runctl import streams
 from runctl.config.argv import CommandLine, parse
 from runctl.config.files import ConfigFiles
-from runctl.errors import ConfigError, NotBuiltYet
+from runctl.errors import ConfigError, NotBuiltYet, StorageError
 from runctl.variables import changed
 
 if TYPE_CHECKING:
     from runctl.composed import Composed, Composer
     from runctl.config.schemas import LaunchConfig
+    from runctl.platforms.base import Platform
     from runctl.platforms.local import LocalAgent
     from runctl.spec import LaunchSpec
     from runctl.sweeps.sweep import Sweep
@@ -205,7 +206,10 @@ class _Launch:
             return 0
         if cfg.dry_run or cfg.explain:
             platform = self._composer.planner(cfg)
-            plan = platform.plan(spec, platform.quote(spec), 1)
+            attempt = 1
+            if self._sweep is None:  # jobs have ids of their own
+                spec, attempt = self._foreseen(launch, platform)
+            plan = platform.plan(spec, platform.quote(spec), attempt)
             if as_json:
                 self._plans.append(terminal.plan_json(plan, spec.args))
                 if self._sweep is None:
@@ -214,6 +218,22 @@ class _Launch:
                 terminal.show_plan(plan)
             return 0
         return self._try_out(launch) if cfg.smoke else None
+
+    def _foreseen(self, launch: Composed, platform: Platform) -> tuple[LaunchSpec, int]:
+        """What would be carried out, and the number of its attempt; of a run that exists it is told."""
+        from runctl import terminal
+        from runctl.carrying import foreseen
+
+        try:
+            spec, attempt, done = foreseen(launch, platform)
+        except StorageError as error:  # a plan needs no storage that answers
+            terminal.tell(f"whether this run exists is not known: {error}")
+            return launch.spec, 1
+        if done:
+            terminal.tell(f"{spec.run.id} has finished: the launch would start nothing")
+        elif attempt > 1:
+            terminal.tell(f"{spec.run.id} exists: this would be its attempt {attempt}")
+        return spec, attempt
 
     def _show_plans(self) -> None:
         """Those for programs, in one object: the one, or under `-m` those of all jobs."""

@@ -186,3 +186,19 @@ def test_what_lies_beyond_a_chosen_step_is_superseded_and_kept(project: Path, la
     again = launch("run.name=base")
     assert "resuming from step 3 " in again.err, "the second attempt's own, not the first's"
     assert json.loads((folder / "step-000003" / "manifest.json").read_text())["attempt"] == 2
+
+
+@pytest.mark.usefixtures("failed")
+def test_a_dry_run_of_a_run_that_exists_refuses_what_the_launch_refuses(project: Path, launch: Callable) -> None:
+    [rundir] = (project / "runs").glob("base-*")
+    planned = launch("run.name=base", "dry_run=true", "output=json")
+    assert planned.code == 0 and f"{rundir.name} exists: this would be its attempt 2" in planned.err
+    assert rundir.name in json.dumps(planned.outcome["plan"])
+    for words in (("run.name=base",), (f"run.id={rundir.name}",)):
+        refused = launch(*words, "args.lr=0.01", "dry_run=true")
+        assert refused.code == 2 and "lr: 0.1 → 0.01" in refused.err
+    assert "no checkpoint of step 77" in launch("run.name=base", "checkpoint.resume=77", "dry_run=true").err
+    assert "there are none" in launch("checkpoint.resume=77", "dry_run=true").err
+    record = rundir / "attempts" / "1.json"
+    record.write_text(record.read_text().replace('"failed"', '"succeeded"'))
+    assert "has finished: the launch would start nothing" in launch("run.name=base", "dry_run=true").err

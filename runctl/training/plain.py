@@ -28,6 +28,8 @@ def host_dir(rank: int, world_size: int) -> HostDir:
         name = f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.getppid()}".replace("/", "-")
     made = HostDir.for_attempt(f"{_PREFIX}{name}", 1, "")
     made.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Where ranks say that they live: the writer takes one that is late with its state and never said so for dead.
+    (made.path / "workers").mkdir(exist_ok=True, mode=0o700)
     if rank == 0:
         _lock(made.path.parent)  # held until this process ends
         atexit.register(made.remove)

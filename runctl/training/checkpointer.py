@@ -224,11 +224,11 @@ class Checkpointer:
             self._saved_step = self.step
 
     def _finish(self) -> None:
-        """The end of the training: its last state is saved, and the writer is waited for."""
-        self._stopping = True
+        """The end of a loop: its last state is saved, and the writer is waited for. Another loop may follow."""
         self._wait_s = _AT_THE_END_S
         self._save()
         self._wait_for_commit()
+        self._wait_s = 0.0
 
     def _leave(self) -> None:
         """A stop: the state is saved, so end this rank here, with success, for torchrun counts anything else."""

@@ -21,6 +21,7 @@ from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.restore import Restore
 from runctl.errors import CheckpointCorrupt, CheckpointUnloadable, RunctlError
 from runctl.storage import open_store
+from runctl.training import plain
 from runctl.training.meeting import Meeting
 
 Load = Callable[[Path], None]
@@ -51,6 +52,8 @@ def _begin_together(policy: RankPolicy, meeting: Meeting, load: Load) -> None:
     """Rank 0 looks, all load, and what does not load on one of them is loaded on none."""
     if meeting.rank == 0:
         meeting.wait_for_former_writer()
+        if not policy.launched:  # the agent has done so
+            plain.sweep_checkpoints(Path(policy.folder))
     unloadable: dict[int, str] = {}
     for turn in itertools.count():
         told = meeting.exchange(f"begin-{turn}", _chosen(policy, unloadable) if meeting.rank == 0 else None)[0]

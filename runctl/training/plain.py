@@ -12,8 +12,10 @@ import fcntl
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+from runctl.checkpoint.catalog import Catalog
 from runctl.hostdir import HostDir
 
 _PREFIX = "plain-"
@@ -35,6 +37,26 @@ def host_dir(rank: int, world_size: int) -> HostDir:
         atexit.register(made.remove)
         _sweep(made.path.parent.parent)
     return made
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Have nobody sweep a folder of checkpoints meanwhile; it is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a network file system that cannot
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sweep_checkpoints(folder: Path) -> None:
+    """Remove what killed writers left, unless one is at work there: of a training just killed, or of another one."""
+    if folder.is_dir() and (held := _lock(folder)) is not None:
+        Catalog(folder).sweep()
+        os.close(held)
 
 
 def _sweep(base: Path) -> None:

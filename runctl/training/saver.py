@@ -233,8 +233,9 @@ class Saver:
             os.sched_setscheduler(self._writer.pid, os.SCHED_OTHER, os.sched_param(0))
 
     def _hear(self, timeout_s: float) -> None:
-        ready, _, _ = select.select([self._replies], [], [], timeout_s)
-        if not ready:
+        replies = select.poll()  # where `select` takes no descriptor beyond 1023: a script may have many files open
+        replies.register(self._replies, select.POLLIN)
+        if not replies.poll(timeout_s * 1000):
             if timeout_s:
                 raise CheckpointError(f"the checkpoint writer did not finish within {timeout_s:g} s")
             return

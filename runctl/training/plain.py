@@ -12,7 +12,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from runctl.checkpoint.catalog import Catalog
@@ -34,7 +34,7 @@ def host_dir(rank: int, world_size: int) -> HostDir:
     (made.path / "workers").mkdir(exist_ok=True, mode=0o700)
     if rank == 0:
         _lock(made.path.parent)  # held until this process ends
-        atexit.register(made.remove)
+        at_own_exit(made.remove)
         _sweep(made.path.parent.parent)
     return made
 
@@ -57,6 +57,17 @@ def sweep_checkpoints(folder: Path) -> None:
     if folder.is_dir() and (held := _lock(folder)) is not None:
         Catalog(folder).sweep()
         os.close(held)
+
+
+def at_own_exit(call: Callable[[], None]) -> None:
+    """Have something done when this process ends, and not when a child does that it forks: handlers are inherited."""
+    pid = os.getpid()
+
+    def end() -> None:
+        if os.getpid() == pid:
+            call()
+
+    atexit.register(end)
 
 
 def _sweep(base: Path) -> None:

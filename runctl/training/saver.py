@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import math
@@ -20,6 +19,7 @@ from runctl.checkpoint.interval import AutoInterval
 from runctl.checkpoint.policy import ATTACH_URL, RankPolicy
 from runctl.checkpoint.uploader import Uploader
 from runctl.errors import CheckpointError, CheckpointUnloadable
+from runctl.training import plain
 from runctl.training.meeting import Meeting
 from runctl.training.snapshot import Snapshot
 from runctl.training.writer import Job
@@ -52,7 +52,7 @@ class Saver:
         self._snapshot = Snapshot()
         self._begin_writer()
         if not policy.launched:
-            atexit.register(self._at_exit)
+            plain.at_own_exit(self._at_exit)
         self._uploader: Uploader | None = None
         self._begin_upload()
         self._uploader_at = 0.0

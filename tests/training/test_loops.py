@@ -24,7 +24,7 @@ def test_a_second_loop_is_saved_and_carried_like_the_first(
     (host_dir.path / "workers").mkdir(parents=True)
     monkeypatch.setenv(hostdir.ENV, str(host_dir.path))
     monkeypatch.setattr("runctl.training.meeting.Meeting.stop_on_signals", lambda *_: None)
-    monkeypatch.setattr("atexit.register", lambda *_: None)
+    monkeypatch.setattr("runctl.training.plain.at_own_exit", lambda _: None)
     policy = RankPolicy(
         str(tmp_path / "checkpoints"), "run", every=Every("steps", 4), retention=Retention(keep_last=9),
         launched=launched, upload_to=None if launched else str(tmp_path / "away"),

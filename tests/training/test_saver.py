@@ -6,7 +6,7 @@ import fcntl
 import os
 import resource
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,12 +19,13 @@ from runctl.training.saver import Saver
 
 
 class Rank0:
-    """A rank that saves a state of its own."""
+    """The one rank of a training without a launcher."""
 
     def __init__(self, folder: Path) -> None:
         self.catalog = Catalog(folder / "checkpoints")
         self.meeting = Meeting(0, 1)
-        self.saver = Saver(RankPolicy(str(self.catalog.folder), "run", upload_to=str(folder / "away")), self.meeting)
+        policy = RankPolicy(str(self.catalog.folder), "run", launched=False, upload_to=str(folder / "away"))
+        self.saver = Saver(policy, self.meeting)
 
     def save(self, step: int) -> None:
         self.meeting.leave_rank_state(step, {})
@@ -32,11 +33,21 @@ class Rank0:
 
 
 @pytest.fixture
-def rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rank0]:
+def at_exit(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What is to be done at the end of this process, as a forked child inherits it."""
+    handlers: list[Callable[[], None]] = []
+    monkeypatch.setattr("atexit.register", handlers.append)
+    return handlers
+
+
+@pytest.fixture
+def rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_exit: list[Callable[[], None]]) -> Iterator[Rank0]:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rank = Rank0(tmp_path)
     yield rank
-    rank.saver.finish(60.0)
+    for handler in reversed(at_exit):
+        handler()
+    assert not rank.meeting.host_dir.path.exists()
 
 
 @pytest.fixture
@@ -54,3 +65,17 @@ def test_a_script_may_have_more_files_open_than_select_takes(many_files: None, r
     rank.save(1)
     rank.save(2)
     assert rank.catalog.steps()[0] == 1
+
+
+def test_a_forked_child_that_ends_as_a_script_does_ends_nothing_of_its_parents(
+    rank: Rank0, at_exit: list[Callable[[], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = rank.saver._writer
+    with monkeypatch.context() as child:
+        child.setattr(os, "getpid", lambda: -1)
+        for handler in reversed(at_exit):
+            handler()
+    rank.save(1)
+    assert rank.saver._writer is writer
+    rank.saver.finish(60.0)
+    assert rank.catalog.steps() == [1]

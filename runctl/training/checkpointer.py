@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ import torch
 from runctl.agreement import Appointment, Kind
 from runctl.checkpoint.policy import RankPolicy
 from runctl.errors import CheckpointError
-from runctl.training import randomness
+from runctl.training import place, randomness
 from runctl.training.beginning import begin
 from runctl.training.log import log as log_metrics
 from runctl.training.meeting import Meeting
@@ -61,8 +60,7 @@ class Checkpointer:
         self._loader = loader
         self._config = dict(config or {})
         self._metrics: dict[str, float] = {}
-        self._rank = int(os.environ.get("RANK", "0"))
-        self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self._rank, _, self._world_size, _ = place.here()
         self._meeting = Meeting(self._rank, self._world_size)
         if not policy.launched:
             self._meeting.stop_on_signals(policy.grace_s)

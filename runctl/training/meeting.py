@@ -14,7 +14,7 @@ import torch
 from runctl import processes
 from runctl.agreement import Agreement, Appointment, Kind
 from runctl.hostdir import HostDir
-from runctl.training import plain
+from runctl.training import place, plain
 
 _POLL_S = 0.02
 _OPEN_TIMEOUT_S = 60.0
@@ -39,8 +39,7 @@ class Meeting:
 
     def __init__(self, rank: int, world_size: int) -> None:
         self.rank = rank
-        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        self.restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        self.local_rank, self.restart = place.here().local_rank, place.here().restart
         self.host_dir = HostDir.from_environment() or plain.host_dir(rank, world_size)
         path = self.host_dir.agreement(self.restart)
         self.seen = 0

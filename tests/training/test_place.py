@@ -44,7 +44,7 @@ def test_variables_around_a_launch_of_one_process_do_not_make_it_one_of_several(
     )
     host_dir = HostDir(tmp_path / "base" / "run" / "a1")
     host_dir.create(1)
-    ends = {name: os.open(host_dir.pipe(0, name), os.O_RDONLY | os.O_NONBLOCK) for name in ("out", "err")}
+    ends = {name: os.open(host_dir.pipe(0, name), os.O_RDONLY | os.O_NONBLOCK) for name in hostdir.STREAMS}
     policy = RankPolicy(str(tmp_path / "checkpoints"), "run", every=Every("steps", 1))
     done = subprocess.run(
         [sys.executable, Path(runctl.__file__).parent / "training" / "worker.py", "script", tmp_path / "train.py"],

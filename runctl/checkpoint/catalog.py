@@ -126,6 +126,7 @@ class Catalog:
         """Remove a checkpoint."""
         # The name goes first, so that a reader never sees half a checkpoint under it.
         doomed = self.folder / f".tmp-pruned-{manifests.folder_name(step)}"
+        shutil.rmtree(doomed, ignore_errors=True)  # left by one that was killed here
         self.path(step).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 

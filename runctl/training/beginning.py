@@ -1,7 +1,12 @@
-"""How the ranks begin: from the checkpoint that the agent chose, or without one from what they find together."""
+"""How the ranks begin: from the checkpoint that the agent chose, or from what they find together.
+
+They look for themselves without an agent, and where torchrun has restarted them in place: the agent chose before the
+attempt began, and its ranks have saved since.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sys
 import threading
@@ -9,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.catalog import Catalog, Found
 from runctl.checkpoint.policy import ATTACH_URL, RankPolicy
 from runctl.checkpoint.remote import RemoteCatalog
 from runctl.checkpoint.restore import Restore
 from runctl.errors import CheckpointCorrupt, CheckpointUnloadable, RunctlError
 from runctl.storage import open_store
+from runctl.training import plain
 from runctl.training.meeting import Meeting
 
 Load = Callable[[Path], None]
@@ -29,10 +36,10 @@ def begin(policy: RankPolicy, meeting: Meeting, load: Load) -> None:
         load: puts the state of a checkpoint's folder in place, and raises whatever goes wrong.
 
     Raises:
-        CheckpointUnloadable: if it does not load; without an agent, if there are checkpoints and none of them does.
+        CheckpointUnloadable: if it does not load; where the ranks look, if there are checkpoints and none of them does.
         RunctlError: if what there is cannot be read.
     """
-    if not policy.launched:
+    if not policy.launched or meeting.restart:
         _begin_together(policy, meeting, load)
     elif policy.restore is not None:
         error = _try_twice(load, Path(policy.restore))
@@ -42,11 +49,17 @@ def begin(policy: RankPolicy, meeting: Meeting, load: Load) -> None:
 
 
 def _begin_together(policy: RankPolicy, meeting: Meeting, load: Load) -> None:
-    """Without an agent: rank 0 looks, all load, and what does not load on one of them is loaded on none."""
+    """Rank 0 looks, all load, and what does not load on one of them is loaded on none."""
+    if meeting.rank == 0:
+        meeting.wait_for_former_writer()
+        if not policy.launched:  # the agent has done so
+            plain.sweep_checkpoints(Path(policy.folder))
     unloadable: dict[int, str] = {}
     for turn in itertools.count():
         told = meeting.exchange(f"begin-{turn}", _chosen(policy, unloadable) if meeting.rank == 0 else None)[0]
         if "error" in told:
+            if policy.restore is not None:
+                meeting.say_unloadable(told["error"])
             raise CheckpointUnloadable(told["error"])
         if told["path"] is None:
             return
@@ -56,6 +69,8 @@ def _begin_together(policy: RankPolicy, meeting: Meeting, load: Load) -> None:
         if why is None:
             if unloadable and meeting.rank == 0:
                 _supersede(policy, unloadable)
+            if policy.launched and meeting.rank == 0:
+                _say(f"resuming from step {told['step']} ({told['path']})")
             return
         unloadable[told["step"]] = why
         if meeting.rank == 0:
@@ -76,10 +91,29 @@ def _chosen(policy: RankPolicy, unloadable: dict[int, str]) -> dict[str, Any]:
 
 def _find(policy: RankPolicy, skip: frozenset[int]) -> Found | None:
     local = Catalog(Path(policy.folder))
+    if policy.launched:
+        own = _of_this_attempt(policy, local)
+        if not own:
+            return None
+        skip |= set(local.steps()) - own
     if policy.upload_to is None:
         return local.newest(lambda error: _say(f"{error}; going back to the one before"), skip=skip)
     remote = RemoteCatalog(open_store(policy.upload_to, ATTACH_URL))
     return Restore(local, remote, _say, threading.Event()).newest(skip)
+
+
+def _of_this_attempt(policy: RankPolicy, local: Catalog) -> set[int]:
+    """Steps of what an attempt's ranks began from, and have saved since.
+
+    What else lies there the agent has passed over; and what a script wrote by itself is not ours to load.
+    """
+    own = set()
+    for step in local.steps():
+        with contextlib.suppress(CheckpointCorrupt):
+            told = manifests.read(local.path(step))
+            if str(local.path(step)) == policy.restore or (told.attempt == policy.attempt and told.watched is None):
+                own.add(step)
+    return own
 
 
 def _supersede(policy: RankPolicy, unloadable: dict[int, str]) -> None:

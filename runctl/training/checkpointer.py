@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -28,7 +27,7 @@ from runctl.agreement import Appointment, Kind
 from runctl.checkpoint import manifest as manifests
 from runctl.checkpoint.policy import RankPolicy
 from runctl.errors import CheckpointError
-from runctl.training import randomness
+from runctl.training import place, randomness
 from runctl.training.beginning import begin
 from runctl.training.log import log as log_metrics
 from runctl.training.meeting import Meeting
@@ -62,8 +61,7 @@ class Checkpointer:
         self._loader = loader
         self._config = dict(config or {})
         self._metrics: dict[str, float] = {}
-        self._rank = int(os.environ.get("RANK", "0"))
-        self._world_size = int(os.environ.get("WORLD_SIZE", "1"))
+        self._rank, _, self._world_size, _ = place.here()
         self._meeting = Meeting(self._rank, self._world_size)
         if not policy.launched:
             self._meeting.stop_on_signals(policy.grace_s)
@@ -227,11 +225,11 @@ class Checkpointer:
             self._saved_step = self.step
 
     def _finish(self) -> None:
-        """The end of the training: its last state is saved, and the writer is waited for."""
-        self._stopping = True
+        """The end of a loop: its last state is saved, and the writer is waited for. Another loop may follow."""
         self._wait_s = _AT_THE_END_S
         self._save()
         self._wait_for_commit()
+        self._wait_s = 0.0
 
     def _leave(self) -> None:
         """A stop: the state is saved, so end this rank here, with success, for torchrun counts anything else."""

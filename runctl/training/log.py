@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from runctl.hostdir import HostDir
+from runctl.training import place
 
 
 def log(*, step: int | None = None, **metrics: Any) -> None:
@@ -27,7 +27,7 @@ def log(*, step: int | None = None, **metrics: Any) -> None:
     values = {name: _number(name, value) for name, value in metrics.items()}
     if step is not None:
         values = {"step": int(step), **values}
-    if int(os.environ.get("RANK", "0")) != 0:
+    if place.here().rank != 0:
         return
     host_dir = HostDir.from_environment()
     if host_dir is not None:

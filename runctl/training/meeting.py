@@ -11,14 +11,17 @@ from typing import Any
 
 import torch
 
+from runctl import processes
 from runctl.agreement import Agreement, Appointment, Kind
 from runctl.hostdir import HostDir
-from runctl.training import plain
+from runctl.training import place, plain
 
 _POLL_S = 0.02
 _OPEN_TIMEOUT_S = 60.0
 _DECISION_TIMEOUT_S = 30.0
 _EXCHANGE_TIMEOUT_S = 1800.0
+#: How long ranks that were restarted wait for what those before them had in writing: the others wait in an exchange.
+_WRITER_TIMEOUT_S = 600.0
 #: Ranks are at most a step apart, so that the step about to be written is always among the last few.
 _KEEP_RANK_FILES = 4
 
@@ -29,16 +32,16 @@ class Meeting:
     Rank 0 makes the agreement's file and runs the thread that decides; the others wait for the file.
 
     Attributes:
+        restart: how often torchrun has restarted the ranks in place.
         agreement: the mapped file.
         seen: how many appointments this rank has taken in.
     """
 
     def __init__(self, rank: int, world_size: int) -> None:
         self.rank = rank
-        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        self._restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        self.local_rank, self.restart = place.here().local_rank, place.here().restart
         self.host_dir = HostDir.from_environment() or plain.host_dir(rank, world_size)
-        path = self.host_dir.agreement(self._restart)
+        path = self.host_dir.agreement(self.restart)
         self.seen = 0
         self._left: list[int] = []
         if rank == 0:
@@ -74,13 +77,26 @@ class Meeting:
                 self._left.remove(old)
 
     def rank_file(self, step: int, rank: int) -> str:
-        return str(self.host_dir.path / f"rank-{rank}-{self._restart}-{step}.pt")
+        return str(self.host_dir.path / f"rank-{rank}-{self.restart}-{step}.pt")
 
     def wait_for_commit(self, step: int, timeout_s: float) -> None:
         """Wait until rank 0's checkpoint of a step is committed: ranks that leave together fail no collective."""
         deadline = time.monotonic() + timeout_s
         while self.agreement.committed < step and time.monotonic() < deadline:
             time.sleep(_POLL_S)
+
+    def wait_for_former_writer(self) -> None:
+        """After a restart in place: let the writer of the ranks before finish what it has, for that is the newest."""
+        path = self.host_dir.agreement(self.restart - 1)
+        if self.restart == 0 or not path.exists():
+            return
+        former = Agreement(path)
+        deadline = time.monotonic() + _WRITER_TIMEOUT_S
+        if (pid := former.writer_at_work()) is not None:
+            processes.run_when_idle(pid, False)
+            while former.writer_at_work() and processes.lives(pid) and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
+        former.close()
 
     def exchange(self, name: str, value: Any) -> list[Any]:
         """Tell the other ranks of this host something, and hear what each of them tells; all must call it.
@@ -95,7 +111,7 @@ class Meeting:
         Raises:
             TimeoutError: if a rank tells nothing within half an hour, which is what a collective waits.
         """
-        name = f"{name}-{self._restart}"
+        name = f"{name}-{self.restart}"
         self.host_dir.tell(name, self.rank, value)
         deadline = time.monotonic() + _EXCHANGE_TIMEOUT_S
         while len(told := self.host_dir.told(name)) < self.agreement.ranks:
@@ -123,7 +139,7 @@ class Meeting:
 
     def _say(self, **words: Any) -> None:
         self._words |= words
-        self.host_dir.register_worker(self.rank, self._restart, self._words)
+        self.host_dir.register_worker(self.rank, self.restart, self._words)
 
     def stop_on_signals(self, grace_s: float) -> None:
         """Without a launcher: the first SIGTERM or SIGINT asks for a stop, the next does what it always did.

@@ -12,8 +12,10 @@ import fcntl
 import os
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from runctl.checkpoint.catalog import Catalog
 from runctl.hostdir import HostDir
 
 _PREFIX = "plain-"
@@ -28,11 +30,44 @@ def host_dir(rank: int, world_size: int) -> HostDir:
         name = f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}-{os.getppid()}".replace("/", "-")
     made = HostDir.for_attempt(f"{_PREFIX}{name}", 1, "")
     made.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Where ranks say that they live: the writer takes one that is late with its state and never said so for dead.
+    (made.path / "workers").mkdir(exist_ok=True, mode=0o700)
     if rank == 0:
         _lock(made.path.parent)  # held until this process ends
-        atexit.register(made.remove)
+        at_own_exit(made.remove)
         _sweep(made.path.parent.parent)
     return made
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Have nobody sweep a folder of checkpoints meanwhile; it is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a network file system that cannot
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def sweep_checkpoints(folder: Path) -> None:
+    """Remove what killed writers left, unless one is at work there: of a training just killed, or of another one."""
+    if folder.is_dir() and (held := _lock(folder)) is not None:
+        Catalog(folder).sweep()
+        os.close(held)
+
+
+def at_own_exit(call: Callable[[], None]) -> None:
+    """Have something done when this process ends, and not when a child does that it forks: handlers are inherited."""
+    pid = os.getpid()
+
+    def end() -> None:
+        if os.getpid() == pid:
+            call()
+
+    atexit.register(end)
 
 
 def _sweep(base: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import math
@@ -20,6 +19,7 @@ from runctl.checkpoint.interval import AutoInterval
 from runctl.checkpoint.policy import ATTACH_URL, RankPolicy
 from runctl.checkpoint.uploader import Uploader
 from runctl.errors import CheckpointError, CheckpointUnloadable
+from runctl.training import plain
 from runctl.training.meeting import Meeting
 from runctl.training.snapshot import Snapshot
 from runctl.training.writer import Job
@@ -50,24 +50,11 @@ class Saver:
         self._policy = policy
         self._meeting = meeting
         self._snapshot = Snapshot()
-        self._replies, reply_write = os.pipe()
-        self._writer = subprocess.Popen(
-            [sys.executable, "-m", "runctl.training.writer", str(self._snapshot.descriptor), str(reply_write)],
-            stdin=subprocess.PIPE,
-            cwd=_PACKAGE_DIR,
-            pass_fds=(self._snapshot.descriptor, reply_write),
-            # A session of its own: what kills this rank's process group lets the writer finish what it has.
-            start_new_session=True,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
-        )
-        os.close(reply_write)
+        self._begin_writer()
         if not policy.launched:
-            atexit.register(self._at_exit)
-        self._uploader = None
-        if policy.upload_to is not None:
-            self._uploader = Uploader(
-                Catalog(Path(policy.folder)), policy.upload_to, policy.retention, _say, named_by=ATTACH_URL
-            )
+            plain.at_own_exit(self._at_exit)
+        self._uploader: Uploader | None = None
+        self._begin_upload()
         self._uploader_at = 0.0
         self.busy = False
         self._first = True
@@ -82,6 +69,35 @@ class Saver:
         self.interval_s = every.count if every.unit == "seconds" else math.inf
         if self._auto is not None:
             self.interval_s = self._auto.seconds
+
+    def _begin_writer(self) -> None:
+        self._replies, reply_write = os.pipe()
+        self._writer = subprocess.Popen(
+            [sys.executable, "-m", "runctl.training.writer", str(self._snapshot.descriptor), str(reply_write)],
+            stdin=subprocess.PIPE,
+            cwd=_PACKAGE_DIR,
+            pass_fds=(self._snapshot.descriptor, reply_write),
+            # A session of its own: what kills this rank's process group lets the writer finish what it has.
+            start_new_session=True,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        )
+        os.close(reply_write)
+
+    def _begin_upload(self) -> None:
+        if self._policy.upload_to is not None:
+            self._uploader = Uploader(
+                Catalog(Path(self._policy.folder)),
+                self._policy.upload_to,
+                self._policy.retention,
+                _say,
+                named_by=ATTACH_URL,
+            )
+
+    @property
+    def _let_go(self) -> bool:
+        """Whether the writer was let go at the end of a loop."""
+        assert self._writer.stdin is not None
+        return self._writer.stdin.closed
 
     def prepare(self, state: dict[str, Any]) -> None:
         """Get ready for saves of such a state, beside the training."""
@@ -108,6 +124,9 @@ class Saver:
         Raises:
             CheckpointError: if the writer is gone, or what it wrote would not load.
         """
+        if self._let_go:  # another loop follows
+            self._begin_writer()
+            self._begin_upload()
         self.poll()
         if self.busy and not wait_s:
             self.deferred += 1
@@ -174,6 +193,8 @@ class Saver:
                 self._finish_upload(self._uploader)
 
     def _finish_writing(self, wait_s: float) -> None:
+        if self._let_go:
+            return
         self._wait(wait_s)
         assert self._writer.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it went before; what it had to do is done
@@ -181,6 +202,7 @@ class Saver:
             pickle.dump(None, self._writer.stdin)
             self._writer.stdin.close()
         self._writer.wait()
+        os.close(self._replies)
 
     def _finish_upload(self, uploader: Uploader) -> None:
         """Wait for as long as it gets on; a stop's own timer ends the rank if that takes too long."""
@@ -211,8 +233,9 @@ class Saver:
             os.sched_setscheduler(self._writer.pid, os.SCHED_OTHER, os.sched_param(0))
 
     def _hear(self, timeout_s: float) -> None:
-        ready, _, _ = select.select([self._replies], [], [], timeout_s)
-        if not ready:
+        replies = select.poll()  # where `select` takes no descriptor beyond 1023: a script may have many files open
+        replies.register(self._replies, select.POLLIN)
+        if not replies.poll(timeout_s * 1000):
             if timeout_s:
                 raise CheckpointError(f"the checkpoint writer did not finish within {timeout_s:g} s")
             return

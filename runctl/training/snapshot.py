@@ -12,7 +12,8 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,9 +130,11 @@ class Snapshot:
                     raise CheckpointUnloadable(
                         f"{key}: the key {name!r} would not load again; use a string or a number"
                     )
-            return {
-                name: self._skeleton(item, f"{key}.{name}" if key else str(name), pairs) for name, item in value.items()
-            }
+
+            def below(item: Any, name: Any) -> Any:
+                return self._skeleton(item, f"{key}.{name}" if key else str(name), pairs)
+
+            return _mapped(value, below)
         if isinstance(value, (list, tuple)):
             items = [self._skeleton(item, f"{key}[{number}]", pairs) for number, item in enumerate(value)]
             return items if isinstance(value, list) else tuple(items)
@@ -233,12 +236,27 @@ def fill(skeleton: Any, buffer: mmap.mmap) -> Any:
                 tensors[value] = value.view(buffer)
             return tensors[value]
         if isinstance(value, dict):
-            return {name: filled(item) for name, item in value.items()}
+            return _mapped(value, lambda item, _: filled(item))
         if isinstance(value, (list, tuple)):
             return type(value)(filled(item) for item in value)
         return value
 
     return filled(skeleton)
+
+
+def _mapped(value: Mapping[Any, Any], call: Callable[[Any, Any], Any]) -> dict[Any, Any]:
+    """A dict of what `call` makes of each item and its name.
+
+    `Module.state_dict` keeps the versions of its modules in an attribute, as does torch.save. There are modules that
+    load nothing without (torchvision's MNASNet), and others that take it for a file of long ago.
+    """
+    made = {name: call(item, name) for name, item in value.items()}
+    versions = getattr(value, "_metadata", None)
+    if versions is None:
+        return made
+    ordered: OrderedDict[Any, Any] = OrderedDict(made)
+    ordered._metadata = call(versions, "_metadata")  # type: ignore[attr-defined]
+    return ordered
 
 
 def _anonymous_file() -> int:

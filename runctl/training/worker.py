@@ -115,16 +115,15 @@ def _join_attempt() -> _Rank | None:
         sys.path.append(package_dir)
     from runctl import processes
     from runctl.hostdir import HostDir
+    from runctl.training import place
 
     processes.die_with_parent(int(os.environ["RUNCTL_PARENT_PID"]))
     host_dir = HostDir.from_environment()
     if host_dir is None:
         return None
-    rank = local_rank = restart = 0
-    if os.environ.get("TORCHELASTIC_RUN_ID") == os.environ["RUNCTL_RUN_ID"]:
-        # Otherwise RANK and its like stem from something around this launch, and this is its only rank.
-        rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-        restart = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    if os.environ.get("TORCHELASTIC_RUN_ID") != os.environ["RUNCTL_RUN_ID"]:
+        place.say_alone()  # RANK and its like stem from something around this launch
+    rank, local_rank, world_size, restart = place.here()
     if restart:
         host_dir.write_log(local_rank, f"--- restart {restart} ---\n")
     for stream, fd in (("out", 1), ("err", 2)):
@@ -135,18 +134,18 @@ def _join_attempt() -> _Rank | None:
     host_dir.register_worker(rank, restart, {"pid": os.getpid(), "local_rank": local_rank})
     disabled = os.environ.pop("RUNCTL_WORKER_PLUGINS", None)
     if disabled is not None:
-        _tell_plugins(disabled, rank)
+        _tell_plugins(disabled, rank, world_size)
     return _Rank(host_dir, rank, local_rank, restart)
 
 
-def _tell_plugins(disabled: str, rank: int) -> None:
+def _tell_plugins(disabled: str, rank: int, world_size: int) -> None:
     import json
     from pathlib import Path
 
     from runctl.hooks import Hooks
 
     hooks = Hooks.load(Path.cwd(), json.loads(disabled))
-    hooks.notify("runctl_worker_started", rank=rank, world_size=int(os.environ.get("WORLD_SIZE", "1")))
+    hooks.notify("runctl_worker_started", rank=rank, world_size=world_size)
 
 
 def _load_script(path: str) -> tuple[types.CodeType, types.ModuleType]:

@@ -32,6 +32,7 @@ from runctl.checkpoint.manifest import FileEntry, Manifest
 from runctl.errors import CheckpointError
 from runctl.hostdir import HostDir
 from runctl.spec import Retention
+from runctl.training import plain
 from runctl.training.snapshot import fill
 
 DATA = "data.pt"
@@ -106,6 +107,9 @@ def write(job: Job, buffer: mmap.mmap) -> Path:
     """
     catalog = Catalog(Path(job.folder))
     aside = catalog.folder / f".tmp-{manifests.folder_name(job.step)}-{os.getpid()}"
+    shutil.rmtree(
+        aside, ignore_errors=True
+    )  # left by one that was killed and had our pid, as in a container each start has
     aside.mkdir(parents=True)
     try:
         hash_name = manifests.best_hash()
@@ -154,7 +158,8 @@ def main(snapshot_fd: int, reply_fd: int) -> None:
         began = time.monotonic()
         _be_idle()
         try:
-            path = write(job, buffer)
+            with plain.in_use(Path(job.folder)):
+                path = write(job, buffer)
             reply = {"step": job.step, "path": str(path), "took_s": time.monotonic() - began}
         except Exception as error:  # noqa: BLE001 (the rank decides what to make of it)
             reply = {"step": job.step, "error": f"{type(error).__name__}: {error}"}

@@ -126,6 +126,33 @@ def test_a_script_that_succeeds_on_its_restart_succeeds(launcher: Launcher) -> N
     assert launch.json("outcome.json")["state"] == "succeeded"
 
 
+@pytest.mark.slow
+def test_a_restart_goes_on_from_what_was_saved_before_it(launcher: Launcher) -> None:
+    code, launch = launcher.run(
+        "trainer.max_restarts=1",
+        "checkpoint.every=5steps",
+        ranks=2,
+        timeout_s=150,
+        script="""
+        import os, pathlib, time
+        import torch, runctl
+        ck = runctl.attach(model=torch.nn.Linear(1, 1))
+        first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        saved = pathlib.Path(os.environ["RUNCTL_RUN_DIR"], "checkpoints")
+        print("begins at", ck.step, flush=True)
+        for step in ck.steps(10**6 if first else ck.step + 1):
+            time.sleep(0.02)
+            if first and os.environ["RANK"] == "1" and any(saved.glob("step-*")):
+                raise ValueError("only once")
+        """,
+    )
+    assert code == 0, launch.err
+    begun = [[line for line in launch.log(f"r{rank}").splitlines() if b"begins" in line] for rank in range(2)]
+    assert begun[0] == begun[1]
+    assert begun[0][0] == b"begins at 0"
+    assert int(begun[0][1].split()[-1]) >= 5
+
+
 def test_only_the_last_restart_is_judged(launcher: Launcher) -> None:
     code, launch = launcher.run(
         "trainer.max_restarts=1",

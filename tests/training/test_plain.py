@@ -12,6 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from runctl.checkpoint.policy import RankPolicy
+from runctl.training import writer
+from runctl.training.beginning import begin
+from runctl.training.meeting import Meeting
+
 SCRIPT = """
 import sys, time, torch, runctl
 ck = runctl.attach(model=torch.nn.Linear(1, 1), folder=sys.argv[1], every="1000steps")
@@ -78,3 +83,19 @@ def test_what_a_killed_training_left_goes_when_the_next_begins_and_nothing_else(
 def test_one_that_ends_by_itself_leaves_nothing(host: Host) -> None:
     assert host.start("a", 2).wait(60) == 0
     assert host.folders() == set()
+
+
+def test_a_rank_that_is_late_at_a_save_is_known_to_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ranks = [Meeting(rank, 2) for rank in range(2)]
+    assert [worker["rank"] for worker in ranks[0].host_dir.workers()] == [0, 1]
+    assert writer._rank_lives(1, ranks[0].agreement.path)
+
+
+def test_what_a_killed_writer_left_goes_at_the_next_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    left = tmp_path / "checkpoints" / ".tmp-step-000002-7"
+    left.mkdir(parents=True)
+    begin(RankPolicy(str(left.parent), "plain", launched=False), Meeting(0, 1), lambda _: None)
+    assert list(left.parent.iterdir()) == []

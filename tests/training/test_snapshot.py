@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
+import pickle
 import resource
 from collections.abc import Iterator
 from typing import Any
@@ -30,6 +32,7 @@ def snapshot() -> Iterator[Snapshot]:
 def taken(snapshot: Snapshot, state: dict[str, Any]) -> dict[str, Any]:
     """The state as the writer sees it: another mapping of the same file."""
     skeleton, size_bytes = snapshot.take(state)
+    skeleton = pickle.loads(pickle.dumps(skeleton))
     return fill(skeleton, mmap.mmap(snapshot.descriptor, max(size_bytes, mmap.PAGESIZE)))
 
 
@@ -72,6 +75,27 @@ def test_what_was_begun_before_is_in_the_copy_and_what_comes_after_is_not(snapsh
         seen = taken(snapshot, {"weight": weight})
         weight.fill_(-1.0)
         assert seen["weight"].min() == seen["weight"].max() == number
+
+
+class OfVersion2(torch.nn.Linear):
+    """As torchvision's MNASNet, it refuses what does not tell of its version."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: dict[str, Any], *rest: Any) -> None:
+        assert local_metadata.get("version") == 2
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+def test_the_versions_of_modules_are_kept_as_torch_save_keeps_them(snapshot: Snapshot) -> None:
+    model = torch.nn.Sequential(OfVersion2(2, 2))
+    file = io.BytesIO()
+    torch.save(taken(snapshot, {"model_state_dict": model.state_dict(), "plain": {"a": 1}}), file)
+    file.seek(0)
+    loaded = torch.load(file, weights_only=True)
+    model.load_state_dict(loaded["model_state_dict"])
+    assert loaded["model_state_dict"]._metadata == model.state_dict()._metadata
+    assert type(loaded["plain"]) is dict
 
 
 def test_a_buffer_that_cannot_be_had_is_an_error_and_no_silence(snapshot: Snapshot) -> None:

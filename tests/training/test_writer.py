@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from runctl.checkpoint.catalog import Catalog
 from runctl.errors import CheckpointError
 from runctl.hostdir import HostDir
-from runctl.training import writer
+from runctl.training import plain, writer
 from runctl.training.writer import Job
 
 
@@ -56,3 +59,52 @@ def test_a_rank_that_lives_may_be_late_with_its_state(tmp_path: Path) -> None:
         writer.write(one, buffer)
     late.wait()
     assert sorted(Catalog(tmp_path / "checkpoints").verified(3).files) == ["data.pt", "rank-00000.pt", "rank-00001.pt"]
+
+
+def test_what_a_killed_writer_of_the_same_pid_left_is_no_hindrance(tmp_path: Path) -> None:
+    one = job(tmp_path, [os.getpid()])
+    Path(one.rank_files[1]).write_bytes(b"state")
+    left = tmp_path / "checkpoints" / f".tmp-step-000003-{os.getpid()}"
+    left.mkdir(parents=True)
+    (left / "half").touch()
+    with mmap.mmap(-1, mmap.PAGESIZE) as buffer:
+        assert not (writer.write(one, buffer) / "half").exists()
+
+
+def test_what_is_left_goes_at_the_next_begin_but_not_from_under_a_writer_at_work(tmp_path: Path) -> None:
+    one = job(tmp_path, [os.getpid(), os.getpid()])  # whose second rank is late
+    left = tmp_path / "checkpoints" / ".tmp-step-000001-7"
+    left.mkdir(parents=True)
+    (tmp_path / "snapshot").write_bytes(bytes(mmap.PAGESIZE))
+    snapshot, (replies, reply) = os.open(tmp_path / "snapshot", os.O_RDWR), os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runctl.training.writer", str(snapshot), str(reply)],
+        stdin=subprocess.PIPE, pass_fds=(snapshot, reply),
+    )  # fmt: skip
+    try:
+        assert process.stdin is not None
+        process.stdin.write(pickle.dumps(one))
+        process.stdin.close()
+        aside = left.with_name(f".tmp-step-000003-{process.pid}")
+        while not aside.exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        plain.sweep_checkpoints(left.parent)
+        assert left.exists() and aside.exists()
+        Path(one.rank_files[1]).write_bytes(b"state")
+        assert b"error" not in os.read(replies, 1 << 16)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    plain.sweep_checkpoints(left.parent)
+    assert [path.name for path in left.parent.iterdir()] == ["step-000003"]
+
+
+def test_a_pruning_that_was_killed_is_no_hindrance_to_the_next(tmp_path: Path) -> None:
+    catalog = Catalog(tmp_path)
+    for folder in (catalog.path(3), tmp_path / ".tmp-pruned-step-000003"):
+        folder.mkdir()
+        (folder / "data.pt").touch()
+    catalog.remove(3)
+    assert list(tmp_path.iterdir()) == []

@@ -20,9 +20,15 @@ def test_a_path_that_is_not_there_is_refused(desk):
     assert text == f"checkpoint.resume=elsewhere/run: there is no folder {desk.folder / 'elsewhere/run'}"
 
 
-@pytest.mark.parametrize("word", ["auto", "never", "require", "120", "s3://bucket/runs/one"])
-def test_the_known_words_a_step_and_a_url_are_taken(desk, word):
+@pytest.mark.parametrize("word", ["auto", "never", "s3://bucket/runs/one"])
+def test_the_known_words_and_a_url_are_taken(desk, word):
     assert desk.plan("script=train.py", f"checkpoint.resume={word}")
+
+
+@pytest.mark.parametrize(("word", "lacks"), [("require", "there is no checkpoint"), ("120", "of step 120")])
+def test_a_new_run_has_no_checkpoint_that_could_be_required(desk, word, lacks):
+    text = desk.refusal("script=train.py", f"checkpoint.resume={word}", "dry_run=true")
+    assert text.startswith(f"checkpoint.resume={word}: ") and lacks in text
 
 
 def test_an_empty_url_is_refused(desk):

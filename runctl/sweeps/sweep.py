@@ -110,8 +110,6 @@ class Sweep:
                 return None
             if self._common is None:
                 self._planner = self._composer.planner(launch.cfg)
-                if self._planner.terms.rented:
-                    self._planner.check_ready(launch.spec)  # what is missing for one is missing for all: said once
                 common = Common.of(launch, self._composer)
                 self._open(launch, common)
                 self._common = common

@@ -54,6 +54,9 @@ class Common:
                 "detach=true with -m would start every job at once, and nobody would bound what they cost; leave it "
                 "out, under nohup or tmux"
             )
+        planner = composer.planner(launch.cfg)
+        if planner.terms.rented:
+            planner.check_ready(launch.spec)  # what one lacks all lack: said once, before any storage
         settings = sweeps.settings(launch.cfg, HydraConfig.get().sweeper.get("direction"))
         book = Book(launch.spec, fresh=settings.fresh)
         return cls(settings, book, bundle.code_digest(composer.project_dir), launch.cfg.output.value == "json")

@@ -107,9 +107,8 @@ def write(job: Job, buffer: mmap.mmap) -> Path:
     """
     catalog = Catalog(Path(job.folder))
     aside = catalog.folder / f".tmp-{manifests.folder_name(job.step)}-{os.getpid()}"
-    shutil.rmtree(
-        aside, ignore_errors=True
-    )  # left by one that was killed and had our pid, as in a container each start has
+    # Left by one that was killed and had our pid, as in a container each start has.
+    shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     try:
         hash_name = manifests.best_hash()

@@ -88,12 +88,13 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
     if living is None and rundir.exists() and cfg.checkpoint.resume != "never":
         accept = cfg.run.changed.value == "accept"
         spec = identity.going_on(spec, rundir, earlier, platform.kind, accept=accept)
-        if identity.finished(earlier) and not spec.checkpoint.resume.isdigit():
-            tell(f"{spec.run.id} has finished: {rundir.url}")
-            tell("checkpoint.resume=never runs it again from step 0, another run.name begins a new run")
+        if manner.is_done(earlier) and not spec.checkpoint.resume.isdigit():
+            if identity.finished(earlier):
+                tell(f"{spec.run.id} has finished: {rundir.url}")
+                tell("checkpoint.resume=never runs it again from step 0, another run.name begins a new run")
             # Worked out anew: a launcher that left before its end has written none.
-            before = outcome_of(spec, rundir, earlier).to_json()
-            return Carried(spec.run.id, 0, before, url=rundir.url)
+            before = outcome_of(spec, rundir, earlier)
+            return Carried(spec.run.id, before.exit_code, before.to_json(), url=rundir.url)
         if identity.script_changed(spec, rundir):
             tell(f"{spec.program.script} has changed since this run was launched last")
     supervisor = Supervisor(

@@ -17,6 +17,7 @@ from runctl.config.sources import Source
 from runctl.durations import parse_duration_s
 from runctl.errors import ConfigError, NotBuiltYet
 from runctl.hooks import Hooks
+from runctl.outcome import Attempt
 from runctl.platforms import registry
 from runctl.platforms.base import Berth, Platform
 from runctl.platforms.local import LocalAgent, LocalPlatform
@@ -38,6 +39,7 @@ class Manner:
         lines: takes, line by line, what an agent on this machine prints; None for our own streams.
         variables: what an agent on this machine gets besides our own environment.
         berth: where a rented host stays that several runs share; None for a host for each attempt.
+        is_done: whether a run with such attempts is not to be gone on with.
     """
 
     tell: Callable[[str], None] = terminal.tell
@@ -47,6 +49,7 @@ class Manner:
     lines: Callable[[str], None] | None = None
     variables: dict[str, str] = field(default_factory=dict)
     berth: Berth | None = None
+    is_done: Callable[[list[Attempt]], bool] = identity.finished
 
 
 @dataclass(frozen=True)

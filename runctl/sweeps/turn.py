@@ -92,6 +92,8 @@ class Turn:
             else:
                 # What it came to before is not what it comes to now.
                 job.state, job.code, job.values = "running", common.code, {}
+                # What an earlier launcher left at work may end between this look and the next.
+                manner = replace(manner, is_done=lambda now: self._has_ended(launch, now))
                 carried = self._carried(job, launch, manner)
                 if attempts := rundir.attempts():  # one that was left to itself may not have begun
                     job.note(attempts)

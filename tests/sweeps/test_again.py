@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from runctl.composed import Composed
+from runctl.outcome import Attempt
+from runctl.sweeps.turn import Turn
+
 #: Counts to six in the time that it is given, and goes on from its checkpoint.
 COUNTS = """
 import sys, time, torch, runctl
@@ -94,6 +98,23 @@ def test_what_failed_is_done_again_only_if_that_is_said(project) -> None:
     assert "sweep.retry_failed=true goes on with them" in again.err
     project.sweep("args.fail=3", "args.x=1,2", "sweep.retry_failed=true")
     assert project.done() == ["1", "2", "1", "2"]
+
+
+def test_what_fails_between_two_looks_of_a_launcher_that_was_started_again_is_not_done_again(
+    project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert project.sweep("args.fail=3", "args.x=1,2").code == 3
+    real, looked = Turn._has_ended, set()
+
+    def at_work_at_first(self: Turn, launch: Composed, attempts: list[Attempt]) -> bool:
+        first = launch.spec.run.id not in looked
+        looked.add(launch.spec.run.id)
+        return not first and real(self, launch, attempts)
+
+    monkeypatch.setattr(Turn, "_has_ended", at_work_at_first)
+    again = project.sweep("args.fail=3", "args.x=1,2")
+    assert (again.code, project.done(), len(looked)) == (3, ["1", "2"], 2)
+    assert [(job["state"], job["exit_code"]) for job in again.jobs] == [("failed", 3)] * 2
 
 
 def test_fresh_begins_all_of_it_anew_and_the_next_command_goes_on_with_that(project) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Protocol
 
 from runctl import extension
 from runctl.cost import Bill, Rates, bill
@@ -64,7 +64,7 @@ def of_run(
             bill(
                 one,
                 rates or (None if handle is None else _UNKNOWN),
-                now if one.state.ended else _billed_until(rundir, one.number, now),
+                now if one.state.ended or plan is None or handle is None else _billed_until(rundir, plan, handle, now),
                 following=following,
                 machine="" if handle is None else str(handle.address.get("machine", "")),
                 estimate_usd=None if plan is None else plan.estimate_usd,
@@ -73,10 +73,11 @@ def of_run(
     return found
 
 
-def _billed_until(rundir: RunDir, attempt: int, now: float) -> float:
+def _billed_until(rundir: RunDir, plan: Plan, handle: RunHandle, now: float) -> float:
     """Until when an attempt that has not ended costs something: its host ends itself, whoever has lost it."""
-    at = extension.host_ends_at(rundir, attempt)
-    return now if at is None else min(now, at)
+    at = extension.deadline(plan, handle)
+    # Whether that was put off matters, and is read, only of one that would be over.
+    return now if at is None or now <= at else min(now, at + extension.put_off_s(rundir, plan.attempt))
 
 
 def are_settled(bills: list[Bill]) -> bool:
@@ -115,8 +116,7 @@ def _stays_s(plan: Plan) -> float:
 
     One that waits for the next run is paid by that run, or stands among the waits.
     """
-    told: dict[str, Any] = next((one["orders"] for one in plan.requests if "orders" in one), {})
-    return 0.0 if told.get("keep_warm_s") else float(told.get("keep_on_failure_s", 0.0))
+    return 0.0 if plan.orders.get("keep_warm_s") else float(plan.orders.get("keep_on_failure_s", 0.0))
 
 
 def _is_complete(rates: Rates | None, attempt: Attempt) -> bool:

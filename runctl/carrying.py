@@ -77,10 +77,7 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
     RunDir.check(spec.run.root)
     if spec.checkpoint.url is not None:
         check_place("checkpoint.url", spec.checkpoint.url)
-    known = identity.known_run(spec.run.root, launch.key) if launch.key else None
-    if known is not None:
-        spec = identity.under_id(spec, known)
-    rundir = RunDir(run_url(spec.run.root, spec.run.id))
+    spec, rundir, known = _identified(launch)
     living = _living(platform, rundir)
     if living is None:
         rundir.lease.check()
@@ -115,7 +112,7 @@ def carry_out(launch: Composed, platform: Platform, manner: Manner) -> Carried:
             rundir.write_submission(plan, None)
         rundir.write_spec(spec)
         rundir.publish("config.yaml", launch.yaml().encode())
-        if launch.key is not None and known is None:
+        if launch.key is not None and not known:
             identity.remember(spec.run.root, launch.key, spec.run.id)
         terminal.show_start(spec, plan, tell)
         outcome = supervisor.run(plan, detach=cfg.detach)
@@ -137,9 +134,7 @@ def foreseen(launch: Composed, platform: Platform) -> tuple[LaunchSpec, int, boo
     if launch.key is None and cfg.run.id is None:  # a new run, of which nothing can lie anywhere
         check_resumed(spec, RunDir(run_url(spec.run.root, spec.run.id)))
         return spec, 1, False
-    known = identity.known_run(spec.run.root, launch.key) if launch.key else None
-    spec = spec if known is None else identity.under_id(spec, known)
-    rundir = RunDir(run_url(spec.run.root, spec.run.id))
+    spec, rundir, _ = _identified(launch)
     earlier = rundir.attempts()
     done = False
     if rundir.exists() and cfg.checkpoint.resume != "never":
@@ -148,6 +143,15 @@ def foreseen(launch: Composed, platform: Platform) -> tuple[LaunchSpec, int, boo
     if not done:
         check_resumed(spec, rundir)
     return spec, 1 + (earlier[-1].number if earlier else 0), done
+
+
+def _identified(launch: Composed) -> tuple[LaunchSpec, RunDir, bool]:
+    """The spec under the id of the run that carries its name, that run's directory, and whether there is such a run."""
+    spec = launch.spec
+    known = identity.known_run(spec.run.root, launch.key) if launch.key else None
+    if known is not None:
+        spec = identity.under_id(spec, known)
+    return spec, RunDir(run_url(spec.run.root, spec.run.id)), known is not None
 
 
 def _living(platform: Platform, rundir: RunDir) -> tuple[Plan, RunHandle] | None:

@@ -68,5 +68,5 @@ def host_ends_at(rundir: RunDir, attempt: int) -> float | None:
 
 def deadline(plan: Plan, handle: RunHandle) -> float | None:
     """When a rented host ends itself, as it was rented (seconds since the epoch); None where nothing was said."""
-    told = [one["orders"]["lives_s"] for one in plan.requests if "lives_s" in one.get("orders", {})]
-    return handle.address["launched_at"] + told[0] if told else None
+    lives_s = plan.orders.get("lives_s")
+    return None if lives_s is None else handle.address["launched_at"] + lives_s

@@ -203,7 +203,7 @@ def _host(one: Holding, rundir: RunDir, attempt: int, now: float) -> tuple[bool,
     """A host, by what its agent said last."""
     record = rundir.read_attempt(attempt)
     submitted = rundir.submission(attempt)
-    orders = _orders(submitted[0].requests if submitted else ())
+    orders = submitted[0].orders if submitted else {}
     # What lies on the pod alone is known here only while a launcher brings it: silence means nothing then.
     mirrored = "://" not in rundir.url
     deadline = one.ends_at
@@ -237,10 +237,6 @@ def _ended(record: Attempt, orders: dict[str, Any], now: float, *, mirrored: boo
         stays_s += float(orders.get("keep_on_failure_s", 0.0))
     why = f"its attempt {record.state.value} {_ago(ended_s)}"
     return (True, why) if ended_s > stays_s else (False, f"{why}; it ends itself")
-
-
-def _orders(requests: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return next((one["orders"] for one in requests if "orders" in one), {})
 
 
 def _ago(seconds: float) -> str:

@@ -332,6 +332,11 @@ class Plan:
     estimate_usd: float | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def orders(self) -> dict[str, Any]:
+        """What the host's keeper is told; nothing where there is none."""
+        return next((one["orders"] for one in self.requests if "orders" in one), {})
+
 
 @dataclass(frozen=True)
 class RunHandle:

@@ -130,6 +130,11 @@ class Standing:
             return cls(**{key: value for key, value in told.items() if key in cls.__dataclass_fields__})
 
 
+def place_of(platform: str, market: str, host: str) -> str:
+    """Where something runs, for people: `aws spot i-1`."""
+    return " ".join(filter(None, [platform, market if market != "own" else "", host]))
+
+
 def look(rundir: RunDir, spec: LaunchSpec | None = None) -> Standing:
     """Where a run stands now.
 

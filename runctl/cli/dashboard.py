@@ -102,11 +102,13 @@ def _panel(title: str, lines: Sequence[RenderableType], style: str = "bright_bla
 
 
 def _head(seen: Seen, width: int) -> list[RenderableType]:
+    from runctl.standing import place_of
+
     now = seen.now
     if now is None:
         step = f"  step {seen.step}" if seen.step is not None else ""
         return [Text.assemble((seen.title, "bold"), step, overflow="ellipsis", no_wrap=True)]
-    where = " ".join(filter(None, [now.platform, now.market if now.market != "own" else "", now.host]))
+    where = place_of(now.platform, now.market, now.host)
     attempt = f"attempt {now.attempt}" if now.attempt > 1 else ""
     heard = f"heard {table.ago(now.heard_at, now.looked_at)}" if now.heard_at and not now.ended else ""
     about = [part for part in (attempt, where, heard) if part]

@@ -181,20 +181,11 @@ def _waiting(registry: Registry, now: float) -> list[Wait]:
 
 
 def _waiting_row(one: Wait, now: float) -> list[str]:
-    where = one.handle.address
-    place = _place(one.handle.platform, where["market"], one.host)
-    left = table.duration(one.until - now)
-    return [
-        f"({one.only_for or 'the next launch'})",
-        "waiting",
-        "",
-        "",
-        "",
-        left,
-        table.usd(one.bill(now).usd),
-        place,
-        "",
-    ]
+    from runctl.standing import place_of
+
+    place = place_of(one.handle.platform, one.handle.address["market"], one.host)
+    left, whose = table.duration(one.until - now), f"({one.only_for or 'the next launch'})"
+    return [whose, "waiting", "", "", "", left, table.usd(one.bill(now).usd), place, ""]
 
 
 def _waiting_json(one: Wait, now: float) -> dict[str, object]:
@@ -206,19 +197,17 @@ def _waiting_json(one: Wait, now: float) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _place(platform: str, market: str, host: str) -> str:
-    return " ".join(filter(None, [platform, market if market != "own" else "", host]))
-
-
 def _has(one: Standing, tag: str) -> bool:
     key, sign, value = tag.partition("=")
     return key in one.tags and (not sign or one.tags[key] == value)
 
 
 def _row(one: Standing, now: float, *, seen: bool) -> list[str]:
+    from runctl.standing import place_of
+
     step = "" if one.step is None else f"{one.step}/{one.total_steps}" if one.total_steps else str(one.step)
     loss = next((one.metrics[key] for key in ("loss", "train_loss", "val_loss") if key in one.metrics), None)
-    place = _place(one.platform, one.market, one.host)
+    place = place_of(one.platform, one.market, one.host)
     attempts = f" #{one.attempt}" if one.attempt > 1 else ""
     return [
         one.run_id,

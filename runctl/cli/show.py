@@ -156,10 +156,10 @@ def _progress(now: Standing) -> str:
 
 
 def _attempt_row(one: Attempt, now: Standing) -> list[str]:
-    from runctl.standing import attempt_cost_usd
+    from runctl.standing import attempt_cost_usd, place_of
 
     begin = one.resumed_from_step or 0
-    place = " ".join(filter(None, [one.platform, one.market if one.market != "own" else "", one.host]))
+    place = place_of(one.platform, one.market, one.host)
     return [
         str(one.number), one.state.value, "" if one.step is None else f"{begin}–{one.step}",
         table.duration((one.ended_at or now.billed_until) - one.started_at),

@@ -226,5 +226,10 @@ def digest_of(*told: Any) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def word_of(place: str) -> str:
+    """Eight letters that tell one run directory from the others that hold a run of the same id."""
+    return hashlib.blake2b(place.encode(), digest_size=4).hexdigest()
+
+
 def _keep_s(text: str) -> float:
     return 0.0 if text.strip() in ("0", "0s", "0m") else parse_duration_s(text, "platform.keep_on_failure")

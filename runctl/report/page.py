@@ -13,7 +13,7 @@ from plotly.offline import get_plotlyjs
 from runctl.arguments import flatten
 from runctl.report import figures
 from runctl.report.record import RunRecord
-from runctl.standing import attempt_cost_usd
+from runctl.standing import attempt_cost_usd, place_of
 
 _FIRST = ("loss", "train_loss", "val_loss")
 _LEARNING_RATE = ("lr", "learning_rate")
@@ -116,7 +116,7 @@ def _head(record: RunRecord) -> str:
         "attempts": str(len(record.attempts)),
         "cost": "" if not rented else "not known" if now.cost_usd is None else f"{now.cost_usd:.4g} USD",
         "checkpoints kept": str(len(now.checkpoints)) if now.checkpoints else "",
-        "where": " ".join(filter(None, [now.platform, now.market if now.market != "own" else "", now.host])),
+        "where": place_of(now.platform, now.market, now.host),
         "commit": _commit(record),
     }
     cards = [f'<div class="fact"><span class="dim">{_text(name)}</span><b>{_text(value)}</b></div>'
@@ -158,7 +158,7 @@ def _attempts(record: RunRecord, *, several: bool) -> str:
     for one in record.attempts:
         cost = attempt_cost_usd(one, record.now.billed_until) if one.market != "own" else 0.0
         steps = "" if one.step is None else f"{one.resumed_from_step or 0}–{one.step}"
-        place = " ".join(filter(None, [one.platform, one.market if one.market != "own" else "", one.host]))
+        place = place_of(one.platform, one.market, one.host)
         rows.append([
             _text(one.number), _state(one.state.value), _text(steps),
             _text(_duration(record.end_of(one) - one.started_at)),

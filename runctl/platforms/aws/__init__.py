@@ -42,7 +42,7 @@ from runctl.platforms import local_data, parcel
 from runctl.platforms.aws import capabilities, choices, doctor, holdings, market, parameters, rates, requests, rights
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.hosts import AwsHosts, end_attempt
-from runctl.platforms.aws.instances import Instances
+from runctl.platforms.aws.instances import Instances, known_since
 from runctl.platforms.aws.options import AwsConfig, AwsOptions
 from runctl.platforms.aws.purchase import Purchase
 from runctl.platforms.aws.start import Links, script
@@ -213,8 +213,7 @@ class AwsPlatform(RentingPlatform[Watch]):
 
     def _lives(self, handle: RunHandle) -> bool:
         where = handle.address
-        launched_at = 0.0 if where.get("kept") else where["launched_at"]
-        return Instances(self._clients, where["region"]).get(where["instance"], launched_at).alive
+        return Instances(self._clients, where["region"]).get(where["instance"], known_since(where)).alive
 
     def _serves(self, handle: RunHandle, plan: Plan) -> bool:
         like = handle.address.get("like")

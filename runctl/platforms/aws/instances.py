@@ -46,6 +46,14 @@ class Instance:
         return "SpotInstance" in self.reason
 
 
+def known_since(address: dict[str, Any]) -> float:
+    """When EC2 came to know the instance of a handle (seconds since the epoch): for a while it may not.
+
+    One that was rented for an earlier run it knows: what it does not know then is gone.
+    """
+    return 0.0 if address.get("kept") else float(address["launched_at"])
+
+
 class Instances:
     """EC2's instances in one region.
 

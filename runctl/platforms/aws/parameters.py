@@ -6,13 +6,13 @@ Neither a request that is planned nor anything in the run directory holds a valu
 
 from __future__ import annotations
 
-import hashlib
 import os
 from typing import Any
 
 from runctl.errors import ConfigError
 from runctl.hosts.secrets import ENV, SSM, own_value
 from runctl.platforms.aws.clients import Clients, translated
+from runctl.platforms.rented import word_of
 from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, Plan, RunHandle
 
@@ -35,8 +35,7 @@ def check(spec: LaunchSpec) -> None:
 def planned(spec: LaunchSpec, attempt: int, owner: str) -> list[dict[str, Any]]:
     """The requests that put an attempt's secrets down, without their values; `from` says where those are."""
     # Below two roots there may be a run of one id: neither is to have the other's.
-    run_dir = run_url(spec.run.root, spec.run.id)
-    where = f"/runctl/{spec.run.id}/a{attempt}-{hashlib.blake2b(run_dir.encode(), digest_size=4).hexdigest()}"
+    where = f"/runctl/{spec.run.id}/a{attempt}-{word_of(run_url(spec.run.root, spec.run.id))}"
     tags = {"CreatedBy": "runctl", "runctl:run": spec.run.id, "runctl:owner": owner}
     return [
         {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from runctl.errors import NotAllowed, RunctlError
 from runctl.platforms.aws.clients import Clients
 from runctl.platforms.aws.commands import Commands, SentCommand
-from runctl.platforms.aws.instances import Instance, Instances
+from runctl.platforms.aws.instances import Instance, Instances, known_since
 from runctl.platforms.watching import COMING_UP_S, HostWatch
 from runctl.rundir import RunDir
 from runctl.spec import RunHandle, RunState
@@ -50,8 +50,7 @@ class Watch(HostWatch):
         super().__init__(
             handle, RunDir(run_dir), host=where["instance"], bring_up_s=bring_up_s, tell=tell, shared=shared
         )
-        # One that was rented for an earlier run is known to EC2: what it does not know is gone.
-        self._launched_at = 0.0 if where.get("kept") else where["launched_at"]
+        self._launched_at = known_since(where)
         self._instances = Instances(clients, where["region"])
         self._commands = Commands(clients, where["region"])
         self._clients = clients

@@ -5,7 +5,6 @@ What is secret stands in none of them: they hold names, and RunPod puts its own 
 
 from __future__ import annotations
 
-import hashlib
 import socket
 import time
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 from runctl.errors import PlatformError
 from runctl.hosts.secrets import RUNPOD
-from runctl.platforms.rented import digest_of, lifetime_s
+from runctl.platforms.rented import digest_of, lifetime_s, word_of
 from runctl.platforms.runpod.options import MOUNT_PATH, SSH_PORT, RunpodOptions, Transport
 from runctl.rundir import run_url
 from runctl.spec import LaunchSpec, Offer, Plan
@@ -39,8 +38,7 @@ def pod_name(run_dir: str, attempt: int) -> str:
     Colleagues of one account may each have a run of one id, on machines of their own even below one path.
     """
     whose = run_dir if "://" in run_dir else f"{_HERE}:{run_dir}"
-    digest = hashlib.blake2b(whose.encode(), digest_size=4).hexdigest()
-    return f"runctl-{run_dir.rsplit('/', 1)[-1]}-a{attempt}-{digest}"
+    return f"runctl-{run_dir.rsplit('/', 1)[-1]}-a{attempt}-{word_of(whose)}"
 
 
 def name_of(plan: Plan) -> str:
